@@ -1,0 +1,142 @@
+// The compute kernels: one table of functions per ISA, all bit-equal (NUMERICS). The caller passes ISA bits,
+// cuts the work (rows, items, blocks) and hands out scratch; kernels allocate nothing, log nothing, start no
+// threads. ref/ is plain C and defines the bits; simd/ is written once over a 16-float vector and compiled for
+// AVX2 and AVX-512.
+//
+// Conventions: outputs before inputs; every tensor is dense row-major with its shape in a comment; `rows` are
+// independent unless a comment names the chain. "acc" = if true the result is added to what the output holds
+// (result + old, one rounded addition: a node of the canonical tree). "segments": rows are `segments` runs of equal
+// length (micro-batches, an aligned power-of-two group or its cut at M); each run is one leaf chain and the leaves are
+// joined by the canonical tree (NUMERICS 9), so the output is the node's value.
+#ifndef KERN_KERN_H
+#define KERN_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum kern_gemm_op {
+    KERN_NT, // C (m,n) = A (m,k) B (n,k)^T      forward of a Linear (out,in) weight
+    KERN_NN, // C (m,n) = A (m,k) B (k,n)        its input gradient; forward of a Conv1D (in,out) weight
+    KERN_TN, // C (m,n) = A (k,m)^T B (k,n)      weight gradients; k = tokens
+};
+
+// C[i,j]: acc = +0; k ascending acc = fmaf(a, b, acc); + bias[j]; + old C if accumulate. (NUMERICS 4)
+struct kern_gemm {
+    enum kern_gemm_op op;
+    size_t m, n, k; // TN with segments: k rows per segment, segment s starts at row s*k of A and of B
+    float *c;
+    size_t ldc;
+    const float *a;
+    size_t lda;
+    const float *b;
+    size_t ldb;
+    const float *bias; // (n) or NULL
+    bool accumulate;
+    size_t segments; // TN: >= 1, joined by the canonical tree; NT, NN: 1
+};
+
+// One work item's rows in attention. Head h of a row lives at row + h*head_dim.
+struct kern_attention {
+    size_t sequences, queries, keys; // queries of a sequence are its last `queries` positions of `keys`; training: equal
+    size_t heads, kv_heads, head_dim;
+    size_t q_stride, k_stride, v_stride, o_stride;             // floats between rows
+    size_t kv_sequence_stride;                                 // floats between sequences of k and of v
+    float scale;                                               // (float)(1/sqrt(head_dim))
+    float *out;                                                // (sequences, queries, heads*head_dim) by o_stride
+    float *row_max, *row_sum;                                  // (sequences, heads, queries) each; NULL when no backward follows
+    const float *q, *k, *v;                                    // q (sequences, queries, ..), k, v (sequences, keys, ..)
+};
+
+struct kern_attention_grad {
+    struct kern_attention fwd;      // as in the forward; out, row_max, row_sum are inputs here
+    float *dq, *dk, *dv;            // strides q_stride, k_stride, v_stride like q, k, v; overwritten
+    const float *dout;              // (.., heads*head_dim) by o_stride
+};
+
+struct kern_adamw {
+    float lr, beta1, beta2, one_minus_beta1, one_minus_beta2;
+    float correction1, correction2; // (float)(1/(1-b^t))
+    float eps, weight_decay, clip;  // weight_decay 0 for tensors without; clip = c of NUMERICS 12
+};
+
+struct kern_dropout { // keep element e (index in the micro-batch tensor) iff uniform(philox word e%4 of counter) >= rate
+    uint32_t key[2];
+    uint32_t step, micro_batch, op; // op: global layer and op id
+    float rate, scale;              // scale = (float)(1/(1-rate))
+};
+// counter words: {element/4, micro_batch, step, op}
+
+struct kern {
+    const char *isa; // "ref", "avx2", "avx512"
+
+    // GEMM: cut into gemm_blocks(g) independent blocks; each needs gemm_scratch(g) bytes, 64-byte aligned.
+    size_t (*gemm_blocks)(const struct kern_gemm *g);
+    size_t (*gemm_scratch)(const struct kern_gemm *g);
+    void (*gemm_block)(const struct kern_gemm *g, size_t block, void *scratch);
+
+    // Norms. x, out, dout, dx: (rows, dim); mean, rstd: (rows). dx (+)= with acc.
+    void (*rms_norm)(float *out, float *rstd, const float *x, const float *gamma, float eps, size_t rows, size_t dim);
+    void (*rms_norm_grad)(float *dx, const float *dout, const float *x, const float *gamma, const float *rstd, size_t rows,
+                          size_t dim, bool acc);
+    void (*layer_norm)(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta, float eps,
+                       size_t rows, size_t dim);
+    void (*layer_norm_grad)(float *dx, const float *dout, const float *x, const float *gamma, const float *mean,
+                            const float *rstd, size_t rows, size_t dim, bool acc);
+    // Column sums: one chain over rows ascending per segment, for columns [col0, col1). rows counts one segment.
+    // dgamma (dim) = sum dout * xhat; dbeta (dim) = sum dout. mean NULL: RMSNorm (xhat = x*rstd).
+    void (*norm_weight_grad)(float *dgamma, float *dbeta, const float *dout, const float *x, const float *mean,
+                             const float *rstd, size_t rows, size_t dim, size_t segments, size_t col0, size_t col1, bool acc);
+    void (*column_sum)(float *out, const float *x, size_t rows, size_t dim, size_t segments, size_t col0, size_t col1,
+                       bool acc); // bias gradients; x rows are `dim` apart
+
+    // Rotary embedding in place, Hugging Face half-split: x (rows, heads, head_dim) with rows `stride` apart; row r
+    // has position positions0 + r % period. cos, sin: (context, head_dim/2). inverse for the backward.
+    void (*rope)(float *x, const float *cos, const float *sin, size_t rows, size_t stride, size_t heads, size_t head_dim,
+                 size_t position0, size_t period, bool inverse);
+
+    // Attention. forward items: sequences * heads * ceil(queries/64); backward items: sequences * kv_heads.
+    size_t (*attention_scratch)(const struct kern_attention *a);
+    size_t (*attention_items)(const struct kern_attention *a);
+    void (*attention)(const struct kern_attention *a, size_t item, void *scratch);
+    size_t (*attention_grad_scratch)(const struct kern_attention *a);
+    size_t (*attention_grad_items)(const struct kern_attention *a);
+    void (*attention_grad)(const struct kern_attention_grad *a, size_t item, void *scratch);
+
+    // Elementwise over n.
+    void (*swiglu)(float *out, const float *gate, const float *up, size_t n); // silu(gate) * up
+    void (*swiglu_grad)(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t n);
+    void (*gelu)(float *out, const float *x, size_t n); // tanh form
+    void (*gelu_grad)(float *dx, const float *dout, const float *x, size_t n);
+    void (*add)(float *out, const float *a, const float *b, size_t n);
+    void (*dropout)(float *x, const struct kern_dropout *d, size_t first, size_t n); // in place; forward and backward alike
+    void (*embed)(float *out, const float *table, const float *positions, const int32_t *tokens, size_t rows, size_t dim,
+                  size_t position0, size_t period); // positions (context, dim) or NULL
+
+    // Softmax cross-entropy of rows. losses[r] in double. If grad: logits become (softmax - onehot) * scale in place.
+    // target < 0: ignored row (loss 0, gradient 0).
+    void (*cross_entropy)(double *losses, float *logits, const int32_t *targets, float scale, size_t rows, size_t vocab,
+                          bool grad);
+    void (*softmax)(float *x, size_t n); // one row in place, NUMERICS 6
+
+    // Optimizer.
+    double (*sum_squares)(const float *x, size_t n); // NUMERICS 12: blocks of 4,096, blocks in order. n may be a whole tensor
+    void (*block_squares)(double *sums, const float *x, size_t n); // sums[ceil(n/4096)], one per block, for parallel callers
+    void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const struct kern_adamw *o);
+
+    // Widening (exact).
+    void (*from_f16)(float *out, const uint16_t *in, size_t n);
+    void (*from_bf16)(float *out, const uint16_t *in, size_t n);
+};
+
+// The fastest table that the bits (enum bg_isa) allow.
+const struct kern *kern_select(unsigned isa_bits);
+
+// Tables that this build holds and `isa_bits` can run, ref first; for tests that compare them all.
+size_t kern_tables(unsigned isa_bits, const struct kern *tables[3]);
+
+// Floating-point state of the calling thread: MXCSR 0x1F80 (round to nearest, no FTZ/DAZ). Returns the old value.
+uint32_t kern_fp_enter(void);
+void kern_fp_leave(uint32_t old);
+
+#endif
