@@ -1,0 +1,112 @@
+// A transformer as a list of units (embed, block 0.., head): what a pipeline can cut between. Each unit has a
+// forward and a backward that can be split into its input-gradient and weight-gradient halves.
+//
+// The executor works on a *group*: `count` consecutive micro-batches that form one node of the canonical tree (an aligned
+// power of two, or its cut at M). Rows of a group are independent in the forward and in input gradients, so
+// the group's size never shows in the bits; weight gradients come out as the value of the group's node.
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "base/env.h"
+#include "base/philox.h"
+#include "kern/kern.h"
+#include "model/config.h"
+
+enum model_init { MODEL_INIT_NORMAL, MODEL_INIT_RESIDUAL, MODEL_INIT_ZERO, MODEL_INIT_ONE };
+
+struct model_param {
+    char name[96];       // Hugging Face name
+    uint32_t rank;       // 1 or 2
+    uint64_t shape[2];   // Hugging Face layout, also in memory
+    uint64_t count;      // elements
+    uint64_t offset;     // floats from the base of weights (and of gradients, moments); 16-aligned
+    uint32_t unit;
+    enum model_init init;
+    bool decay;          // weight decay: rank >= 2
+};
+
+enum model_unit_kind { MODEL_UNIT_EMBED, MODEL_UNIT_BLOCK, MODEL_UNIT_HEAD };
+struct model_unit {
+    enum model_unit_kind kind;
+    uint32_t layer;
+    uint32_t first_param, param_count; // a tied head owns no copy of the embedding: see model->tied_param
+};
+
+struct model {
+    struct model_config config;
+    struct model_param *params; // in name order (byte order), which is also the order of offsets
+    uint32_t param_count;
+    uint64_t floats;            // of one full set of parameters, with alignment gaps (gaps stay +0)
+    uint64_t elements;          // parameters proper
+    struct model_unit *units;
+    uint32_t unit_count;
+    float *rope_cos, *rope_sin; // (context, head_dim/2), Llama family
+};
+
+BG_MUST_USE bg_status model_create(const struct model_config *config, struct bg_error *err, struct model **model);
+void model_destroy(struct model *model);
+const struct model_param *model_param_find(const struct model *model, const char *name);
+void model_init_weights(const struct model *model, uint64_t seed, float *weights); // NUMERICS 14
+
+// Sparse rows: the gradient of the token embedding (NUMERICS 10): token ids ascending, one row of `dim` each.
+struct model_sparse {
+    uint32_t count, capacity;
+    int32_t *ids;
+    float *rows; // (capacity, dim)
+};
+
+// One node's gradients. `dense` has the layout of the weights; the token embedding's part of it holds the head's
+// gradient when tied and is unused until model_grad_finish() otherwise.
+struct model_grad {
+    float *dense;
+    struct model_sparse embed;
+};
+
+// What one group works on. Everything here is fixed while the group is in flight.
+struct model_run {
+    const struct model *model;
+    const struct kern *kern;
+    struct bg_env *env;
+    const float *weights;
+    void *const *lane_scratch;      // env->threads pointers, model_scratch_bytes() each
+    uint32_t batch, length;         // sequences a micro-batch, tokens a sequence (T)
+    uint32_t first, count;          // micro-batches [first, first + count) of the step
+    const int32_t *tokens, *targets;// (count*batch, T); targets < 0 are ignored
+    float loss_scale;               // (float)(1.0/N)
+    uint64_t step;
+    float dropout;                  // 0: none
+    const struct bg_philox_key *dropout_key; // NULL: none (evaluation)
+};
+
+// Sizes in floats for a group of `rows` = count*batch*T tokens. `split`: the backward will be called in two halves, so output
+// gradients are kept in the stash as well.
+size_t model_stash_floats(const struct model *model, uint32_t unit, uint32_t batch, uint32_t length, uint32_t count,
+                          bool split, bool training);
+size_t model_work_floats(const struct model *model, uint32_t batch, uint32_t length, uint32_t count,
+                         bool training); // shared temporaries, one per group in flight
+size_t model_scratch_bytes(const struct model *model, const struct kern *kern, uint32_t batch, uint32_t length,
+                           uint32_t count, bool training); // per lane
+
+// Forward of one unit. x_in, x_out: (rows, dim); embed ignores x_in; head ignores x_out and leaves per-token losses in
+// losses (rows, double). With stash == NULL nothing is kept for a backward (evaluation).
+void model_forward(const struct model_run *run, uint32_t unit, float *x_out, const float *x_in, float *stash, float *work,
+                   double *losses);
+
+enum model_backward_part { MODEL_BACKWARD_INPUT = 1, MODEL_BACKWARD_WEIGHT = 2, MODEL_BACKWARD_BOTH = 3 };
+// Backward of one unit: dx (rows, dim) in from above and out to below, in place (head: out only; embed: in only).
+// grad/accumulate: where the node's value goes and whether it is added to its sibling's (tree_place).
+// INPUT first, then (once, any time later) WEIGHT with the same stash; or BOTH. WEIGHT ignores dx.
+// x_in as it was given to the forward.
+void model_backward(const struct model_run *run, uint32_t unit, enum model_backward_part part, float *dx,
+                    const float *x_in, float *stash, float *work, struct model_grad *grad, bool accumulate);
+
+// to += from, dense and sparse, for one unit's parameters or for all (unit = UINT32_MAX). Used when two held nodes fold.
+void model_grad_fold(const struct model *model, const struct kern *kern, struct bg_env *env, struct model_grad *to,
+                     const struct model_grad *from);
+// At the root: scatters (untied) or adds (tied: root = head + embedding) the sparse rows into dense.
+void model_grad_finish(const struct model *model, struct model_grad *root);
+
+// Linear algebra shared by units, decode and tests: y = x W^T + b on all lanes.
+void model_gemm(struct bg_env *env, const struct kern *kern, void *const *lane_scratch, const struct kern_gemm *g);
+
+#endif
