@@ -1,0 +1,60 @@
+// A job: what the user asked for (job file, key=value overrides, defaults), resolved and checked. DESIGN 6 lists the keys.
+#ifndef TRAIN_JOB_H
+#define TRAIN_JOB_H
+
+#include "base/env.h"
+#include "model/config.h"
+
+struct job_list {
+    char **items;
+    size_t count;
+};
+
+enum job_schedule { JOB_COSINE, JOB_LINEAR, JOB_CONSTANT };
+
+struct job {
+    struct { // model: either from, or a shape
+        char *from; // NULL: none
+        struct model_config config; // vocab comes from the tokenizer (0 here) unless the job file fixes it
+        bool vocab_set;
+    } model;
+    struct { // data
+        struct job_list train, valid_files; // valid: a fraction, or a list of files
+        double valid;
+        char *tokenizer; // "bytes", a path, or NULL with model.from: the model's own
+        char *field, *utf8, *cache; // cache NULL: <run dir>/cache
+    } data;
+    struct { // train
+        uint64_t steps;
+        uint32_t micro_batch, micro_batches;
+        double lr, min_lr;
+        uint64_t warmup;
+        enum job_schedule schedule;
+        double weight_decay, beta1, beta2, eps, clip, dropout;
+        uint64_t seed, eval_every, checkpoint_every;
+        uint32_t keep;
+        uint64_t eval_tokens; // 0: the whole validation set
+    } train;
+    struct { // run
+        char *dir;
+        uint32_t workers, threads; // threads 0: all cores
+        char *plan, *schedule, *shadow, *recovery;
+        uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
+        char *order;    // physical: order in which groups are computed: "ascending" (default), "descending", "shuffle:SEED" (tests)
+    } run;
+};
+
+// `source`: a .yaml/.yml job file, or a text file/directory/.jsonl to train on with the defaults; NULL: overrides only.
+// Overrides: "key.key=value". Errors name file, line, key, the nearest valid key and the accepted values.
+BG_MUST_USE bg_status job_load(struct bg_env *env, const char *source, const char *const *overrides, size_t count,
+                               struct bg_error *err, struct job *job);
+void job_fini(struct job *job);
+// The resolved job as YAML that job_load reads back alike; bg_free it.
+char *job_to_yaml(const struct job *job);
+// One line a key: name, type, default, meaning; for --help. bg_free it.
+char *job_help(void);
+
+// Learning rate of 0-based step, in double (NUMERICS 13).
+double job_lr(const struct job *job, uint64_t step);
+
+#endif
