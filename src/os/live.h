@@ -1,0 +1,20 @@
+// The live environment: struct bg_env over libuv, the kernel's files and memory, and a pinned thread pool.
+// Only api/ and cli/ include this.
+#ifndef OS_LIVE_H
+#define OS_LIVE_H
+
+#include "base/env.h"
+
+struct os_options {
+    unsigned threads;    // lanes of parallel_for; 0: as many as the CPUs this process may use
+    bool pin;            // each lane on a CPU of its own, where there are enough of them
+    bool keep_caller;    // leave the affinity of the creating thread (lane 0) alone: for libraries
+    bool handle_signals; // SIGINT and SIGTERM ask for a stop; one environment of a process may have this
+};
+
+// NULL options: all threads, pinned, no signals. The thread that creates the environment is lane 0; it calls
+// parallel_for and destroys it. Fails on a bad thread count or BRIGADE_ISA (ref, avx2, avx512).
+BG_MUST_USE bg_status os_env_create(const struct os_options *o, struct bg_error *err, struct bg_env **env);
+void os_env_destroy(struct bg_env *env);
+
+#endif
