@@ -21,15 +21,47 @@ struct model_param {
     uint64_t count;      // elements
     uint64_t offset;     // floats from the base of weights (and of gradients, moments); 16-aligned
     uint32_t unit;
+    uint32_t role; // enum model_role
     enum model_init init;
     bool decay;          // weight decay: rank >= 2
 };
 
+// What a parameter is to its unit, whatever its family calls it.
+enum model_role {
+    MODEL_ROLE_EMBED,    // (vocab, dim)
+    MODEL_ROLE_POSITION, // (context, dim), GPT-2
+    MODEL_ROLE_NORM1,
+    MODEL_ROLE_NORM1_BIAS,
+    MODEL_ROLE_Q,
+    MODEL_ROLE_Q_BIAS,
+    MODEL_ROLE_K,
+    MODEL_ROLE_K_BIAS,
+    MODEL_ROLE_V,
+    MODEL_ROLE_V_BIAS,
+    MODEL_ROLE_QKV, // GPT-2's c_attn
+    MODEL_ROLE_QKV_BIAS,
+    MODEL_ROLE_O,
+    MODEL_ROLE_O_BIAS,
+    MODEL_ROLE_NORM2,
+    MODEL_ROLE_NORM2_BIAS,
+    MODEL_ROLE_GATE, // Llama family
+    MODEL_ROLE_GATE_BIAS,
+    MODEL_ROLE_UP, // GPT-2's c_fc
+    MODEL_ROLE_UP_BIAS,
+    MODEL_ROLE_DOWN,
+    MODEL_ROLE_DOWN_BIAS,
+    MODEL_ROLE_NORM, // the head's
+    MODEL_ROLE_NORM_BIAS,
+    MODEL_ROLE_HEAD, // (vocab, dim); absent when tied
+    MODEL_ROLES,
+};
+
 enum model_unit_kind { MODEL_UNIT_EMBED, MODEL_UNIT_BLOCK, MODEL_UNIT_HEAD };
+// A unit's parameters need not be neighbours (names are in byte order): find them by role, or by params[i].unit.
 struct model_unit {
     enum model_unit_kind kind;
     uint32_t layer;
-    uint32_t first_param, param_count; // a tied head owns no copy of the embedding: see model->tied_param
+    int32_t param[MODEL_ROLES]; // index into model->params, -1: absent. A tied head does not list the embedding
 };
 
 struct model {
@@ -45,8 +77,9 @@ struct model {
 
 BG_MUST_USE bg_status model_create(const struct model_config *config, struct bg_error *err, struct model **model);
 void model_destroy(struct model *model);
-const struct model_param *model_param_find(const struct model *model, const char *name);
-void model_init_weights(const struct model *model, uint64_t seed, float *weights); // NUMERICS 14
+const struct model_param *model_param_find(const struct model *model, const char *name); // NULL: absent
+// NUMERICS 14: every tensor from its own name; on all lanes, the same bits on any number of them.
+void model_init_weights(const struct model *model, struct bg_env *env, uint64_t seed, float *weights);
 
 // Sparse rows: the gradient of the token embedding (NUMERICS 10): token ids ascending, one row of `dim` each.
 struct model_sparse {
@@ -100,7 +133,7 @@ enum model_backward_part { MODEL_BACKWARD_INPUT = 1, MODEL_BACKWARD_WEIGHT = 2, 
 void model_backward(const struct model_run *run, uint32_t unit, enum model_backward_part part, float *dx,
                     const float *x_in, float *stash, float *work, struct model_grad *grad, bool accumulate);
 
-// to += from, dense and sparse, for one unit's parameters or for all (unit = UINT32_MAX). Used when two held nodes fold.
+// to += from, dense and sparse: two held nodes of the tree fold.
 void model_grad_fold(const struct model *model, const struct kern *kern, struct bg_env *env, struct model_grad *to,
                      const struct model_grad *from);
 // At the root: scatters (untied) or adds (tied: root = head + embedding) the sparse rows into dense.
