@@ -1,0 +1,62 @@
+// How a GEMM is cut into blocks: the grid with the least estimated time. A block packs its own operands, so tall and
+// wide blocks pack least; two lanes want an even number of equal blocks, and some to spare when one lane is disturbed.
+// The estimate is a function of the shape alone. No bit of the result depends on it.
+#include "kern/gemm_int.h"
+
+// Costs in multiply-adds (one vector unit does 16 or 32 of them a cycle); measured with bench-gemm.
+enum {
+    COST_PACK_TRANSPOSED = 10, // to pack one element of B (n,k)
+    COST_PACK = 5,             // to pack one element of a row-major operand
+    COST_BLOCK = 1 << 16,      // to take a block
+    ROW_CHUNKS_MAX = 48,
+};
+
+static size_t ceil_div(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static double estimate(const struct kern_gemm *g, const struct kern_gemm_sizes *s, size_t block_tiles,
+                       size_t block_panels, size_t blocks)
+{
+    double rows = (double)(block_tiles * s->mr), columns = (double)(block_panels * s->nr);
+    double pack_b = g->op == KERN_NT ? COST_PACK_TRANSPOSED : COST_PACK;
+    double depth = (double)g->k * (double)kern_gemm_leaves(g);
+    double block = depth * (rows * columns + pack_b * columns + COST_PACK * rows) + COST_BLOCK;
+    double turns = (double)ceil_div(blocks, 2); // most machines that train have an even number of cores
+    return block * (turns + 1.0 / 16);
+}
+
+struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_gemm_sizes *s)
+{
+    struct kern_gemm_cut cut = {.tiles = ceil_div(g->m, s->mr), .panels = ceil_div(g->n, s->nr)};
+    if (cut.tiles == 0 || cut.panels == 0)
+        return cut;
+
+    size_t columns_min = ceil_div(cut.panels, s->nc / s->nr);
+    size_t columns_max = 2 * columns_min + 14 < cut.panels ? 2 * columns_min + 14 : cut.panels;
+    size_t rows_max = cut.tiles < ROW_CHUNKS_MAX ? cut.tiles : ROW_CHUNKS_MAX;
+    double best = 0.0;
+    for (size_t columns = columns_min; columns <= columns_max; columns++) {
+        for (size_t rows = 1; rows <= rows_max; rows++) {
+            size_t block_tiles = ceil_div(cut.tiles, rows), block_panels = ceil_div(cut.panels, columns);
+            double time = estimate(g, s, block_tiles, block_panels, rows * columns);
+            if (cut.rows != 0 && time >= best)
+                continue;
+            best = time;
+            cut.rows = rows;
+            cut.columns = columns;
+            cut.block_tiles = block_tiles;
+            cut.block_panels = block_panels;
+        }
+    }
+
+    size_t depth = 0; // of the longest leaf
+    for (size_t leaf = 0; leaf < 2 && leaf < kern_gemm_leaves(g); leaf++) {
+        size_t length = kern_gemm_leaf_begin(g, leaf + 1) - kern_gemm_leaf_begin(g, leaf);
+        depth = length > depth ? length : depth;
+    }
+    size_t passes = depth ? ceil_div(depth, s->kc) : 1;
+    cut.kc = ceil_div(ceil_div(depth, passes), 16) * 16; // whole vectors, so that packing has one short end
+    return cut;
+}

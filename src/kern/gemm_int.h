@@ -1,0 +1,84 @@
+// GEMM inside the room: the functions of each ISA, the leaves of the canonical tree, and how a product is cut into
+// blocks. All of it is a function of the shape alone, never of threads; and the bits do not depend on the cut at all,
+// because every element of C is one chain per leaf however it is blocked.
+#ifndef KERN_GEMM_INT_H
+#define KERN_GEMM_INT_H
+
+#include "kern/kern.h"
+
+size_t kern_ref_gemm_blocks(const struct kern_gemm *g);
+size_t kern_ref_gemm_scratch(const struct kern_gemm *g);
+void kern_ref_gemm_block(const struct kern_gemm *g, size_t block, void *scratch);
+
+size_t kern_avx2_gemm_blocks(const struct kern_gemm *g);
+size_t kern_avx2_gemm_scratch(const struct kern_gemm *g);
+void kern_avx2_gemm_block(const struct kern_gemm *g, size_t block, void *scratch);
+
+size_t kern_avx512_gemm_blocks(const struct kern_gemm *g);
+size_t kern_avx512_gemm_scratch(const struct kern_gemm *g);
+void kern_avx512_gemm_block(const struct kern_gemm *g, size_t block, void *scratch);
+
+// Leaves: the chains whose sums the canonical tree joins (NUMERICS 9). One per segment.
+//
+// BG_CONTROL_SPLIT_K is a negative control, never a product: it cuts each chain into two half-k sums that are added,
+// as a split-K kernel does. The identity suite must fail on such a build, or it proves nothing.
+static inline size_t kern_gemm_leaves(const struct kern_gemm *g)
+{
+    size_t segments = g->op == KERN_TN ? g->segments : 1;
+#ifdef BG_CONTROL_SPLIT_K
+    return 2 * segments;
+#else
+    return segments;
+#endif
+}
+
+// First k of a leaf; leaf l covers [begin(l), begin(l + 1)).
+static inline size_t kern_gemm_leaf_begin(const struct kern_gemm *g, size_t leaf)
+{
+#ifdef BG_CONTROL_SPLIT_K
+    return leaf / 2 * g->k + leaf % 2 * (g->k / 2);
+#else
+    return leaf * g->k;
+#endif
+}
+
+// The tree as a binary counter: levels[l] holds the finished left child of height l that waits for its right one.
+// Number of levels that a tree of this many leaves ever fills.
+static inline size_t kern_gemm_levels(size_t leaves)
+{
+    size_t levels = 0;
+    while (leaves > 1 && (leaves - 1) >> levels)
+        levels++;
+    return levels;
+}
+
+// The levels (as bits, joined in ascending order) that the sum of `leaf` completes. The last leaf takes all that wait.
+static inline size_t kern_gemm_joins(size_t leaf, size_t leaves)
+{
+    return leaf + 1 == leaves ? leaf : leaf & ~(leaf + 1);
+}
+
+// Block sizes of one ISA, as data.
+struct kern_gemm_sizes {
+    size_t mr, nr; // rows and columns of C in registers
+    size_t kc;     // depth of a packed panel: an A tile of mr x kc stays in L1
+    size_t nc;     // columns of a block: kc x nc of packed B stay in L2
+};
+
+// A grid of rows x columns blocks over `tiles` x `panels`, each as even as whole tiles allow.
+struct kern_gemm_cut {
+    size_t tiles, panels;             // ceil(m / mr), ceil(n / nr)
+    size_t rows, columns;             // blocks down, blocks across
+    size_t kc;                        // depth of the passes (all but the last of a leaf)
+    size_t block_tiles, block_panels; // of the largest block
+};
+
+struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_gemm_sizes *s);
+
+// Part `index` of [0, total) in `parts` even runs.
+static inline size_t kern_gemm_part(size_t total, size_t parts, size_t index)
+{
+    return total / parts * index + (index < total % parts ? index : total % parts);
+}
+
+#endif

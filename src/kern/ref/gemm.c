@@ -1,0 +1,78 @@
+// The reference GEMM: it defines the bits (NUMERICS 4, 8, 9) and is meant to be read, not to be fast. Every element
+// is one chain of fmaf per leaf, k ascending from +0; leaves are joined by the canonical tree; then bias, then old C.
+// The loop over k stands outside a strip of columns only so that rows of B are read in order; no sum is reordered.
+#include "kern/gemm_int.h"
+
+#include <math.h>
+
+enum { STRIP = 32, BLOCK_ROWS = 16, BLOCK_COLUMNS = 128, LEVELS_MAX = 8 * sizeof(size_t) };
+
+static float element_a(const struct kern_gemm *g, size_t i, size_t p)
+{
+    return g->op == KERN_TN ? g->a[p * g->lda + i] : g->a[i * g->lda + p];
+}
+
+static float element_b(const struct kern_gemm *g, size_t p, size_t j)
+{
+    return g->op == KERN_NT ? g->b[j * g->ldb + p] : g->b[p * g->ldb + j];
+}
+
+// C[i, j0 .. j0 + width)
+static void strip(const struct kern_gemm *g, size_t i, size_t j0, size_t width)
+{
+    float level[LEVELS_MAX][STRIP];
+    float sum[STRIP];
+    size_t leaves = kern_gemm_leaves(g);
+
+    for (size_t leaf = 0; leaf < leaves; leaf++) {
+        for (size_t j = 0; j < width; j++)
+            sum[j] = 0.0f;
+        for (size_t p = kern_gemm_leaf_begin(g, leaf); p < kern_gemm_leaf_begin(g, leaf + 1); p++) {
+            float a = element_a(g, i, p);
+            for (size_t j = 0; j < width; j++)
+                sum[j] = fmaf(a, element_b(g, p, j0 + j), sum[j]);
+        }
+        size_t joins = kern_gemm_joins(leaf, leaves), height = 0;
+        for (; joins >> height; height++) {
+            for (size_t j = 0; joins >> height & 1 && j < width; j++)
+                sum[j] = level[height][j] + sum[j];
+        }
+        for (size_t j = 0; leaf + 1 < leaves && j < width; j++)
+            level[height][j] = sum[j];
+    }
+
+    float *c = g->c + i * g->ldc + j0;
+    for (size_t j = 0; j < width; j++) {
+        float value = sum[j];
+        if (g->bias)
+            value = value + g->bias[j0 + j];
+        if (g->accumulate)
+            value = value + c[j];
+        c[j] = value;
+    }
+}
+
+void kern_ref_gemm_block(const struct kern_gemm *g, size_t block, void *scratch)
+{
+    (void)scratch;
+    size_t across = (g->n + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
+    size_t i0 = block / across * BLOCK_ROWS, j0 = block % across * BLOCK_COLUMNS;
+    size_t i1 = i0 + BLOCK_ROWS < g->m ? i0 + BLOCK_ROWS : g->m;
+    size_t j1 = j0 + BLOCK_COLUMNS < g->n ? j0 + BLOCK_COLUMNS : g->n;
+
+    for (size_t i = i0; i < i1; i++) {
+        for (size_t j = j0; j < j1; j += STRIP)
+            strip(g, i, j, j1 - j < STRIP ? j1 - j : STRIP);
+    }
+}
+
+size_t kern_ref_gemm_blocks(const struct kern_gemm *g)
+{
+    return ((g->m + BLOCK_ROWS - 1) / BLOCK_ROWS) * ((g->n + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS);
+}
+
+size_t kern_ref_gemm_scratch(const struct kern_gemm *g)
+{
+    (void)g;
+    return 0;
+}
