@@ -127,6 +127,9 @@ struct kern {
     // Widening (exact).
     void (*from_f16)(float *out, const uint16_t *in, size_t n);
     void (*from_bf16)(float *out, const uint16_t *in, size_t n);
+
+    // Register-only multiply-add chains, to measure the peak of a lane: runs `rounds`, returns the flops done.
+    uint64_t (*fma_burst)(float sink[16], uint64_t rounds);
 };
 
 // The fastest table that the bits (enum bg_isa) allow.

@@ -32,7 +32,8 @@
     X(isa, block_squares)                                                                                              \
     X(isa, adamw)                                                                                                      \
     X(isa, from_f16)                                                                                                   \
-    X(isa, from_bf16)
+    X(isa, from_bf16)                                                                                                  \
+    X(isa, fma_burst)
 
 #define KERN_DECLARE(isa, name) __typeof__(*((struct kern *)0)->name) kern_##isa##_##name;
 
