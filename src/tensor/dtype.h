@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,7 +45,13 @@ struct tensor_view {
 const char *tensor_dtype_name(enum tensor_dtype dtype);
 uint64_t tensor_view_count(const struct tensor_view *view); // number of elements
 
-// Widens or dequantises `view` to fp32. Integers are refused.
+// Bytes of a tensor. False: the shape overflows, or its rows are not whole blocks of a block format.
+bool tensor_dtype_bytes(enum tensor_dtype dtype, unsigned rank, const uint64_t *shape, uint64_t *bytes);
+// "(2, 3)", for errors.
+#define TENSOR_SHAPE_TEXT (TENSOR_RANK_MAX * 24)
+void tensor_shape_text(unsigned rank, const uint64_t *shape, char text[TENSOR_SHAPE_TEXT]);
+
+// Widens or dequantises `view` to fp32; F64 is rounded once. Integers are refused.
 BG_MUST_USE bg_status tensor_view_to_f32(const struct tensor_view *view, struct bg_error *err, float *out);
 
 #endif
