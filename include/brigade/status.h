@@ -4,21 +4,21 @@
 #define BRIGADE_STATUS_H
 
 // X(NAME, code, scope, "text")
-#define BG_STATUS_LIST(X)                                                             \
-    X(OK, 0, NONE, "ok")                                                              \
-    X(INVALID, 1, OP, "invalid argument")                                             \
-    X(NOT_FOUND, 2, OP, "not found")                                                  \
-    X(EXISTS, 3, OP, "already exists")                                                \
-    X(FORMAT, 4, OP, "malformed input")                                               \
-    X(UNSUPPORTED, 5, OP, "not supported")                                            \
-    X(MISMATCH, 6, OP, "does not match")                                              \
-    X(CORRUPT, 7, OP, "corrupt data")                                                 \
-    X(FULL, 8, OP, "no room left")                                                    \
-    X(DENIED, 9, OP, "permission denied")                                             \
-    X(NO_MEMORY, 10, PROCESS, "out of memory")                                        \
-    X(IO, 11, OP, "input/output error")                                               \
-    X(STOPPED, 12, OP, "stopped by request")                                          \
-    X(NOT_FINITE, 13, JOB, "a loss or norm is not finite")                            \
+#define BG_STATUS_LIST(X)                                                                                              \
+    X(OK, 0, NONE, "ok")                                                                                               \
+    X(INVALID, 1, OP, "invalid argument")                                                                              \
+    X(NOT_FOUND, 2, OP, "not found")                                                                                   \
+    X(EXISTS, 3, OP, "already exists")                                                                                 \
+    X(FORMAT, 4, OP, "malformed input")                                                                                \
+    X(UNSUPPORTED, 5, OP, "not supported")                                                                             \
+    X(MISMATCH, 6, OP, "does not match")                                                                               \
+    X(CORRUPT, 7, OP, "corrupt data")                                                                                  \
+    X(FULL, 8, OP, "no room left")                                                                                     \
+    X(DENIED, 9, OP, "permission denied")                                                                              \
+    X(NO_MEMORY, 10, PROCESS, "out of memory")                                                                         \
+    X(IO, 11, OP, "input/output error")                                                                                \
+    X(STOPPED, 12, OP, "stopped by request")                                                                           \
+    X(NOT_FINITE, 13, JOB, "a loss or norm is not finite")                                                             \
     X(INTERNAL, 14, PROCESS, "internal error")
 
 enum bg_scope {

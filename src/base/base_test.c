@@ -182,6 +182,9 @@ static void json_members(void **state)
     assert_int_equal(bg_json_array(root, "f", "n", &err, &value), BG_FORMAT);
     json_decref(root);
     root = parse("[1]");
+    char *dump = bg_json_text(root, JSON_COMPACT);
+    assert_string_equal(dump, "[1]");
+    bg_free(dump);
     assert_int_equal(bg_json_boolean(root, "f", "b", &err, &boolean), BG_FORMAT);
     json_decref(root);
     assert_int_equal(bg_json_parse("bad.json", "{\n \"a\": }", 9, &err, &root), BG_FORMAT);

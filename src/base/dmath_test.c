@@ -1,5 +1,6 @@
 // The elementary functions against libm in long double: at most 2 ulp over random and chosen arguments; and a
 // hash of their bits, equal in every build.
+// labels: bits
 #include "base/dmath.h"
 
 #include "base/hash.h"

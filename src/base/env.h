@@ -25,9 +25,9 @@ struct bg_map {
 struct bg_file; // an open file being written
 
 enum bg_file_mode {
-    BG_FILE_CREATE, // must not exist
+    BG_FILE_CREATE,   // must not exist
     BG_FILE_TRUNCATE, // made or emptied
-    BG_FILE_APPEND, // made or continued at its end
+    BG_FILE_APPEND,   // made or continued at its end
 };
 
 struct bg_file_info {
@@ -57,9 +57,11 @@ struct bg_env_ops {
     bg_status (*file_close)(struct bg_env *env, struct bg_file *file, struct bg_error *err);
     bg_status (*path_info)(struct bg_env *env, const char *path, struct bg_error *err, struct bg_file_info *info);
     bg_status (*path_rename)(struct bg_env *env, const char *from, const char *to, struct bg_error *err);
-    bg_status (*path_remove)(struct bg_env *env, const char *path, struct bg_error *err); // file or whole tree; absent is ok
+    // A file, a link or a whole tree; absent is ok.
+    bg_status (*path_remove)(struct bg_env *env, const char *path, struct bg_error *err);
     bg_status (*path_truncate)(struct bg_env *env, const char *path, uint64_t size, struct bg_error *err);
-    bg_status (*path_sync)(struct bg_env *env, const char *directory, struct bg_error *err); // makes renames in it durable
+    // Makes the renames in a directory durable.
+    bg_status (*path_sync)(struct bg_env *env, const char *directory, struct bg_error *err);
     bg_status (*make_directories)(struct bg_env *env, const char *path, struct bg_error *err); // like mkdir -p
     bg_status (*list_directory)(struct bg_env *env, const char *path, bg_list_fn fn, void *arg,
                                 struct bg_error *err); // names in byte order, without . and ..
@@ -71,7 +73,8 @@ struct bg_env_ops {
     uint64_t (*memory_total)(struct bg_env *env);
 
     // Runs fn(arg, index, lane) for every index below count, on env->threads lanes; returns when all are
-    // done. Which lane takes which index is not determined: results must not depend on it.
+    // done. Which lane takes which index is not determined: results must not depend on it. One caller at a
+    // time; from inside a task it runs inline, on the lane of that task. At most 2^32 - 1 indices.
     void (*parallel_for)(struct bg_env *env, size_t count, bg_task_fn fn, void *arg);
 
     // 0, or the signal (SIGINT, SIGTERM) that asked for a stop.

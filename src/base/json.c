@@ -2,6 +2,9 @@
 // read a number from a string; no file is trusted to be an object at its top.
 #include "base/json.h"
 
+#include "base/assert.h"
+#include "base/str.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -24,6 +27,19 @@ bg_status bg_json_load(struct bg_env *env, const char *path, struct bg_error *er
     status = bg_json_parse(path, map.data, map.size, err, root);
     env->ops->map_close(env, &map);
     return status;
+}
+
+static int add_text(const char *bytes, size_t size, void *arg)
+{
+    bg_str_add_bytes(arg, bytes, size);
+    return 0;
+}
+
+char *bg_json_text(const json_t *value, size_t flags)
+{
+    struct bg_str text = {0};
+    BG_ASSERT(json_dump_callback(value, add_text, &text, flags | JSON_ENCODE_ANY) == 0);
+    return bg_str_take(&text);
 }
 
 bool bg_json_has(const json_t *object, const char *key)

@@ -13,6 +13,9 @@ BG_MUST_USE bg_status bg_json_parse(const char *name, const void *text, size_t s
                                     json_t **root);
 BG_MUST_USE bg_status bg_json_load(struct bg_env *env, const char *path, struct bg_error *err, json_t **root);
 
+// The text of a value; bg_free it. `flags` are jansson's (JSON_INDENT(2), JSON_COMPACT, JSON_SORT_KEYS, ...).
+char *bg_json_text(const json_t *value, size_t flags);
+
 // True if the member is there and not null: for optional ones.
 bool bg_json_has(const json_t *object, const char *key);
 

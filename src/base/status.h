@@ -8,7 +8,7 @@
 
 typedef enum bg_status bg_status;
 
-#define BG_MUST_USE __attribute__((warn_unused_result))
+#define BG_MUST_USE     __attribute__((warn_unused_result))
 #define BG_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 struct bg_error {

@@ -1,5 +1,6 @@
 // parallel_for: every index once, for any count and number of lanes; nested calls; a burst of small jobs with
 // pauses that make lanes sleep; the float mode of pool threads; nothing allocated.
+// labels: threads
 #include "os/live.h"
 
 #include "base/mem.h"
