@@ -23,6 +23,9 @@ const char *model_family_name(enum model_family family); // "llama", "gpt2"
 BG_MUST_USE bg_status model_config_check(const struct model_config *config, struct bg_error *err);
 BG_MUST_USE bg_status model_config_load(struct bg_env *env, const char *path, struct bg_error *err,
                                         struct model_config *config); // a config.json
+// The same from memory; `name` stands in errors.
+BG_MUST_USE bg_status model_config_parse(const void *text, size_t size, const char *name, struct bg_error *err,
+                                         struct model_config *config);
 BG_MUST_USE bg_status model_config_save(struct bg_env *env, const char *path, const struct model_config *config,
                                         struct bg_error *err); // model_type llama, qwen2 (qkv_bias) or gpt2
 
