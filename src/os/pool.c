@@ -23,7 +23,7 @@
 #include <xmmintrin.h>
 #endif
 
-enum { LANES_MAX = 1024, CACHE_LINE = 64, SPIN_NS_MIN = 5 * 1000, SPIN_NS_MAX = 500 * 1000 };
+enum { LANES_MAX = 1024, CACHE_LINE = 64, SPIN_NS_MIN = 5 * 1000, SPIN_NS_MAX = 1000 * 1000 };
 
 struct lane {
     struct os_pool *pool;
@@ -123,6 +123,16 @@ static bool spin_until(struct os_pool *pool, bool (*ready)(struct os_pool *), ui
     return false;
 }
 
+static void sleep_until_work(struct os_pool *pool)
+{
+    uv_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (!has_work(pool))
+        uv_cond_wait(&pool->work, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    uv_mutex_unlock(&pool->mutex);
+}
+
 static void lane_main(void *arg)
 {
     struct lane *lane = arg;
@@ -135,18 +145,13 @@ static void lane_main(void *arg)
     uint64_t spin_ns = SPIN_NS_MAX / 4;
     while (!atomic_load(&pool->stop)) {
         take_grains(pool, lane->index);
-        // Work that comes while we spin makes the next spin longer, a vain spin makes it shorter.
-        if (pool->spins && spin_until(pool, has_work, spin_ns)) {
-            spin_ns = 2 * spin_ns < SPIN_NS_MAX ? 2 * spin_ns : SPIN_NS_MAX;
-            continue;
-        }
-        spin_ns = spin_ns / 2 > SPIN_NS_MIN ? spin_ns / 2 : SPIN_NS_MIN;
-        uv_mutex_lock(&pool->mutex);
-        atomic_fetch_add(&pool->sleepers, 1);
-        while (!has_work(pool))
-            uv_cond_wait(&pool->work, &pool->mutex);
-        atomic_fetch_sub(&pool->sleepers, 1);
-        uv_mutex_unlock(&pool->mutex);
+        uint64_t idle_since = uv_hrtime();
+        if (!pool->spins || !spin_until(pool, has_work, spin_ns))
+            sleep_until_work(pool);
+        // Where spinning did pay, or would have, the next spin is longer; a vain one makes it shorter.
+        bool paid = uv_hrtime() - idle_since < SPIN_NS_MAX;
+        spin_ns = paid ? 2 * spin_ns : spin_ns / 2;
+        spin_ns = spin_ns < SPIN_NS_MIN ? SPIN_NS_MIN : spin_ns > SPIN_NS_MAX ? SPIN_NS_MAX : spin_ns;
     }
 }
 
