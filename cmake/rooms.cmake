@@ -47,14 +47,21 @@ function(bg_add_test target file label)
   set_tests_properties(${target} PROPERTIES LABELS "${label};${labels}" TIMEOUT 600 SKIP_RETURN_CODE 77)
 endfunction()
 
-# Links the objects of every room up to and including `last` into a target.
-function(bg_link_rooms target last)
+# The objects of every room up to and including `last`.
+function(bg_room_objects out last)
+  set(objects "")
   foreach(room ${BG_ROOMS})
-    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${room}>)
+    list(APPEND objects $<TARGET_OBJECTS:${room}>)
     if(room STREQUAL last)
       break()
     endif()
   endforeach()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+function(bg_link_rooms target last)
+  bg_room_objects(objects ${last})
+  target_sources(${target} PRIVATE ${objects})
   target_link_libraries(${target} PRIVATE PkgConfig::DEPS Threads::Threads m)
 endfunction()
 
@@ -71,9 +78,15 @@ macro(bg_products)
     add_library(brigade-shared SHARED)
     set_target_properties(brigade-shared PROPERTIES OUTPUT_NAME brigade VERSION ${PROJECT_VERSION} SOVERSION 0 LINKER_LANGUAGE C)
     bg_link_rooms(brigade-shared api)
-    add_library(brigade-static STATIC)
+    # One object whose hidden symbols are made local: our short internal names must not meet those of a program.
+    bg_room_objects(objects api)
+    set(whole ${PROJECT_BINARY_DIR}/brigade-whole.o)
+    add_custom_command(OUTPUT ${whole} DEPENDS ${objects} COMMAND_EXPAND_LISTS VERBATIM
+      COMMAND ${CMAKE_LINKER} -r -o ${whole} ${objects}
+      COMMAND ${CMAKE_OBJCOPY} --localize-hidden ${whole})
+    set_source_files_properties(${whole} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+    add_library(brigade-static STATIC ${whole})
     set_target_properties(brigade-static PROPERTIES OUTPUT_NAME brigade LINKER_LANGUAGE C)
-    bg_link_rooms(brigade-static api)
     add_dependencies(products brigade-shared brigade-static)
     install(TARGETS brigade-shared brigade-static LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
             ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
