@@ -15,8 +15,8 @@
     }
 
 static const struct kern table_ref = TABLE("ref", ref, ref);
-static const struct kern table_avx2 = TABLE("avx2", ref, ref);
-static const struct kern table_avx512 = TABLE("avx512", ref, ref);
+static const struct kern table_avx2 = TABLE("avx2", avx2, avx2);
+static const struct kern table_avx512 = TABLE("avx512", avx512, avx512);
 
 const struct kern *kern_select(unsigned isa_bits)
 {

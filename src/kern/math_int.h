@@ -28,6 +28,10 @@
 #define KERN_EXP_C3 0x1.124758p-7f
 #define KERN_EXP_C4 0x1.6dc4dp-10f
 
+#define KERN_GELU_SCALE 0x1.988454p-1f // sqrt(2/pi)
+#define KERN_GELU_CUBE  0x1.6e4e26p-5f // 0.044715
+#define KERN_GELU_CUBE3 0x1.12ba9ep-3f // 3 * 0.044715
+
 static inline uint32_t kern_bits(float x)
 {
     uint32_t bits;

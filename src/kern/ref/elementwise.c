@@ -4,10 +4,6 @@
 #include "kern/math_int.h"
 #include "base/philox.h"
 
-#define GELU_SCALE 0x1.988454p-1f // sqrt(2/pi)
-#define GELU_CUBE  0x1.6e4e26p-5f // 0.044715
-#define GELU_CUBE3 0x1.12ba9ep-3f // 3 * 0.044715
-
 void kern_ref_swiglu(float *out, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -31,7 +27,7 @@ void kern_ref_gelu(float *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float v = x[i];
-        float t = kern_tanh(GELU_SCALE * (v + GELU_CUBE * ((v * v) * v)));
+        float t = kern_tanh(KERN_GELU_SCALE * (v + KERN_GELU_CUBE * ((v * v) * v)));
         out[i] = (0.5f * v) * (1.0f + t);
     }
 }
@@ -40,8 +36,8 @@ void kern_ref_gelu_grad(float *dx, const float *dout, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float v = x[i], square = v * v;
-        float t = kern_tanh(GELU_SCALE * (v + GELU_CUBE * (square * v)));
-        float inner = GELU_SCALE * (1.0f + GELU_CUBE3 * square);
+        float t = kern_tanh(KERN_GELU_SCALE * (v + KERN_GELU_CUBE * (square * v)));
+        float inner = KERN_GELU_SCALE * (1.0f + KERN_GELU_CUBE3 * square);
         float slope = 0.5f * (1.0f + t) + ((0.5f * v) * (1.0f - t * t)) * inner;
         dx[i] = dout[i] * slope;
     }
