@@ -92,6 +92,7 @@ bg_status os_file_open(struct bg_env *env, const char *path, enum bg_file_mode m
                        path);
     if (fd < 0)
         return os_fail(err, fd, mode == BG_FILE_APPEND ? "opening" : "creating", path);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); // writing to a full pipe waits all the same
     *file = bg_alloc(sizeof **file);
     (*file)->fd = fd;
     (*file)->path = bg_strdup(path);
