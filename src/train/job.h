@@ -1,4 +1,5 @@
-// A job: what the user asked for (job file, key=value overrides, defaults), resolved and checked. DESIGN 6 lists the keys.
+// A job: what the user asked for (job file, key=value overrides, defaults), resolved and checked. DESIGN 6 lists the
+// keys.
 #ifndef TRAIN_JOB_H
 #define TRAIN_JOB_H
 
@@ -13,15 +14,16 @@ struct job_list {
 enum job_schedule { JOB_COSINE, JOB_LINEAR, JOB_CONSTANT };
 
 struct job {
-    struct { // model: either from, or a shape
-        char *from; // NULL: none
-        struct model_config config; // vocab comes from the tokenizer (0 here) unless the job file fixes it
+    struct {                        // model: either from, or a shape
+        char *from;                 // NULL: none
+        struct model_config config; // vocab comes from the tokenizer (0 here) unless the job file fixes it. With
+                                    // `from`: only context counts, 0 where the model's own is meant
         bool vocab_set;
     } model;
-    struct { // data
+    struct {                                // data
         struct job_list train, valid_files; // valid: a fraction, or a list of files
         double valid;
-        char *tokenizer; // "bytes", a path, or NULL with model.from: the model's own
+        char *tokenizer;            // "bytes", a path, or NULL with model.from: the model's own
         char *field, *utf8, *cache; // cache NULL: <run dir>/cache
     } data;
     struct { // train
@@ -40,12 +42,14 @@ struct job {
         uint32_t workers, threads; // threads 0: all cores
         char *plan, *schedule, *shadow, *recovery;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
-        char *order;    // physical: order in which groups are computed: "ascending" (default), "descending", "shuffle:SEED" (tests)
+        char *order;    // physical: order in which groups are computed: "ascending" (default), "descending",
+                        // "shuffle:SEED" (tests)
     } run;
 };
 
-// `source`: a .yaml/.yml job file, or a text file/directory/.jsonl to train on with the defaults; NULL: overrides only.
-// Overrides: "key.key=value". Errors name file, line, key, the nearest valid key and the accepted values.
+// Relative paths, in a job file too, start at the working directory. `source`: a .yaml/.yml job file, or a text
+// file/directory/.jsonl to train on with the defaults; NULL: overrides only. Overrides: "key.key=value". Errors name
+// file, line, key, the nearest valid key and the accepted values.
 BG_MUST_USE bg_status job_load(struct bg_env *env, const char *source, const char *const *overrides, size_t count,
                                struct bg_error *err, struct job *job);
 void job_fini(struct job *job);
@@ -54,7 +58,8 @@ char *job_to_yaml(const struct job *job);
 // One line a key: name, type, default, meaning; for --help. bg_free it.
 char *job_help(void);
 
-// Learning rate of 0-based step, in double (NUMERICS 13).
+// Learning rate of 0-based step, in double (NUMERICS 13): lr (s + 1) / (warmup + 1) below warmup; then from lr at step
+// warmup to min_lr at step `steps` along half a cosine or a line, or lr throughout.
 double job_lr(const struct job *job, uint64_t step);
 
 #endif
