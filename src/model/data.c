@@ -119,8 +119,7 @@ static void split(struct corpus *corpus, const struct data_cache *cache, double 
     uint64_t train = (uint64_t)((1.0 - valid) * (double)all.count);
     BG_ASSERT(train <= all.count);
     corpus->train = (struct token_view){all.data, train, all.width};
-    corpus->valid =
-        (struct token_view){(const uint8_t *)all.data + train * all.width, all.count - train, all.width};
+    corpus->valid = (struct token_view){(const uint8_t *)all.data + train * all.width, all.count - train, all.width};
     corpus->valid_bytes = text_bytes(&corpus->valid, tokenizer);
     if (corpus->valid_bytes > cache->text_bytes)
         corpus->valid_bytes = cache->text_bytes;

@@ -1,10 +1,10 @@
 // The corpus: text files, directories, .jsonl, optionally .gz/.zst, tokenised once into a memory-mapped cache; and the
 // stateless keyed order of samples (NUMERICS 16).
 //
-// A document is a text file, or the field of one .jsonl line. Documents stand in listed order (a directory: recursively, by
-// byte order of names, hidden names left out); the tokenizer's end token stands between two documents, not after the
-// last, so that a single file stays pure text. Empty documents count for nothing. A document beyond 4 MiB is encoded
-// in pieces cut at the end of a line. Added tokens spelled out in the text are plain text.
+// A document is a text file, or the field of one .jsonl line. Documents stand in listed order (a directory:
+// recursively, by byte order of names, hidden names left out); the tokenizer's end token stands between two documents,
+// not after the last, so that a single file stays pure text. Empty documents count for nothing. A document beyond 4 MiB
+// is encoded in pieces cut at the end of a line. Added tokens spelled out in the text are plain text.
 #ifndef MODEL_DATA_H
 #define MODEL_DATA_H
 
@@ -13,12 +13,12 @@
 struct corpus_options {
     const char *const *paths; // files or directories (walked in byte order), in listed order
     size_t path_count;
-    const char *field;        // of .jsonl lines; NULL: "text"
-    const char *utf8;         // "keep" (default): bytes as they are; "error": refuse; "replace": U+FFFD
-    double valid;             // last fraction, in [0, 1), is validation (ignored with valid_paths)
+    const char *field; // of .jsonl lines; NULL: "text"
+    const char *utf8;  // "keep" (default): bytes as they are; "error": refuse; "replace": U+FFFD
+    double valid;      // last fraction, in [0, 1), is validation (ignored with valid_paths)
     const char *const *valid_paths;
     size_t valid_path_count;
-    const char *cache_dir;    // where the token cache lives (made if missing)
+    const char *cache_dir; // where the token cache lives (made if missing)
 };
 
 // A memory-mapped run of tokens, 16 or 32 bits each.

@@ -71,8 +71,8 @@ bg_status data_cache_get(struct bg_env *env, const struct corpus_options *option
             *err = damage;
     }
     if (build) {
-        struct writer writer = {.env = env, .tokenizer = tokenizer, .progress = progress, .progress_arg = arg,
-                                .total = files->bytes};
+        struct writer writer = {
+            .env = env, .tokenizer = tokenizer, .progress = progress, .progress_arg = arg, .total = files->bytes};
         status = cache_build(env, options, files, path, key, &writer, err);
         if (status == BG_OK)
             status = cache_open(env, path, key, err, cache);
@@ -227,8 +227,12 @@ static bg_status write_file_tokens(struct writer *writer, const struct corpus_op
     bg_status status = writer->env->ops->map_open(writer->env, file->path, err, &map);
     if (status != BG_OK)
         return status;
-    struct data_splitter splitter = {.path = file->path, .jsonl = file->jsonl, .field = options->field,
-                                     .utf8 = options->utf8, .fn = write_piece, .arg = writer};
+    struct data_splitter splitter = {.path = file->path,
+                                     .jsonl = file->jsonl,
+                                     .field = options->field,
+                                     .utf8 = options->utf8,
+                                     .fn = write_piece,
+                                     .arg = writer};
     writer->splitter = &splitter;
     writer->path = file->path;
     status = data_unpack(file, map.data, map.size, take_bytes, writer, err);
@@ -262,8 +266,8 @@ static bg_status write_footer(struct writer *writer, const char *key, struct bg_
 }
 
 // Opens, fills, syncs and closes the temporary file.
-static bg_status write_cache(struct writer *writer, const struct corpus_options *options, const struct data_files *files,
-                             const char *path, const char *key, struct bg_error *err)
+static bg_status write_cache(struct writer *writer, const struct corpus_options *options,
+                             const struct data_files *files, const char *path, const char *key, struct bg_error *err)
 {
     struct bg_env *env = writer->env;
     bg_status status = env->ops->file_open(env, path, BG_FILE_CREATE, err, &writer->file);

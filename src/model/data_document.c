@@ -181,7 +181,8 @@ static bg_status hand_on(struct data_splitter *splitter, const char *text, size_
     bool keep = strcmp(splitter->utf8, "keep") == 0;
     size_t good = keep ? size : data_utf8_prefix(text, size);
     if (good < size && strcmp(splitter->utf8, "error") == 0)
-        return bg_fail(err, BG_FORMAT, "%s:%llu: byte %llu (0x%02x) is not UTF-8; data.utf8: keep or replace would take it",
+        return bg_fail(err, BG_FORMAT,
+                       "%s:%llu: byte %llu (0x%02x) is not UTF-8; data.utf8: keep or replace would take it",
                        splitter->path, (unsigned long long)(splitter->line + count_lines(text, good) + 1),
                        (unsigned long long)splitter->offset + good, (uint8_t)text[good]);
     if (!splitter->jsonl) {
@@ -282,8 +283,9 @@ static bg_status take_line(struct data_splitter *splitter, const char *line, siz
     size_t good = data_utf8_prefix(line, size);
     if (good < size) {
         if (strcmp(splitter->utf8, "replace") != 0)
-            return bg_fail(err, BG_FORMAT, "%s:%llu: byte %zu of the line (0x%02x) is not UTF-8, which JSON is; "
-                                           "data.utf8: replace would take it",
+            return bg_fail(err, BG_FORMAT,
+                           "%s:%llu: byte %zu of the line (0x%02x) is not UTF-8, which JSON is; "
+                           "data.utf8: replace would take it",
                            splitter->path, (unsigned long long)splitter->line, good, (uint8_t)line[good]);
         replace_ill_formed(&splitter->clean, line, size);
         line = splitter->clean.data;

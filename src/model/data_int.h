@@ -43,16 +43,16 @@ typedef bg_status (*data_piece_fn)(void *arg, const char *text, size_t size, boo
 struct data_splitter {
     const char *path; // for errors
     bool jsonl;
-    const char *field;     // "a" or "a.b"
-    const char *utf8;      // keep, error, replace
+    const char *field; // "a" or "a.b"
+    const char *utf8;  // keep, error, replace
     data_piece_fn fn;
     void *arg;
     // Below: its own. Zero it.
-    struct bg_str buffer;  // what came and was not handed on yet
-    struct bg_str clean;   // a piece with U+FFFD where it was not UTF-8
-    uint64_t line;         // .jsonl: of the line being read; text: newlines handed on
-    uint64_t offset;       // text: bytes handed on
-    bool started;          // the current document has handed on a piece
+    struct bg_str buffer; // what came and was not handed on yet
+    struct bg_str clean;  // a piece with U+FFFD where it was not UTF-8
+    uint64_t line;        // .jsonl: of the line being read; text: newlines handed on
+    uint64_t offset;      // text: bytes handed on
+    bool started;         // the current document has handed on a piece
 };
 BG_MUST_USE bg_status data_splitter_feed(struct data_splitter *splitter, const uint8_t *bytes, size_t size,
                                          struct bg_error *err);

@@ -77,8 +77,8 @@ static bg_status list_directory(struct bg_env *env, const char *path, unsigned d
                                 struct data_files *files)
 {
     if (depth == DEPTH_MAX)
-        return bg_fail(err, BG_UNSUPPORTED, "%s: directories nest deeper than %d; is a link going round in circles?", path,
-                       DEPTH_MAX);
+        return bg_fail(err, BG_UNSUPPORTED, "%s: directories nest deeper than %d; is a link going round in circles?",
+                       path, DEPTH_MAX);
     struct bg_strlist names = {0};
     bg_status status = env->ops->list_directory(env, path, collect_name, &names, err);
     size_t length = strlen(path);
