@@ -31,7 +31,7 @@ BG_MUST_USE bg_status evaluate_run(struct bg_env *env, const struct model *model
 // evaluate_bytes), `memory` of evaluate_bytes(.., sequences) for some sequences >= 1.
 struct evaluate_memory {
     void *const *lane_scratch;
-    void *memory; // 64-byte aligned
+    void *memory;       // 64-byte aligned
     uint32_t sequences; // windows at once
 };
 size_t evaluate_bytes(const struct model *model, uint32_t length, uint32_t sequences);

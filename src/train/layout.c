@@ -1,0 +1,190 @@
+// Cutting a step into groups. A group is a node of the canonical tree, so all its gradients come out as that node's
+// value; larger groups need more activations, smaller ones more gradient slots. Auto tries every power of two and
+// takes the one with the least memory, preferring larger groups (fewer, larger matrix products) on near ties.
+#include "train/layout.h"
+
+#include "base/mem.h"
+#include "train/evaluate.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOKENS_MAX ((uint64_t)1 << 31)
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+// Fisher-Yates with counted randomness: the same seed gives the same order everywhere.
+static void shuffle(struct tree_node *order, size_t count, uint64_t seed)
+{
+    struct bg_philox_key key = bg_philox_key(seed, BG_STREAM_SAMPLING);
+    for (size_t i = count; i > 1; i--) {
+        struct bg_philox_counter words = bg_philox((struct bg_philox_counter){{(uint32_t)i, 0, 0, 0}}, key);
+        size_t j = words.c[0] % i;
+        struct tree_node other = order[j];
+        order[j] = order[i - 1];
+        order[i - 1] = other;
+    }
+}
+
+static bg_status arrange(struct tree_node *order, size_t count, const char *how, struct bg_error *err)
+{
+    if (!how || strcmp(how, "ascending") == 0)
+        return BG_OK;
+    if (strcmp(how, "descending") == 0) {
+        for (size_t i = 0; i < count / 2; i++) {
+            struct tree_node other = order[i];
+            order[i] = order[count - 1 - i];
+            order[count - 1 - i] = other;
+        }
+        return BG_OK;
+    }
+    if (strncmp(how, "shuffle:", 8) == 0) {
+        char *end = NULL;
+        errno = 0;
+        unsigned long long seed = strtoull(how + 8, &end, 10);
+        if (how[8] >= '0' && how[8] <= '9' && *end == '\0' && errno == 0) {
+            shuffle(order, count, seed);
+            return BG_OK;
+        }
+    }
+    return bg_fail(err, BG_INVALID, "run.order: \"%s\" is not ascending, descending or shuffle:SEED", how);
+}
+
+// Sizes for groups of 2^level micro-batches.
+static bg_status measure(const struct model *model, const struct kern *kern, unsigned threads,
+                         const struct layout_options *o, uint32_t level, struct bg_error *err, struct layout *layout)
+{
+    uint64_t width = (uint64_t)1 << level;
+    uint32_t group = (uint32_t)(width < o->micro_batches ? width : o->micro_batches);
+    struct layout l = {.unit_first = o->unit_first,
+                       .unit_end = o->unit_end,
+                       .batch = o->batch,
+                       .length = o->length,
+                       .micro_batches = o->micro_batches,
+                       .group = group,
+                       .groups = (size_t)((o->micro_batches + width - 1) / width)};
+    l.order = bg_alloc_array(l.groups, sizeof *l.order);
+    for (size_t i = 0; i < l.groups; i++)
+        l.order[i] = (struct tree_node){level, (uint32_t)i};
+    bg_status status = arrange(l.order, l.groups, o->order, err);
+    if (status) {
+        bg_free(l.order);
+        return status;
+    }
+    l.slots = tree_slots(l.order, l.groups, o->micro_batches);
+
+    l.rows = (size_t)group * o->batch * o->length;
+    l.x_floats = aligned(l.rows * model->config.dim * 4) / 4;
+    l.work_floats = aligned(model_work_floats(model, o->batch, o->length, group, true) * 4) / 4;
+    size_t stash = 0;
+    for (uint32_t u = o->unit_first; u < o->unit_end; u++)
+        stash += aligned(model_stash_floats(model, u, o->batch, o->length, group, false, true) * 4);
+    // Boundaries (each unit's input and output, shared between neighbours), dx, stashes, work, then tokens, targets
+    // and losses.
+    l.flight_bytes = (size_t)(o->unit_end - o->unit_first + 1) * l.x_floats * 4 + l.x_floats * 4 + stash +
+                     l.work_floats * 4 + 2 * aligned(l.rows * 4) + aligned(l.rows * 8);
+    uint64_t tokens = (uint64_t)o->micro_batches * o->batch * o->length;
+    l.sparse_capacity = tokens < model->config.vocab ? (uint32_t)tokens : model->config.vocab;
+    l.slot_bytes = aligned(model->floats * 4) + aligned((size_t)l.sparse_capacity * 4) +
+                   aligned((size_t)l.sparse_capacity * model->config.dim * 4);
+
+    l.evaluate_sequences = min_u32(1 + 2047 / o->length, 64);
+    while (l.evaluate_sequences > 1 && evaluate_bytes(model, o->length, l.evaluate_sequences) > l.flight_bytes)
+        l.evaluate_sequences /= 2;
+    size_t evaluate = evaluate_bytes(model, o->length, l.evaluate_sequences);
+    if (evaluate > l.flight_bytes)
+        l.flight_bytes = evaluate;
+    size_t scratch = model_scratch_bytes(model, kern, o->batch, o->length, group, true);
+    size_t scratch_evaluate = model_scratch_bytes(model, kern, 1, o->length, l.evaluate_sequences, false);
+    l.scratch_bytes = aligned(scratch > scratch_evaluate ? scratch : scratch_evaluate);
+    l.bytes = l.flight_bytes + l.slots * l.slot_bytes + threads * l.scratch_bytes;
+    *layout = l;
+    return BG_OK;
+}
+
+bg_status layout_create(const struct model *model, const struct kern *kern, unsigned threads,
+                        const struct layout_options *o, struct bg_error *err, struct layout *layout)
+{
+    if (o->group & (o->group - 1))
+        return bg_fail(err, BG_INVALID, "run.group: %u is not a power of two (1, 2, 4, ...; 0 chooses)", o->group);
+    uint32_t root = tree_node_root(o->micro_batches).level;
+    uint32_t first = 0, last = root;
+    if (o->group > 0) {
+        first = (uint32_t)__builtin_ctz(o->group);
+        first = last = first < root ? first : root;
+    }
+    // Beyond this no machine has the memory, and below it no size overflows.
+    uint64_t tokens = (uint64_t)o->batch * o->length;
+    while (last > first && tokens << last > TOKENS_MAX)
+        last--;
+    if (tokens << last > TOKENS_MAX)
+        return bg_fail(err, BG_INVALID,
+                       "a group of %llu tokens is more than fits (at most %llu): use a smaller train.micro_batch, "
+                       "model.context or run.group",
+                       (unsigned long long)tokens << last, (unsigned long long)TOKENS_MAX);
+    struct layout best = {0};
+    for (uint32_t level = first; level <= last; level++) {
+        struct layout next;
+        bg_status status = measure(model, kern, threads, o, level, err, &next);
+        if (status) {
+            layout_fini(&best);
+            return status;
+        }
+        // A sixteenth more memory is a fair price for half as many, twice as large matrix products.
+        bool better = !best.order || best.slots > TREE_SLOTS_MAX || next.bytes <= best.bytes + best.bytes / 16;
+        layout_fini(better ? &best : &next);
+        if (better)
+            best = next;
+    }
+    if (best.slots > TREE_SLOTS_MAX) {
+        bg_fail(err, BG_INVALID,
+                "run.order \"%s\" would hold %zu partial gradients at once (at most %d): use a larger run.group",
+                o->order ? o->order : "ascending", best.slots, TREE_SLOTS_MAX);
+        layout_fini(&best);
+        return BG_INVALID;
+    }
+    *layout = best;
+    return BG_OK;
+}
+
+void layout_fini(struct layout *layout)
+{
+    bg_free(layout->order);
+    layout->order = NULL;
+}
+
+// Matmul weights of all units of one kind.
+static double matmul_weights(const struct model *model, enum model_unit_kind kind)
+{
+    double weights = 0;
+    for (uint32_t p = 0; p < model->param_count; p++) {
+        const struct model_param *param = &model->params[p];
+        if (param->rank == 2 && model->units[param->unit].kind == kind)
+            weights += (double)param->count;
+    }
+    return weights;
+}
+
+double layout_flops_block(const struct model *model, uint64_t sequences, uint32_t length)
+{
+    const struct model_config *c = &model->config;
+    double t = length, weights = matmul_weights(model, MODEL_UNIT_BLOCK) / c->layers;
+    double attention = 6.0 * t * t * c->heads * c->head_dim; // forward 2 T^2 D (causal), backward twice that
+    return (double)sequences * (6.0 * weights * t + attention);
+}
+
+double layout_flops(const struct model *model, uint64_t sequences, uint32_t length)
+{
+    const struct model_config *c = &model->config;
+    double head = c->tie ? (double)c->vocab * c->dim : matmul_weights(model, MODEL_UNIT_HEAD);
+    return layout_flops_block(model, sequences, length) * c->layers + (double)sequences * length * 6.0 * head;
+}
