@@ -10,16 +10,16 @@ struct diff_result {
     bool identical; // everything that could be compared is equal, and equally long
 
     // Curves, where both sides are run directories or checkpoints (they carry their losses).
-    bool curves;            // compared
+    bool curves; // compared
     uint64_t steps_a, steps_b;
     bool step_differs;
-    uint64_t step;          // first differing step
+    uint64_t step; // first differing step
     double loss_a, loss_b;
 
     // Weights: of the earliest checkpoint that both hold and that differs, else of the newest of each.
-    bool weights;           // compared
+    bool weights; // compared
     char source_a[512], source_b[512];
-    uint64_t tensors;       // compared
+    uint64_t tensors; // compared
     bool tensor_differs;
     char tensor[128];       // first differing one, in name order
     char reason[128];       // "values", "shape", "only in A", "only in B"

@@ -6,16 +6,16 @@
 #include "train/trainer.h"
 
 struct verify_options {
-    uint64_t replay; // steps to train again from the start; 0: none; UINT64_MAX: all of them
+    uint64_t replay;                         // steps to train again from the start; 0: none; UINT64_MAX: all of them
     const struct trainer_observer *observer; // of the replay; may be NULL
 };
 
 struct verify_result {
-    uint64_t steps;       // in steps.jsonl
-    bool finished;        // result.json is there
-    uint32_t checkpoints; // verified
+    uint64_t steps;            // in steps.jsonl
+    bool finished;             // result.json is there
+    uint32_t checkpoints;      // verified
     bool signature_recomputed; // false: the data or model.from is no longer there; the stored text was hashed alone
-    uint64_t replayed;    // steps trained again, all equal
+    uint64_t replayed;         // steps trained again, all equal
     bool weights_replayed; // the replay reached a step that has a checkpoint (or the end) and its weights were equal
     char curve_sha256[65], weights_sha256[65], signature_sha256[65];
 };
