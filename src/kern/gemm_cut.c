@@ -3,11 +3,13 @@
 // The estimate is a function of the shape alone. No bit of the result depends on it.
 #include "kern/gemm_int.h"
 
-// Costs in multiply-adds (one vector unit does 16 or 32 of them a cycle); measured with bench-gemm.
+// Costs in multiply-adds (a core does 32 of them in a cycle); measured with bench-gemm.
 enum {
-    COST_PACK_TRANSPOSED = 10, // to pack one element of B (n,k)
-    COST_PACK = 5,             // to pack one element of a row-major operand
-    COST_BLOCK = 1 << 16,      // to take a block
+    COST_TRANSPOSE = 24,  // to pack one element of B (n,k)
+    COST_MEET = 4,        // to read one element of A (m,k) or B (k,n) for the first time
+    COST_COPY = 8,        // to copy one element of A (m,k)
+    COST_PACK = 16,       // to pack one element of A (k,m)
+    COST_BLOCK = 1 << 16, // to take a block
     ROW_CHUNKS_MAX = 48,
 };
 
@@ -20,11 +22,11 @@ static double estimate(const struct kern_gemm *g, const struct kern_gemm_sizes *
                        size_t block_panels, size_t blocks)
 {
     double rows = (double)(block_tiles * s->mr), columns = (double)(block_panels * s->nr);
-    double pack_b = g->op == KERN_NT ? COST_PACK_TRANSPOSED : COST_PACK;
+    double cost_a = g->op == KERN_TN ? COST_PACK : COST_MEET, cost_b = g->op == KERN_NT ? COST_TRANSPOSE : COST_MEET;
     double depth = (double)g->k * (double)kern_gemm_leaves(g);
-    double block = depth * (rows * columns + pack_b * columns + COST_PACK * rows) + COST_BLOCK;
+    double block = depth * (rows * columns + cost_a * rows + cost_b * columns) + COST_BLOCK;
     double turns = (double)ceil_div(blocks, 2); // most machines that train have an even number of cores
-    return block * (turns + 1.0 / 16);
+    return block * (turns + 1.0 / 32);
 }
 
 struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_gemm_sizes *s)

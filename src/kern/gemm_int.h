@@ -42,20 +42,26 @@ static inline size_t kern_gemm_leaf_begin(const struct kern_gemm *g, size_t leaf
 #endif
 }
 
-// The tree as a binary counter: levels[l] holds the finished left child of height l that waits for its right one.
-// Number of levels that a tree of this many leaves ever fills.
-static inline size_t kern_gemm_levels(size_t leaves)
+// The tree as a binary counter. Before leaf l one finished left child waits for each bit set in l, the oldest (and
+// widest) in slot 0. Leaf l is added to those of its trailing ones, the youngest first, and the last leaf to all that
+// wait; what comes out waits in the slot of the oldest that was taken.
+static inline size_t kern_gemm_waiting(size_t leaf)
 {
-    size_t levels = 0;
-    while (leaves > 1 && (leaves - 1) >> levels)
-        levels++;
-    return levels;
+    return (size_t)__builtin_popcountll(leaf);
 }
 
-// The levels (as bits, joined in ascending order) that the sum of `leaf` completes. The last leaf takes all that wait.
-static inline size_t kern_gemm_joins(size_t leaf, size_t leaves)
+static inline size_t kern_gemm_slot(size_t leaf, size_t leaves)
 {
-    return leaf + 1 == leaves ? leaf : leaf & ~(leaf + 1);
+    return leaf + 1 == leaves ? 0 : kern_gemm_waiting(leaf & (leaf + 1));
+}
+
+// Slots that a tree of this many leaves ever fills.
+static inline size_t kern_gemm_slots(size_t leaves)
+{
+    size_t slots = 0;
+    while (leaves > 1 && (leaves - 1) >> slots)
+        slots++;
+    return slots;
 }
 
 // Block sizes of one ISA, as data.

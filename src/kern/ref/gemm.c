@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { STRIP = 32, BLOCK_ROWS = 16, BLOCK_COLUMNS = 128, LEVELS_MAX = 8 * sizeof(size_t) };
+enum { STRIP = 32, BLOCK_ROWS = 16, BLOCK_COLUMNS = 128, SLOTS_MAX = 8 * sizeof(size_t) };
 
 static float element_a(const struct kern_gemm *g, size_t i, size_t p)
 {
@@ -20,7 +20,7 @@ static float element_b(const struct kern_gemm *g, size_t p, size_t j)
 // C[i, j0 .. j0 + width)
 static void strip(const struct kern_gemm *g, size_t i, size_t j0, size_t width)
 {
-    float level[LEVELS_MAX][STRIP];
+    float waiting[SLOTS_MAX][STRIP]; // left children of the tree
     float sum[STRIP];
     size_t leaves = kern_gemm_leaves(g);
 
@@ -32,13 +32,13 @@ static void strip(const struct kern_gemm *g, size_t i, size_t j0, size_t width)
             for (size_t j = 0; j < width; j++)
                 sum[j] = fmaf(a, element_b(g, p, j0 + j), sum[j]);
         }
-        size_t joins = kern_gemm_joins(leaf, leaves), height = 0;
-        for (; joins >> height; height++) {
-            for (size_t j = 0; joins >> height & 1 && j < width; j++)
-                sum[j] = level[height][j] + sum[j];
+        size_t slot = kern_gemm_slot(leaf, leaves);
+        for (size_t s = kern_gemm_waiting(leaf); s-- > slot;) {
+            for (size_t j = 0; j < width; j++)
+                sum[j] = waiting[s][j] + sum[j];
         }
-        for (size_t j = 0; leaf + 1 < leaves && j < width; j++)
-            level[height][j] = sum[j];
+        for (size_t j = 0; j < width; j++)
+            waiting[slot][j] = sum[j];
     }
 
     float *c = g->c + i * g->ldc + j0;

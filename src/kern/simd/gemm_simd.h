@@ -1,24 +1,31 @@
 // The blocked GEMM, written once for AVX2 and AVX-512. Included by <isa>/gemm.c, which defines the vector type `vec`
 // of LANES floats, its operations (v_*), MR and the list GEMM_ROWS(X) of 1..MR, and GEMM_NAME.
 //
-// A block of C is computed in passes of at most KC along k. A pass packs its slice of B into panels of NR columns
-// (k-major, in L2), then takes tiles of MR rows of A (copied to a fixed stride, in L1) over all panels. The sums of a
-// tile between passes wait in `partial`, finished leaves wait in `level`; C is written once. Every element stays one
-// chain, k ascending from +0 (NUMERICS 4): vectors span columns, passes store and reload the same sum.
+// A block of C is computed in passes of at most KC along k. A pass takes tiles of MR rows of A over all panels of NR
+// columns of B; its slice of B stays in L2, a tile's slice of A in L1. An operand is read where it lies if its floats
+// stand in the order of use or a row apart; B (n,k) is packed (transposed), A (k,m) too (its rows are met MR floats at
+// a time), and so is a last panel that is not whole. The sums of a tile between passes wait in `partial`, those of
+// finished leaves in `slots`; C is written once. Every element stays one chain, k ascending from +0 (NUMERICS 4):
+// vectors span columns, passes store and reload the same sum.
 #include "kern/gemm_int.h"
-
-#include <string.h>
 
 enum {
     NR = 2 * LANES,
-    KC = 384,
     NC = 384,
-    A_STRIDE = KC + 16, // floats between rows of a copied tile; an odd number of cache lines, so rows differ in L1 set
-    GROUP = 8,          // tiles of A packed at once where A is (k,m)
+    KC = 384,
+    KC_CROWDED = 256, // where rows of B lie a multiple of CROWDED floats apart, and so in few sets of L2
+    CROWDED = 1024,
+    GROUP = 8, // tiles of A packed at once where A is (k,m)
     TILE = MR * NR,
+    LINE = 16,    // floats in a cache line
+    FETCHES = 16, // shares in which a tile prefetches for those after it; at least MR
 };
 
-static const struct kern_gemm_sizes sizes = {.mr = MR, .nr = NR, .kc = KC, .nc = NC};
+static struct kern_gemm_cut cut_of(const struct kern_gemm *g)
+{
+    bool crowded = g->op != KERN_NT && g->ldb % CROWDED == 0;
+    return kern_gemm_cut(g, &(struct kern_gemm_sizes){.mr = MR, .nr = NR, .kc = crowded ? KC_CROWDED : KC, .nc = NC});
+}
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -27,56 +34,104 @@ static const struct kern_gemm_sizes sizes = {.mr = MR, .nr = NR, .kc = KC, .nc =
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// Memory that a later step will want: `width` floats of each of FETCHES rows. Only ever prefetched, so it may lie
+// anywhere.
+struct fetch {
+    const float *p;
+    size_t ld, width;
+};
+
 // One pass over one tile.
 struct tile {
     size_t k;
-    const float *a;  // rows A_STRIDE apart, or k-major MR apart
-    const float *b;  // panel: k-major, NR apart
+    const float *a; // rows lda apart, or k-major, LANES apart
+    size_t lda;
+    const float *b; // k-major, ldb apart
+    size_t ldb;
     const float *in; // sums so far, MR x NR, or NULL: +0
     float *out;
     size_t ldout;
+    struct fetch next_a, next_c;
+    const float *next_in;
 };
 
-ALWAYS_INLINE void tile_run(const struct tile *t, const size_t rows, const size_t a_row, const size_t a_k)
+// One pointer for three rows of A: each row is then base + {0, 1, 2} * lda, an address the CPU forms itself, and all
+// fits in registers. Compilers would compute 14 pointers and spill them; hiding the values keeps them from it.
+enum { BASES = (MR + 2) / 3 };
+#define HIDE(x) __asm__("" : "+r"(x))
+
+// next_b: B lies in place and is met for the first time, so the panel to the right is fetched on the way.
+ALWAYS_INLINE void tile_run(const struct tile *t, const size_t rows, const size_t a_row, const size_t a_k,
+                            const bool next_b)
 {
-    const float *a = t->a, *b = t->b;
+    const float *a[BASES], *b = t->b, *next_a = t->next_a.p, *next_c = t->next_c.p, *next_in = t->next_in;
+    const size_t ldb = t->ldb, share = t->k / FETCHES;
     vec sum[MR][2];
 
+    UNROLL
+    for (size_t i = 0; i < BASES; i++)
+        a[i] = t->a + 3 * i * a_row;
     UNROLL
     for (size_t r = 0; r < rows; r++) {
         sum[r][0] = t->in ? v_load(t->in + r * NR) : v_zero();
         sum[r][1] = t->in ? v_load(t->in + r * NR + LANES) : v_zero();
     }
-    for (size_t k = t->k; k > 0; k--) {
-        vec b0 = v_load(b), b1 = v_load(b + LANES);
-        UNROLL
-        for (size_t r = 0; r < rows; r++) {
-            vec x = v_set(a[r * a_row]);
-            sum[r][0] = v_fma(x, b0, sum[r][0]);
-            sum[r][1] = v_fma(x, b1, sum[r][1]);
+    for (size_t left = t->k, part = 0; part < FETCHES; part++) {
+        for (size_t j = 0; j < t->next_a.width; j += LINE)
+            __builtin_prefetch(next_a + j, 0, 2);
+        __builtin_prefetch(next_c, 1);
+        __builtin_prefetch(next_c + LANES, 1);
+        __builtin_prefetch(next_in, 1);
+        __builtin_prefetch(next_in + LANES, 1);
+        next_a += t->next_a.ld;
+        next_c += t->next_c.ld;
+        next_in += NR;
+        size_t count = part + 1 < FETCHES ? share : left;
+        left -= count;
+        for (; count > 0; count--) {
+            vec b0 = v_load(b), b1 = v_load(b + LANES);
+            if (next_b) {
+                __builtin_prefetch(b + NR, 0, 2);
+                __builtin_prefetch(b + NR + LANES, 0, 2);
+            }
+            UNROLL
+            for (size_t i = 0; i < (rows + 2) / 3; i++)
+                HIDE(a[i]);
+            UNROLL
+            for (size_t r = 0; r < rows; r++) {
+                vec x = v_set(a[r / 3][r % 3 * a_row]);
+                sum[r][0] = v_fma(x, b0, sum[r][0]);
+                sum[r][1] = v_fma(x, b1, sum[r][1]);
+            }
+            UNROLL
+            for (size_t i = 0; i < (rows + 2) / 3; i++)
+                a[i] += a_k;
+            b += ldb;
         }
-        a += a_k;
-        b += NR;
     }
+    float *out = t->out;
+    const size_t ldout = t->ldout;
     UNROLL
-    for (size_t r = 0; r < rows; r++) {
-        v_store(t->out + r * t->ldout, sum[r][0]);
-        v_store(t->out + r * t->ldout + LANES, sum[r][1]);
+    for (size_t r = 0; r < rows; r++, out += ldout) {
+        v_store(out, sum[r][0]);
+        v_store(out + LANES, sum[r][1]);
     }
 }
 
-#define TILE_FUNCTIONS(rows)                                                                                           \
-    static void tile_rows_##rows(const struct tile *t)                                                                 \
+// tile_<layout of A>_<rows>, and with `_far` behind where B is met for the first time.
+#define TILE_FUNCTION(name, rows, a_row, a_k, next_b)                                                                  \
+    static void name(const struct tile *t)                                                                             \
     {                                                                                                                  \
-        tile_run(t, rows, A_STRIDE, 1);                                                                                \
-    }                                                                                                                  \
-    static void tile_columns_##rows(const struct tile *t)                                                              \
-    {                                                                                                                  \
-        tile_run(t, rows, 1, MR);                                                                                      \
+        tile_run(t, rows, a_row, a_k, next_b);                                                                         \
     }
+#define TILE_FUNCTIONS(rows)                                                                                           \
+    TILE_FUNCTION(tile_rows_##rows, rows, t->lda, 1, false)                                                            \
+    TILE_FUNCTION(tile_rows_##rows##_far, rows, t->lda, 1, true)                                                       \
+    TILE_FUNCTION(tile_columns_##rows, rows, 1, LANES, false)                                                          \
+    TILE_FUNCTION(tile_columns_##rows##_far, rows, 1, LANES, true)
 GEMM_ROWS(TILE_FUNCTIONS)
-#define TILE_ENTRY(rows) {tile_rows_##rows, tile_columns_##rows},
-static void (*const tile_functions[MR][2])(const struct tile *) = {GEMM_ROWS(TILE_ENTRY)};
+#define TILE_ENTRY(rows) {{tile_rows_##rows, tile_rows_##rows##_far}, {tile_columns_##rows, tile_columns_##rows##_far}},
+static void (*const tile_functions[MR][2][2])(const struct tile *) = {GEMM_ROWS(TILE_ENTRY)};
 
 // The work on one block. Tiles and panels are counted from the block's first.
 struct block {
@@ -84,39 +139,31 @@ struct block {
     size_t row0, rows, column0, columns;
     size_t tiles, panels;
     size_t kc;
-    float *b;       // (panels, kc, NR)
-    float *a;       // one tile (MR, A_STRIDE), or GROUP tiles (kc, MR), each with room for one vector behind
+    float *b;       // B (n,k): (panels, kc, NR); else (kc, NR): the last panel where it is not whole
+    float *a;       // A (k,m): GROUP tiles (kc, LANES)
     float *sums;    // (MR, NR): a tile on its way to `finish`
     float *partial; // (tiles, panels, MR, NR): sums of the running leaf between passes
-    float *level;   // the same for each level of the tree
-    size_t plane;   // floats in `partial` and in each level
+    float *slots;   // the same for each sum of the tree that waits
+    size_t plane;   // floats in `partial` and in each slot
 
     // The running pass: k in [k0, k0 + k) of a leaf; its first, its last.
     size_t leaf, leaves, k0, k;
     bool first, last;
 };
 
-static size_t min_size(size_t a, size_t b)
+ALWAYS_INLINE size_t min_size(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-// Rows p of B (k,n) are contiguous: a copy, cut into panels.
-static void pack_b_rows(const struct block *w)
+// The columns of B (k,n) that do not fill a panel.
+static void pack_b_rest(const struct block *w)
 {
-    for (size_t p = 0; p < w->k; p++) {
-        const float *from = w->g->b + (w->k0 + p) * w->g->ldb + w->column0;
-        float *to = w->b + p * NR;
-        size_t j = 0;
-        for (; j + NR <= w->columns; j += NR, to += w->kc * NR) {
-            v_store(to, v_load(from + j));
-            v_store(to + LANES, v_load(from + j + LANES));
-        }
-        if (j < w->columns) {
-            size_t left = w->columns - j;
-            v_store(to, v_load_n(from + j, min_size(left, LANES)));
-            v_store(to + LANES, left > LANES ? v_load_n(from + j + LANES, left - LANES) : v_zero());
-        }
+    const float *from = w->g->b + w->k0 * w->g->ldb + w->column0 + w->columns / NR * NR;
+    const size_t columns = w->columns % NR;
+    for (size_t p = 0; p < w->k && columns > 0; p++, from += w->g->ldb) {
+        v_store(w->b + p * NR, v_load_n(from, min_size(columns, LANES)));
+        v_store(w->b + p * NR + LANES, columns > LANES ? v_load_n(from + LANES, columns - LANES) : v_zero());
     }
 }
 
@@ -158,86 +205,101 @@ static void pack_b_columns(const struct block *w)
     }
 }
 
-// Rows of A (m,k): one tile, to a fixed stride.
-static void copy_a_rows(const struct block *w, size_t row, size_t rows)
-{
-    for (size_t r = 0; r < rows && w->k > 0; r++) {
-        const float *from = w->g->a + (w->row0 + row + r) * w->g->lda + w->k0;
-        float *to = w->a + r * A_STRIDE;
-        size_t p = 0;
-        for (; p + LANES <= w->k; p += LANES)
-            v_store(to + p, v_load(from + p));
-        if (p < w->k)
-            v_store(to + p, v_load_n(from + p, w->k - p));
-    }
-}
-
-static size_t packed_tile(const struct block *w)
-{
-    return w->kc * MR + LANES;
-}
-
-// Columns of A (k,m): a group of tiles, k-major. A store is a whole vector: what it spills past MR is the place of the
-// next k, written later, or the gap between tiles.
+// Columns of A (k,m): a group of tiles, k-major. Tiles are padded to a whole vector, so that no store splits a line.
 static void pack_a_columns(const struct block *w, size_t row, size_t rows)
 {
     for (size_t p = 0; p < w->k; p++) {
         const float *from = w->g->a + (w->k0 + p) * w->g->lda + w->row0 + row;
-        for (size_t r = 0; r < rows; r += MR)
-            v_store(w->a + r / MR * packed_tile(w) + p * MR, v_load_n(from + r, min_size(rows - r, MR)));
+        float *to = w->a + p * LANES;
+        size_t r = 0;
+        for (; r + MR <= rows; r += MR, to += w->kc * LANES)
+            v_store(to, v_load_n(from + r, MR));
+        if (r < rows)
+            v_store(to, v_load_n(from + r, rows - r));
     }
 }
 
-// Ends a leaf for one tile whose sums lie in w->sums: joins the tree; the last leaf adds bias and old C.
+// What the sweep of `tile` fetches for A while it runs over `panel`. Rows: a share of the lines of the next tile.
+// Columns: a share of the next group, 16 rows at a time, so that a group is there when its turn to be packed comes.
+static struct fetch fetch_a(const struct block *w, size_t tile, size_t panel)
+{
+    const struct kern_gemm *g = w->g;
+    if (g->op != KERN_TN) {
+        size_t row = tile + 1 < w->tiles ? w->row0 + (tile + 1) * MR : w->row0;
+        size_t k0 = tile + 1 < w->tiles ? w->k0 : w->k0 + w->k;
+        size_t width = (w->k + w->panels - 1) / w->panels;
+        return (struct fetch){g->a + row * g->lda + k0 + panel * width, g->lda, width};
+    }
+    size_t group = tile / GROUP * GROUP, steps = min_size(w->tiles - group, GROUP) * w->panels;
+    size_t step = (tile - group) * w->panels + panel, strips = (w->k + FETCHES - 1) / FETCHES;
+    size_t parts = steps > strips && strips > 0 ? steps / strips : 1; // of a strip's width
+    bool more = group + GROUP < w->tiles;
+    size_t row = more ? (group + GROUP) * MR : 0, k0 = (more ? w->k0 : w->k0 + w->k) + step / parts * FETCHES;
+    size_t width = (min_size(w->rows - row, GROUP * MR) + parts - 1) / parts;
+    return (struct fetch){g->a + k0 * g->lda + w->row0 + row + step % parts * width, g->lda, width};
+}
+
+// Ends a leaf for one tile whose sums lie in w->sums: joins the sums of the tree that wait for it, the youngest first,
+// and waits in the place of the oldest of them; the last leaf adds bias and old C instead.
 static void finish(const struct block *w, size_t tile, size_t panel, size_t rows)
 {
     const struct kern_gemm *g = w->g;
-    size_t joins = kern_gemm_joins(w->leaf, w->leaves), here = (tile * w->panels + panel) * TILE;
-    size_t columns = min_size(w->columns - panel * NR, NR);
-    bool last_leaf = w->leaf + 1 == w->leaves;
+    const size_t slot = kern_gemm_slot(w->leaf, w->leaves), waiting = kern_gemm_waiting(w->leaf);
+    const size_t columns = min_size(w->columns - panel * NR, NR);
+    float *here = w->slots + (tile * w->panels + panel) * TILE;
+    float *c = g->c + (w->row0 + tile * MR) * g->ldc + w->column0 + panel * NR;
 
     for (size_t r = 0; r < rows; r++) {
         for (size_t j = 0; j < columns; j += LANES) {
-            size_t n = min_size(columns - j, LANES), height = 0;
-            vec x = v_load(w->sums + r * NR + j);
-            for (; joins >> height; height++) {
-                if (joins >> height & 1)
-                    x = v_add(v_load(w->level + height * w->plane + here + r * NR + j), x);
-            }
-            if (!last_leaf) {
-                v_store(w->level + height * w->plane + here + r * NR + j, x);
+            size_t n = min_size(columns - j, LANES), at = r * NR + j;
+            vec x = v_load(w->sums + at);
+            for (size_t s = waiting; s-- > slot;)
+                x = v_add(v_load(here + s * w->plane + at), x);
+            if (w->leaf + 1 < w->leaves) {
+                v_store(here + slot * w->plane + at, x);
                 continue;
             }
-            float *c = g->c + (w->row0 + tile * MR + r) * g->ldc + w->column0 + panel * NR + j;
             if (g->bias)
                 x = v_add(x, v_load_n(g->bias + w->column0 + panel * NR + j, n));
             if (g->accumulate)
-                x = v_add(x, v_load_n(c, n));
-            v_store_n(c, x, n);
+                x = v_add(x, v_load_n(c + r * g->ldc + j, n));
+            v_store_n(c + r * g->ldc + j, x, n);
         }
     }
 }
 
 // One tile over all panels, in one pass.
-static void sweep(const struct block *w, size_t tile, size_t rows, const float *a)
+static void sweep(const struct block *w, size_t tile, size_t rows)
 {
     const struct kern_gemm *g = w->g;
-    void (*run)(const struct tile *) = tile_functions[rows - 1][g->op == KERN_TN];
-    bool plain = w->leaves == 1 && !g->bias && !g->accumulate;
+    const bool plain = w->leaves == 1 && !g->bias && !g->accumulate;
 
     for (size_t panel = 0; panel < w->panels; panel++) {
-        size_t here = (tile * w->panels + panel) * TILE;
-        struct tile t = {.k = w->k, .a = a, .b = w->b + panel * w->kc * NR, .out = w->sums, .ldout = NR};
-        bool direct = plain && w->last && (panel + 1) * NR <= w->columns;
+        bool whole = (panel + 1) * NR <= w->columns, in_place = g->op != KERN_NT && whole;
+        bool direct = plain && w->last && whole;
+        size_t here = (tile * w->panels + panel) * TILE, last_leaf = w->leaf + 1 == w->leaves;
+        float *c = g->c + (w->row0 + tile * MR) * g->ldc + w->column0 + panel * NR;
+        float *waiting = w->slots + kern_gemm_slot(w->leaf, w->leaves) * w->plane + here;
+        struct tile t = {.k = w->k, .lda = g->lda, .b = w->b, .ldb = NR, .out = w->sums, .ldout = NR};
+        t.a = g->op == KERN_TN ? w->a + tile % GROUP * w->kc * LANES : g->a + (w->row0 + tile * MR) * g->lda + w->k0;
+        if (in_place) {
+            t.b = g->b + w->k0 * g->ldb + w->column0 + panel * NR;
+            t.ldb = g->ldb;
+        } else if (g->op == KERN_NT) {
+            t.b += panel * w->kc * NR;
+        }
         if (!w->first)
             t.in = w->partial + here;
         if (!w->last)
             t.out = w->partial + here;
         if (direct) {
-            t.out = g->c + (w->row0 + tile * MR) * g->ldc + w->column0 + panel * NR;
+            t.out = c;
             t.ldout = g->ldc;
         }
-        run(&t);
+        t.next_a = fetch_a(w, tile, panel);
+        t.next_c = last_leaf ? (struct fetch){c + NR, g->ldc, NR} : (struct fetch){waiting + TILE, NR, NR};
+        t.next_in = w->first && w->last ? w->sums : w->partial + here + TILE;
+        tile_functions[rows - 1][g->op == KERN_TN][in_place && tile == 0](&t);
         if (w->last && !direct)
             finish(w, tile, panel, rows);
     }
@@ -248,19 +310,12 @@ static void run_pass(const struct block *w)
     if (w->g->op == KERN_NT)
         pack_b_columns(w);
     else
-        pack_b_rows(w);
-
+        pack_b_rest(w);
     for (size_t tile = 0; tile < w->tiles; tile++) {
-        size_t row = tile * MR;
-        const float *a = w->a;
-        if (w->g->op != KERN_TN) {
-            copy_a_rows(w, row, min_size(w->rows - row, MR));
-        } else {
-            if (tile % GROUP == 0)
-                pack_a_columns(w, row, min_size(w->rows - row, GROUP * MR));
-            a += tile % GROUP * packed_tile(w);
-        }
-        sweep(w, tile, min_size(w->rows - row, MR), a);
+        size_t rows_left = w->rows - tile * MR;
+        if (w->g->op == KERN_TN && tile % GROUP == 0)
+            pack_a_columns(w, tile * MR, min_size(rows_left, GROUP * MR));
+        sweep(w, tile, min_size(rows_left, MR));
     }
 }
 
@@ -274,29 +329,28 @@ static size_t lay_scratch(struct block *w, const struct kern_gemm *g, const stru
     w->kc = cut->kc;
     w->plane = cut->block_tiles * cut->block_panels * TILE;
     size_t b = used;
-    used += cut->block_panels * w->kc * NR;
+    used += (g->op == KERN_NT ? cut->block_panels : g->n % NR != 0) * w->kc * NR;
     size_t a = used;
-    used += g->op == KERN_TN ? min_size(cut->block_tiles, GROUP) * packed_tile(w) : MR * A_STRIDE;
-    used = (used + 15) / 16 * 16;
+    used += g->op == KERN_TN ? min_size(cut->block_tiles, GROUP) * w->kc * LANES : 0;
     size_t sums = used;
     used += TILE;
     size_t partial = used;
     used += longest > w->kc ? w->plane : 0;
-    size_t level = used;
-    used += kern_gemm_levels(leaves) * w->plane;
+    size_t slots = used;
+    used += kern_gemm_slots(leaves) * w->plane;
     if (base) {
         w->b = base + b;
         w->a = base + a;
         w->sums = base + sums;
         w->partial = base + partial;
-        w->level = base + level;
+        w->slots = base + slots;
     }
     return used * sizeof(float);
 }
 
 void GEMM_NAME(block)(const struct kern_gemm *g, size_t block, void *scratch)
 {
-    struct kern_gemm_cut cut = kern_gemm_cut(g, &sizes);
+    struct kern_gemm_cut cut = cut_of(g);
     struct block w = {.g = g, .leaves = kern_gemm_leaves(g)};
     size_t down = block / cut.columns, across = block % cut.columns;
     size_t tile0 = kern_gemm_part(cut.tiles, cut.rows, down);
@@ -325,13 +379,13 @@ void GEMM_NAME(block)(const struct kern_gemm *g, size_t block, void *scratch)
 
 size_t GEMM_NAME(blocks)(const struct kern_gemm *g)
 {
-    struct kern_gemm_cut cut = kern_gemm_cut(g, &sizes);
+    struct kern_gemm_cut cut = cut_of(g);
     return cut.rows * cut.columns;
 }
 
 size_t GEMM_NAME(scratch)(const struct kern_gemm *g)
 {
-    struct kern_gemm_cut cut = kern_gemm_cut(g, &sizes);
+    struct kern_gemm_cut cut = cut_of(g);
     struct block w = {.g = g};
     return cut.rows ? lay_scratch(&w, g, &cut, NULL) : 0;
 }
