@@ -446,9 +446,12 @@ static void add_number(struct job_value *value, double number)
 {
     char text[40];
     int digits = 1;
-    do
-        snprintf(text, sizeof text, "%.*g", digits, number);
-    while (strtod(text, NULL) != number && ++digits <= 17);
+    if (number == floor(number) && fabs(number) < 1e15)
+        snprintf(text, sizeof text, "%.0f", number);
+    else
+        do
+            snprintf(text, sizeof text, "%.*g", digits, number);
+        while (strtod(text, NULL) != number && ++digits <= 17);
     bg_strlist_add(&value->items, text);
     value->plain = true;
 }

@@ -38,7 +38,7 @@ static void check_defaults(void **state)
     assert_string_equal(job.data.field, "text");
     assert_null(job.data.cache);
     assert_true(job.train.steps == 500 && job.train.micro_batch == 4 && job.train.micro_batches == 8);
-    assert_true(job.train.lr == 3e-4 && job.train.min_lr == 3e-4 / 10 && job.train.warmup == 50);
+    assert_true(job.train.lr == 3e-4 && job.train.min_lr == 3e-5 && job.train.warmup == 50);
     assert_true(job.train.schedule == JOB_COSINE && job.train.weight_decay == 0.1 && job.train.clip == 1);
     assert_true(job.train.beta1 == 0.9 && job.train.beta2 == 0.95 && job.train.eps == 1e-8 && job.train.dropout == 0);
     assert_true(job.train.seed == 1 && job.train.eval_every == 100 && job.train.checkpoint_every == 100);
@@ -144,7 +144,7 @@ static void check_overrides(void **state)
     if (load("data: {train: q}\ntrain: {lr: 5}\n", overrides, &err, &job) != BG_OK)
         fail_msg("%s", err.text);
     assert_true(job.train.beta1 == 0.8 && job.train.beta2 == 0.99 && job.train.lr == 2e-3 && job.train.warmup == 2);
-    assert_true(job.train.min_lr == 2e-3 / 10 && job.model.config.head_dim == 96 && job.model.config.kv_heads == 2);
+    assert_true(job.train.min_lr == 2e-4 && job.model.config.head_dim == 96 && job.model.config.kv_heads == 2);
     assert_true(job.data.train.count == 2 && job.data.valid_files.count == 1);
     assert_string_equal(job.data.train.items[1], "b c.txt");
     assert_string_equal(job.run.dir, "x=y");
