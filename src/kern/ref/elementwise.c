@@ -16,9 +16,8 @@ void kern_ref_swiglu_grad(float *dgate, float *dup, const float *dout, const flo
 {
     for (size_t i = 0; i < n; i++) {
         float g = gate[i], d = dout[i], u = up[i];
-        float e = 1.0f + kern_exp(-g);
-        float s = 1.0f / e;
-        dup[i] = d * (g / e);
+        float s = 1.0f / (1.0f + kern_exp(-g));
+        dup[i] = d * (g * s);
         dgate[i] = (d * u) * (s * (1.0f + g * (1.0f - s)));
     }
 }

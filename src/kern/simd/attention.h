@@ -4,7 +4,7 @@
 //   S^T  = K Q^T    dP^T = V dO^T    chain over d
 //   O    = P V      dQ   = dS K      chain over keys, 64 at a time, sums stored and reloaded
 //   dV  += P^T dO   dK  += dS^T Q    chain over query rows, blocks descending
-// The triangle is exact: where a tile crosses the diagonal, rows join or leave one by one under a mask.
+// The triangle is exact: where a tile crosses the diagonal, its rows join or leave one by one.
 // Forward needs S^T for all keys (the maximum comes first); backward has the maximum and works 64 keys at a time.
 #ifndef KERN_SIMD_ATTENTION_H
 #define KERN_SIMD_ATTENTION_H
@@ -21,7 +21,7 @@ enum {
 };
 
 // C[i][x] (+)= chain over k of fmaf(A(i, k), B[k][x]), for one tile. Row i takes part for start + i <= k < end + i
-// within [0, count).
+// within [0, count); at most one of the two edges crosses a tile.
 struct tile {
     float *c;
     size_t ldc;
@@ -34,7 +34,8 @@ struct tile {
     bool load;      // continue the chains in C, else start at +0
 };
 
-INLINE void tile_step(vf sum[ROWS][VECS], const struct tile *t, long k, size_t rows, size_t vecs, bool edge)
+// One k, for rows from .. to - 1.
+INLINE void tile_step(vf sum[ROWS][VECS], const struct tile *t, long k, size_t from, size_t to, size_t vecs)
 {
     const float *a = t->a + (size_t)k * t->a_k, *b = t->b + (size_t)k * t->ldb;
     vf right[VECS];
@@ -43,51 +44,57 @@ INLINE void tile_step(vf sum[ROWS][VECS], const struct tile *t, long k, size_t r
         right[v] = v_load(b + v * KERN_LANES);
     }
     UNROLL
-    for (size_t i = 0; i < rows; i++) {
+    for (size_t i = from; i < to; i++) {
         vf left = v_set(a[i * t->a_row]);
-        vm live = v_all(!edge || (k >= t->start + (long)i && k < t->end + (long)i));
         UNROLL
         for (size_t v = 0; v < vecs; v++) {
-            sum[i][v] = edge ? v_fma_where(live, left, right[v], sum[i][v]) : v_fma(left, right[v], sum[i][v]);
+            sum[i][v] = v_fma(left, right[v], sum[i][v]);
         }
     }
 }
 
-static inline long clamp(long x, size_t max)
+static inline long clamp(long x, long max)
 {
-    return x < 0 ? 0 : x > (long)max ? (long)max : x;
+    return x < 0 ? 0 : x > max ? max : x;
 }
 
-// rows and vecs are constants where this is expanded.
+// rows and vecs are constants where this is expanded, so the sums live in registers and the edges are straight code.
 INLINE void tile_run(const struct tile *t, size_t rows, size_t vecs)
 {
     vf sum[ROWS][VECS];
-    long last = (long)rows - 1, some = clamp(t->start, t->count), none = clamp(t->end + last, t->count);
-    long all = clamp(t->start + last, t->count), first_out = clamp(t->end, t->count);
+    long count = (long)t->count, last = (long)rows - 1;
     UNROLL
-    for (size_t i = 0; i < rows; i++) {
+    for (size_t x = 0; x < rows * vecs; x++) {
+        sum[x / vecs][x % vecs] = v_zero();
+    }
+    if (t->load) {
         UNROLL
-        for (size_t v = 0; v < vecs; v++) {
-            size_t n = v_lanes(t->columns - v * KERN_LANES);
-            sum[i][v] = t->load ? v_load_n(t->c + i * t->ldc + v * KERN_LANES, n) : v_zero();
+        for (size_t x = 0; x < rows * vecs; x++) {
+            size_t i = x / vecs, v = x % vecs;
+            sum[i][v] = v_load_n(t->c + i * t->ldc + v * KERN_LANES, v_lanes(t->columns - v * KERN_LANES));
         }
     }
-    long k = some;
-    for (; k < all && k < none; k++) {
-        tile_step(sum, t, k, rows, vecs, true);
+    UNROLL
+    for (size_t i = 0; i + 1 < rows; i++) { // rows 0..i have joined
+        long k = t->start + (long)i;
+        if (k >= 0 && k < count) {
+            tile_step(sum, t, k, 0, i + 1, vecs);
+        }
     }
-    for (; k < first_out; k++) {
-        tile_step(sum, t, k, rows, vecs, false);
-    }
-    for (; k < none; k++) {
-        tile_step(sum, t, k, rows, vecs, true);
+    for (long k = clamp(t->start + last, count), end = clamp(t->end, count); k < end; k++) {
+        tile_step(sum, t, k, 0, rows, vecs);
     }
     UNROLL
-    for (size_t i = 0; i < rows; i++) {
-        UNROLL
-        for (size_t v = 0; v < vecs; v++) {
-            v_store_n(t->c + i * t->ldc + v * KERN_LANES, sum[i][v], v_lanes(t->columns - v * KERN_LANES));
+    for (size_t i = 0; i + 1 < rows; i++) { // rows 0..i have left
+        long k = t->end + (long)i;
+        if (k >= 0 && k < count) {
+            tile_step(sum, t, k, i + 1, rows, vecs);
         }
+    }
+    UNROLL
+    for (size_t x = 0; x < rows * vecs; x++) {
+        size_t i = x / vecs, v = x % vecs;
+        v_store_n(t->c + i * t->ldc + v * KERN_LANES, sum[i][v], v_lanes(t->columns - v * KERN_LANES));
     }
 }
 
@@ -307,8 +314,9 @@ static void softmax_columns(float *scores, const struct block *b, size_t v, vf *
             sum[i] = v_add(sum[i], sum[i + step]);
         }
     }
+    vf inverse = v_div(v_set(1.0f), sum[0]);
     for (size_t j = 0; j < keys; j++) {
-        v_store(s + j * b->ld, v_div(v_load(s + j * b->ld), sum[0]));
+        v_store(s + j * b->ld, v_quotient(v_load(s + j * b->ld), sum[0], inverse));
     }
     *row_max = max;
     *row_sum = sum[0];

@@ -23,10 +23,9 @@ void SIMD(swiglu_grad)(float *dgate, float *dup, const float *dout, const float 
     V_EACH(i, n, count)
     {
         vf g = v_load_n(gate + i, n), d = v_load_n(dout + i, n), u = v_load_n(up + i, n);
-        vf e = v_add(ONE, v_exp(v_negate(g)));
-        vf s = v_div(ONE, e);
+        vf s = v_div(ONE, v_add(ONE, v_exp(v_negate(g))));
         vf slope = v_mul(s, v_add(ONE, v_mul(g, v_sub(ONE, s))));
-        v_store_n(dup + i, v_mul(d, v_div(g, e)), n);
+        v_store_n(dup + i, v_mul(d, v_mul(g, s)), n);
         v_store_n(dgate + i, v_mul(v_mul(d, u), slope), n);
     }
 }

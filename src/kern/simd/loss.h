@@ -36,10 +36,10 @@ static float exponentials(float *x, size_t count, float max, bool store)
 
 void SIMD(softmax)(float *x, size_t count)
 {
-    vf sum = v_set(exponentials(x, count, maximum(x, count), true));
+    vf sum = v_set(exponentials(x, count, maximum(x, count), true)), inverse = v_div(v_set(1.0f), sum);
     V_EACH(i, n, count)
     {
-        v_store_n(x + i, v_div(v_load_n(x + i, n), sum), n);
+        v_store_n(x + i, v_quotient(v_load_n(x + i, n), sum, inverse), n);
     }
 }
 
@@ -61,10 +61,10 @@ void SIMD(cross_entropy)(double *losses, float *logits, const int32_t *targets, 
         losses[r] = (double)(kern_log(sum) - hit);
         if (grad) {
             float p = x[target] / sum;
-            vf sums = v_set(sum), scales = v_set(scale);
+            vf sums = v_set(sum), inverse = v_div(v_set(1.0f), sums), scales = v_set(scale);
             V_EACH(i, n, vocab)
             {
-                v_store_n(x + i, v_mul(v_div(v_load_n(x + i, n), sums), scales), n);
+                v_store_n(x + i, v_mul(v_quotient(v_load_n(x + i, n), sums, inverse), scales), n);
             }
             x[target] = (p - 1.0f) * scale;
         }

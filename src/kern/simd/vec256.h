@@ -31,12 +31,6 @@ INLINE vm v_first(size_t n)
     return (vm){_mm256_castsi256_ps(v_first8((long)n)), _mm256_castsi256_ps(v_first8((long)n - 8))};
 }
 
-INLINE vm v_all(bool yes)
-{
-    __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32(yes ? -1 : 0));
-    return (vm){x, x};
-}
-
 INLINE vf v_zero(void)
 {
     return (vf){_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -111,6 +105,13 @@ INLINE vm v_at_least(vf x, vf y)
     return (vm){_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)};
 }
 
+INLINE bool v_any_between(vf x, float low, float high) // low < x < high in some lane
+{
+    vm above = v_less(v_set(low), x), below = v_less(x, v_set(high));
+    __m256 both = _mm256_or_ps(_mm256_and_ps(above.a, below.a), _mm256_and_ps(above.b, below.b));
+    return !_mm256_testz_si256(_mm256_castps_si256(both), _mm256_castps_si256(both));
+}
+
 INLINE vf v_zero_where(vm mask, vf x)
 {
     return (vf){_mm256_andnot_ps(mask.a, x.a), _mm256_andnot_ps(mask.b, x.b)};
@@ -129,12 +130,6 @@ INLINE vf v_keep_n(vf x, size_t n)
 INLINE vf v_select(vm mask, vf yes, vf no)
 {
     return (vf){_mm256_blendv_ps(no.a, yes.a, mask.a), _mm256_blendv_ps(no.b, yes.b, mask.b)};
-}
-
-// z where the mask is clear: the product does not exist there
-INLINE vf v_fma_where(vm mask, vf x, vf y, vf z)
-{
-    return v_select(mask, v_fma(x, y, z), z);
 }
 
 INLINE vf v_negate(vf x)

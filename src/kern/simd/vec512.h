@@ -17,11 +17,6 @@ INLINE vm v_first(size_t n)
     return (vm)(0xffffu >> (16 - n));
 }
 
-INLINE vm v_all(bool yes)
-{
-    return (vm)(yes ? 0xffffu : 0);
-}
-
 INLINE vf v_zero(void)
 {
     return _mm512_setzero_ps();
@@ -87,12 +82,6 @@ INLINE vf v_fma(vf a, vf b, vf c)
     return _mm512_fmadd_ps(a, b, c);
 }
 
-// c where the mask is clear: the product does not exist there
-INLINE vf v_fma_where(vm mask, vf a, vf b, vf c)
-{
-    return _mm512_mask3_fmadd_ps(a, b, c, mask);
-}
-
 INLINE vf v_max(vf a, vf b) // a > b ? a : b
 {
     return _mm512_max_ps(a, b);
@@ -111,6 +100,12 @@ INLINE vm v_less(vf a, vf b)
 INLINE vm v_at_least(vf a, vf b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
+
+INLINE bool v_any_between(vf x, float low, float high) // low < x < high in some lane
+{
+    vm above = _mm512_cmp_ps_mask(x, v_set(low), _CMP_GT_OQ);
+    return _mm512_mask_cmp_ps_mask(above, x, v_set(high), _CMP_LT_OQ) != 0;
 }
 
 INLINE vf v_zero_where(vm mask, vf x)
