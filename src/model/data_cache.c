@@ -271,8 +271,10 @@ static bg_status write_cache(struct writer *writer, const struct corpus_options 
 {
     struct bg_env *env = writer->env;
     bg_status status = env->ops->file_open(env, path, BG_FILE_CREATE, err, &writer->file);
-    if (status != BG_OK)
+    if (status != BG_OK) {
+        (void)bg_fail_prefix(err, "the token cache cannot be kept there (data.cache names another place)");
         return status;
+    }
     writer->width = tokenizer_size(writer->tokenizer) <= 65536 ? 2 : 4;
     writer->block = bg_alloc(BLOCK);
     bg_sha256_init(&writer->hash);
@@ -326,8 +328,10 @@ static bg_status cache_build(struct bg_env *env, const struct corpus_options *op
         status = env->ops->list_directory(env, directory, sweep_name, &sweep, err);
     if (status == BG_OK)
         status = env->ops->entropy(env, &random, sizeof random, err);
-    if (status != BG_OK)
+    if (status != BG_OK) {
+        (void)bg_fail_prefix(err, "the token cache cannot be kept there (data.cache names another place)");
         return status;
+    }
     char *temporary = bg_format("%s.tmp-%08x", path, random);
     status = write_cache(writer, options, files, temporary, key, err);
     if (status == BG_OK)
