@@ -1,0 +1,182 @@
+// Opening and saving models: which format a path is, which checkpoint of a run, whether a checkpoint is still what
+// its manifest says, whether tokenizer and weights belong together. The formats themselves are in hf.c,
+// gguf_model.c and llama2c.c; matching tensors to parameters in io_table.c.
+#include "model/io.h"
+
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "model/io_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *ending)
+{
+    size_t size = strlen(text), tail = strlen(ending);
+    return size >= tail && !strcmp(text + size - tail, ending);
+}
+
+static bg_status exists(struct bg_env *env, const char *directory, const char *name, struct bg_error *err, bool *found)
+{
+    char *path = bg_format("%s/%s", directory, name);
+    struct bg_file_info info;
+    bg_status status = env->ops->path_info(env, path, err, &info);
+    bg_free(path);
+    if (!status)
+        *found = info.exists;
+    return status;
+}
+
+bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files)
+{
+    struct model_files opened = {.env = env};
+    bg_status status = model_resolve(env, path, err, &opened.path);
+    if (!status)
+        status = ends_with(opened.path, ".gguf") ? gguf_model_load(opened.path, err, &opened)
+                                                 : hf_model_load(opened.path, err, &opened);
+    if (!status)
+        status = io_check_tokenizer(&opened, err);
+    if (status)
+        model_close(&opened);
+    else
+        *files = opened;
+    return status;
+}
+
+bg_status model_open_llama2c(struct bg_env *env, const char *model_path, const char *tokenizer_path,
+                             struct bg_error *err, struct model_files *files)
+{
+    struct model_files opened = {.env = env, .path = bg_strdup(model_path)};
+    bg_status status = llama2c_model_load(model_path, err, &opened);
+    if (!status && tokenizer_path)
+        status = tokenizer_open(env, tokenizer_path, err, &opened.tokenizer);
+    if (!status)
+        status = io_check_tokenizer(&opened, err);
+    if (status)
+        model_close(&opened);
+    else
+        *files = opened;
+    return status;
+}
+
+void model_close(struct model_files *files)
+{
+    if (files->weights)
+        files->env->ops->release(files->env, files->weights, files->model->floats * sizeof(float));
+    tokenizer_destroy(files->tokenizer);
+    model_destroy(files->model);
+    bg_free(files->path);
+    *files = (struct model_files){0};
+}
+
+bg_status model_save(struct bg_env *env, const struct model *model, const float *weights,
+                     const struct tokenizer *tokenizer, enum model_format format, const char *path,
+                     struct bg_error *err)
+{
+    switch (format) {
+    case MODEL_SAFETENSORS:
+        return hf_model_save(env, model, weights, tokenizer, path, err);
+    case MODEL_GGUF:
+        return gguf_model_save(env, model, weights, tokenizer, path, err);
+    case MODEL_LLAMA2C:
+        return llama2c_model_save(env, model, weights, tokenizer, path, err);
+    }
+    return bg_fail(err, BG_INVALID, "%s: unknown format", path);
+}
+
+void model_weights_sha256(const struct model *model, const float *weights, char hex[65])
+{
+    struct bg_sha256 hash;
+    bg_sha256_init(&hash);
+    for (uint32_t i = 0; i < model->param_count; i++)
+        bg_sha256_update(&hash, weights + model->params[i].offset, model->params[i].count * sizeof(float));
+    bg_sha256_final(&hash, hex);
+}
+
+// Finds the largest N among names step-N; others (half-written, set aside) do not count.
+struct newest {
+    bool found;
+    uint64_t step;
+};
+
+static bg_status look_at_checkpoint(void *arg, const char *name, struct bg_error *err)
+{
+    (void)err;
+    struct newest *newest = arg;
+    if (strncmp(name, "step-", 5) || !name[5] || strlen(name + 5) > 18 ||
+        strspn(name + 5, "0123456789") != strlen(name + 5))
+        return BG_OK;
+    uint64_t step = strtoull(name + 5, NULL, 10);
+    if (!newest->found || step > newest->step)
+        *newest = (struct newest){true, step};
+    return BG_OK;
+}
+
+static bg_status resolve_directory(struct bg_env *env, const char *path, struct bg_error *err, char **directory)
+{
+    bool is_model = false, is_run = false;
+    bg_status status = exists(env, path, "config.json", err, &is_model);
+    if (!status && !is_model)
+        status = exists(env, path, "checkpoints", err, &is_run);
+    if (status)
+        return status;
+    if (is_model) {
+        *directory = bg_strdup(path);
+        return BG_OK;
+    }
+    if (!is_run)
+        return bg_fail(
+            err, BG_NOT_FOUND,
+            "%s: no model here: expected a config.json (Hugging Face), a run's checkpoints/, or a .gguf file", path);
+    struct newest newest = {0};
+    char *checkpoints = bg_format("%s/checkpoints", path);
+    status = env->ops->list_directory(env, checkpoints, look_at_checkpoint, &newest, err);
+    if (!status && !newest.found)
+        status = bg_fail(err, BG_NOT_FOUND, "%s: the run has no checkpoint yet", checkpoints);
+    if (!status)
+        *directory = bg_format("%s/step-%llu", checkpoints, (unsigned long long)newest.step);
+    bg_free(checkpoints);
+    return status;
+}
+
+bg_status model_resolve(struct bg_env *env, const char *path, struct bg_error *err, char **directory)
+{
+    struct bg_file_info info;
+    bg_status status = env->ops->path_info(env, path, err, &info);
+    if (status)
+        return status;
+    if (!info.exists)
+        return bg_fail(err, BG_NOT_FOUND, "%s: no such file or directory", path);
+    if (info.is_directory)
+        return resolve_directory(env, path, err, directory);
+    if (!ends_with(path, ".gguf"))
+        return bg_fail(err, BG_INVALID,
+                       "%s: not a model: give a directory (with config.json and model.safetensors) or a .gguf file; a "
+                       "llama2.c .bin must be imported first",
+                       path);
+    *directory = bg_strdup(path);
+    return BG_OK;
+}
+
+bg_status io_reserve_weights(struct model_files *files, struct bg_error *err)
+{
+    void *memory = NULL;
+    bg_status status = files->env->ops->reserve(files->env, files->model->floats * sizeof(float), err, &memory);
+    if (!status)
+        files->weights = memory;
+    return status;
+}
+
+bg_status io_check_tokenizer(const struct model_files *files, struct bg_error *err)
+{
+    if (!files->tokenizer)
+        return BG_OK;
+    uint32_t vocab = files->model->config.vocab, size = tokenizer_size(files->tokenizer);
+    // Published models round their vocabulary up (Qwen2 by 271, Phi-2 by 905); a fifth more is another tokenizer's.
+    if (size <= vocab && vocab - size <= size / 5 + 64)
+        return BG_OK;
+    return bg_fail(err, BG_MISMATCH,
+                   "%s: the tokenizer has %u ids, the weights are for a vocabulary of %u: they do not belong together",
+                   files->path, size, vocab);
+}
