@@ -59,8 +59,9 @@ static inline long clamp(long x, long max)
 }
 
 // rows and vecs are constants where this is expanded, so the sums live in registers and the edges are straight code.
-INLINE void tile_run(const struct tile *t, size_t rows, size_t vecs)
+INLINE void tile_run(const struct tile tile, size_t rows, size_t vecs)
 {
+    const struct tile *t = &tile;
     vf sum[ROWS][VECS];
     long count = (long)t->count, last = (long)rows - 1;
     UNROLL
@@ -101,7 +102,7 @@ INLINE void tile_run(const struct tile *t, size_t rows, size_t vecs)
 #define TILE_FUNCTION(rows, vecs)                                                                                      \
     static __attribute__((noinline)) void tile_##rows##x##vecs(const struct tile *t)                                   \
     {                                                                                                                  \
-        tile_run(t, rows, vecs);                                                                                       \
+        tile_run(*t, rows, vecs);                                                                                       \
     }
 TILE_FUNCTION(1, 1)
 TILE_FUNCTION(2, 1)
