@@ -89,7 +89,7 @@ bg_status job_resolve(const struct job_source *source, const char *const *overri
 void job_fini(struct job *job)
 {
     for (size_t i = 0; i < job_key_count(); i++)
-        job_key_free(i, job);
+        job_key_free(job_key_at(i), job);
     *job = (struct job){0};
 }
 
@@ -97,12 +97,12 @@ static bg_status set_defaults(struct resolver *r, struct bg_error *err)
 {
     bg_status status = BG_OK;
     for (size_t i = 0; i < job_key_count() && status == BG_OK; i++) {
-        if (!job_key_default(i))
+        if (!job_key_at(i)->standard)
             continue;
         struct job_value value = {0};
-        status = job_yaml_value(job_key_name(i), job_key_default(i), err, &value);
+        status = job_yaml_value(job_key_at(i)->name, job_key_at(i)->standard, err, &value);
         if (status == BG_OK)
-            status = job_key_set(i, "default", &value, err, &r->job);
+            status = job_key_set(job_key_at(i), "default", &value, err, &r->job);
         job_value_fini(&value);
     }
     return status;
@@ -138,8 +138,8 @@ static bg_status take_entry(void *arg, const char *where, const char *section, c
         return status;
     if (r->where[index])
         return bg_fail(err, BG_INVALID, "%s: %s: the key stands here a second time, after %s", where,
-                       job_key_name(index), r->where[index]);
-    status = job_key_set(index, where, value, err, &r->job);
+                       job_key_at(index)->name, r->where[index]);
+    status = job_key_set(job_key_at(index), where, value, err, &r->job);
     if (status == BG_OK)
         r->where[index] = bg_strdup(where);
     return status;
@@ -161,7 +161,7 @@ static bg_status take_override(struct resolver *r, const char *override, struct 
     if (status == BG_OK)
         status = job_yaml_value(where, equals + 1, err, &value);
     if (status == BG_OK)
-        status = job_key_set(index, where, &value, err, &r->job);
+        status = job_key_set(job_key_at(index), where, &value, err, &r->job);
     job_value_fini(&value);
     bg_free(section);
     bg_free(key);
@@ -177,11 +177,12 @@ static bg_status take_override(struct resolver *r, const char *override, struct 
 // Where the key stands, or NULL where it was left to its default.
 static const char *given(const struct resolver *r, const char *name)
 {
-    for (size_t i = 0; i < job_key_count(); i++)
-        if (strcmp(job_key_name(i), name) == 0)
-            return r->where[i];
-    BG_ASSERT(!"a key of the table");
-    return NULL;
+    size_t i = 0;
+    while (strcmp(job_key_at(i)->name, name) != 0) {
+        i++;
+        BG_ASSERT(i < job_key_count());
+    }
+    return r->where[i];
 }
 
 // The last part of a path without its extensions: "data/wiki.jsonl.gz" -> "wiki".
@@ -212,7 +213,7 @@ static char *stem_of(const char *path)
 static bg_status derive_from(struct resolver *r, struct bg_error *err)
 {
     for (size_t i = 0; i < job_key_count(); i++) {
-        const char *name = job_key_name(i);
+        const char *name = job_key_at(i)->name;
         if (strncmp(name, "model.", 6) == 0 && strcmp(name, "model.from") != 0 && strcmp(name, "model.context") != 0 &&
             r->where[i])
             return bg_fail(err, BG_INVALID, "%s: %s has no meaning beside model.from, whose model brings its shape",
@@ -304,7 +305,7 @@ static bg_status check_shape(const struct resolver *r, struct bg_error *err)
         return BG_OK;
     const char *where = NULL;
     for (size_t i = 0; i < job_key_count() && !where; i++)
-        if (strstr(fault.text, job_key_name(i)))
+        if (strstr(fault.text, job_key_at(i)->name))
             where = r->where[i];
     return bg_fail(err, status, "%s%s%s", where ? where : "", where ? ": " : "", fault.text);
 }
@@ -331,7 +332,7 @@ char *job_to_yaml(const struct job *job)
     struct job_writer *writer = job_writer_create();
     char section[16] = "";
     for (size_t i = 0; i < job_key_count(); i++) {
-        const char *name = job_key_name(i), *leaf = strchr(name, '.') + 1;
+        const char *name = job_key_at(i)->name, *leaf = strchr(name, '.') + 1;
         bool shape = strncmp(name, "model.", 6) == 0 && strcmp(name, "model.from") != 0;
         if (job->model.from && shape && (strcmp(name, "model.context") != 0 || !job->model.config.context))
             continue;
@@ -339,7 +340,7 @@ char *job_to_yaml(const struct job *job)
             (strcmp(name, "model.vocab") == 0 && !job->model.vocab_set))
             continue;
         struct job_value value;
-        job_key_get(i, job, &value);
+        job_key_get(job_key_at(i), job, &value);
         size_t length = (size_t)(leaf - 1 - name);
         BG_ASSERT(length < sizeof section);
         if (value.kind != JOB_NOTHING && (strncmp(section, name, length) != 0 || section[length])) {

@@ -37,21 +37,56 @@ char *job_writer_finish(struct job_writer *writer); // destroys it; the text, bg
 
 // job_keys.c
 
+enum job_type {
+    JOB_COUNT32, // unsigned integer from min to max
+    JOB_COUNT64,
+    JOB_NUMBER, // double
+    JOB_FLAG,   // bool
+    JOB_TEXT,   // string
+    JOB_WORD,   // enum: the index of the word
+    JOB_CHOICE, // string, one of the words
+    JOB_PATHS,  // one string or a list
+    JOB_PAIR,   // two numbers, beside each other in struct job
+    JOB_SPLIT,  // data.valid: a fraction or files
+    JOB_BIAS,   // model.bias: three flags
+    JOB_ORDER,  // run.order: ascending, descending or shuffle:SEED
+};
+
+enum job_bound { JOB_CLOSED, JOB_ABOVE_MIN, JOB_BELOW_MAX }; // which end of the range is left out
+
+// A row of the table of keys.
+struct job_key {
+    const char *name;
+    enum job_type type;
+    size_t offset; // in struct job
+    double min, max;
+    enum job_bound bound;
+    const char *words;    // of JOB_WORD and JOB_CHOICE, separated by '|'
+    const char *standard; // default as YAML; NULL: see derived
+    const char *derived;  // how the default follows from other keys, for help
+    const char *meaning;
+};
+
 enum { JOB_KEYS_MAX = 64 };
+#define JOB_U64_MAX 18446744073709551615.0
 
 size_t job_key_count(void);
-const char *job_key_name(size_t key); // "train.lr"
-// The key "section.leaf"; an unknown one is an error that names the nearest. `leaf` NULL: only the section is asked
+const struct job_key *job_key_at(size_t index);
+// The index of "section.leaf"; an unknown one is an error that names the nearest. `leaf` NULL: the section is asked
 // for.
 BG_MUST_USE bg_status job_key_find(const char *where, const char *section, const char *leaf, struct bg_error *err,
-                                   size_t *key);
-const char *job_key_default(size_t key); // YAML, or NULL: follows from other keys
+                                   size_t *index);
+
+// job_values.c
+
 // Checks type and bounds, and puts the value into *job.
-BG_MUST_USE bg_status job_key_set(size_t key, const char *where, const struct job_value *value, struct bg_error *err,
-                                  struct job *job);
+BG_MUST_USE bg_status job_key_set(const struct job_key *key, const char *where, const struct job_value *value,
+                                  struct bg_error *err, struct job *job);
 // The key's value in *job; JOB_NOTHING where it is unset.
-void job_key_get(size_t key, const struct job *job, struct job_value *value);
-void job_key_free(size_t key, struct job *job); // what set has allocated
+void job_key_get(const struct job_key *key, const struct job *job, struct job_value *value);
+void job_key_free(const struct job_key *key, struct job *job); // what set has allocated
+// What the key takes, in words.
+const char *job_key_takes(const struct job_key *key, char text[256]);
 
 // job.c
 

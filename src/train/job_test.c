@@ -92,8 +92,8 @@ static void check_round_trip(void **state)
         assert_string_equal(yaml, again);
         for (size_t key = 0; key < job_key_count(); key++) {
             struct job_value a, b;
-            job_key_get(key, &first, &a);
-            job_key_get(key, &second, &b);
+            job_key_get(job_key_at(key), &first, &a);
+            job_key_get(job_key_at(key), &second, &b);
             assert_true(a.kind == b.kind && a.items.count == b.items.count);
             for (size_t j = 0; j < a.items.count; j++)
                 assert_string_equal(a.items.items[j], b.items.items[j]);
@@ -364,7 +364,7 @@ static void check_help(void **state)
     (void)state;
     char *help = job_help();
     for (size_t i = 0; i < job_key_count(); i++)
-        assert_non_null(strstr(help, job_key_name(i)));
+        assert_non_null(strstr(help, job_key_at(i)->name));
     assert_non_null(strstr(help, "working directory"));
     bg_free(help);
 }
