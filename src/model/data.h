@@ -50,9 +50,6 @@ void corpus_close(struct bg_env *env, struct corpus *corpus);
 
 // Sample i = tokens [iT, iT+T] of a view: n = floor((tokens-1)/T).
 uint64_t data_samples(const struct token_view *view, uint32_t length);
-// Refuses a view too short for one sample; `name` is what the error calls it ("training", "validation").
-BG_MUST_USE bg_status data_view_check(const struct token_view *view, uint32_t length, const char *name,
-                                      struct bg_error *err);
 // Sample at position p of the endless order: epoch = p / n; a cycle-walking Feistel permutation of p mod n.
 uint64_t data_order(uint64_t seed, uint64_t samples, uint64_t position);
 // Inputs and targets of micro-batch `micro_batch` of `step`: (batch, T) each.

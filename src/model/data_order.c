@@ -59,14 +59,3 @@ uint64_t data_samples(const struct token_view *view, uint32_t length)
     BG_ASSERT(length > 0);
     return view->count ? (view->count - 1) / length : 0;
 }
-
-bg_status data_view_check(const struct token_view *view, uint32_t length, const char *name, struct bg_error *err)
-{
-    if (data_samples(view, length) > 0)
-        return BG_OK;
-    return bg_fail(
-        err, BG_INVALID,
-        "the %s text has %llu tokens, fewer than the %llu of one sample (model.context %u and its last target): "
-        "give more text, another data.valid or a smaller model.context",
-        name, (unsigned long long)view->count, (unsigned long long)length + 1, length);
-}

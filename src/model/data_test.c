@@ -23,9 +23,23 @@
 
 struct fixture {
     struct bg_env *env;
+    struct bg_env_ops ops;
     struct tokenizer *bytes;
     char dir[64], cache[80];
 };
+
+// Syncing is for losing power, which no test does; it would take most of the time.
+static bg_status skip_sync(struct bg_env *env, struct bg_file *file, struct bg_error *err)
+{
+    (void)env, (void)file, (void)err;
+    return BG_OK;
+}
+
+static bg_status skip_path_sync(struct bg_env *env, const char *path, struct bg_error *err)
+{
+    (void)env, (void)path, (void)err;
+    return BG_OK;
+}
 
 static int setup(void **state)
 {
@@ -37,6 +51,10 @@ static int setup(void **state)
         tokenizer_open(f->env, "bytes", &err, &f->bytes) != BG_OK)
         return -1;
     snprintf(f->cache, sizeof f->cache, "%s/cache", f->dir);
+    f->ops = *f->env->ops;
+    f->ops.file_sync = skip_sync;
+    f->ops.path_sync = skip_path_sync;
+    f->env->ops = &f->ops;
     *state = f;
     return 0;
 }
@@ -301,12 +319,6 @@ static void check_refusals(void **state)
     put(f, "loop/x.txt", "x");
     assert_int_equal(symlink(".", path_of(f, "loop/again")), 0);
     assert_refused(f, "loop", plain, BG_UNSUPPORTED, "loop/again", NULL);
-    // Too few tokens for one sample: both numbers are named.
-    struct token_view view = {.count = 256, .width = 2};
-    assert_int_equal(data_view_check(&view, 256, "validation", &err), BG_INVALID);
-    assert_true(strstr(err.text, "256 tokens") && strstr(err.text, "257") && strstr(err.text, "validation"));
-    view.count = 257;
-    assert_int_equal(data_view_check(&view, 256, "training", &err), BG_OK);
     // A cache directory that cannot be one.
     struct corpus *corpus = NULL;
     put(f, "a.txt", "hello\n");

@@ -17,6 +17,7 @@ struct sample_options {
 struct sampler; // holds work memory for one vocabulary size
 struct sampler *sampler_create(const struct kern *kern, uint32_t vocab);
 void sampler_destroy(struct sampler *sampler);
-int32_t sampler_draw(struct sampler *sampler, const float *logits, const struct sample_options *options, uint64_t position);
+int32_t sampler_draw(struct sampler *sampler, const float *logits, const struct sample_options *options,
+                     uint64_t position);
 
 #endif

@@ -102,40 +102,41 @@ void piece_set_fini(struct piece_set *set)
     *set = (struct piece_set){0};
 }
 
-// GPT-2 shows the 188 printable Latin-1 bytes as themselves and the other 68, in order, as U+0100 and up.
-static bool byte_is_printable(unsigned byte)
+// GPT-2 shows the 188 printable Latin-1 bytes as themselves and the other 68, in order, as U+0100 to U+0143.
+static uint32_t byte_code(uint8_t byte)
 {
-    return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    if (byte <= 0x20)
+        return 0x100u + byte;
+    if (byte >= 0x7f && byte <= 0xa0)
+        return 0x121u + (byte - 0x7fu);
+    return byte == 0xad ? 0x143 : byte;
+}
+
+static int code_byte(uint32_t code) // -1: stands for no byte
+{
+    if (code >= 0x100 && code <= 0x120)
+        return (int)(code - 0x100);
+    if (code >= 0x121 && code <= 0x142)
+        return (int)(code - 0x121 + 0x7f);
+    if (code == 0x143)
+        return 0xad;
+    return code <= 0xff && byte_code((uint8_t)code) == code ? (int)code : -1;
 }
 
 void byte_spell(const char *bytes, size_t size, struct bg_str *out)
 {
-    uint32_t code[256];
-    uint32_t next = 0x100;
-    for (unsigned b = 0; b < 256; b++)
-        code[b] = byte_is_printable(b) ? b : next++;
     for (size_t i = 0; i < size; i++)
-        utf8_append(out, code[(uint8_t)bytes[i]]);
+        utf8_append(out, byte_code((uint8_t)bytes[i]));
 }
 
 bool byte_unspell(const char *piece, size_t size, struct bg_str *out)
 {
-    uint8_t hidden[68];
-    unsigned count = 0;
-    for (unsigned b = 0; b < 256; b++)
-        if (!byte_is_printable(b))
-            hidden[count++] = (uint8_t)b;
     for (size_t i = 0; i < size;) {
         size_t length = utf8_length(piece + i, size - i);
-        if (length == 0)
+        int byte = length ? code_byte(utf8_decode(piece + i, length)) : -1;
+        if (byte < 0)
             return false;
-        uint32_t code = utf8_decode(piece + i, length);
-        uint8_t byte = (uint8_t)code;
-        if (code >= 0x100 && code < 0x100 + count)
-            byte = hidden[code - 0x100];
-        else if (code > 0xff || !byte_is_printable(code))
-            return false;
-        bg_str_add_bytes(out, &byte, 1);
+        bg_str_add_bytes(out, &(char){(char)byte}, 1);
         i += length;
     }
     return true;

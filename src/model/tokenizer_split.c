@@ -353,6 +353,8 @@ static bool is_trusted(const char *pattern)
 
 bg_status split_step_init(struct split_step *step, const char *where, struct bg_error *err)
 {
+    if (step->code)
+        return BG_OK;
     if ((step->kind == SPLIT_STRING || step->kind == SPLIT_METASPACE) && step->pattern_size == 0)
         return bg_fail(err, BG_FORMAT, "%s: the pattern is empty", where);
     if (step->kind == SPLIT_METASPACE)

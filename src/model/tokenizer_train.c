@@ -124,20 +124,25 @@ static uint32_t pair_of(struct learner *l, int32_t left, int32_t right)
     return (uint32_t)l->pair_count++;
 }
 
+static void pair_stands_in(struct pair *pair, uint32_t word)
+{
+    if (pair->word_count > 0 && pair->words[pair->word_count - 1] == word)
+        return;
+    if (pair->word_count == pair->word_capacity) {
+        pair->word_capacity = pair->word_capacity ? 2 * pair->word_capacity : 4;
+        pair->words = bg_realloc_array(pair->words, pair->word_capacity, sizeof *pair->words);
+    }
+    pair->words[pair->word_count++] = word;
+}
+
 static void count_word(struct learner *l, uint32_t index)
 {
     const struct word *word = &l->words[index];
     const int32_t *ids = l->ids + word->start;
     for (uint32_t i = 0; i + 1 < word->size; i++) {
-        struct pair *pair = &l->pairs[pair_of(l, ids[i], ids[i + 1])];
-        pair->count += word->count;
-        if (pair->word_count == 0 || pair->words[pair->word_count - 1] != index) {
-            if (pair->word_count == pair->word_capacity) {
-                pair->word_capacity = pair->word_capacity ? 2 * pair->word_capacity : 4;
-                pair->words = bg_realloc_array(pair->words, pair->word_capacity, sizeof *pair->words);
-            }
-            pair->words[pair->word_count++] = index;
-        }
+        uint32_t at = pair_of(l, ids[i], ids[i + 1]);
+        l->pairs[at].count += word->count;
+        pair_stands_in(&l->pairs[at], index);
     }
 }
 
@@ -147,7 +152,7 @@ static void rewrite_word(struct learner *l, uint32_t index, int32_t left, int32_
     struct word *word = &l->words[index];
     int32_t *ids = l->ids + word->start;
     for (uint32_t i = 0; i + 1 < word->size; i++)
-        l->pairs[pair_of(l, ids[i], ids[i + 1])].count -= word->count;
+        l->pairs[pair_table_find(&l->table, ids[i], ids[i + 1])].count -= word->count;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < word->size; i++) {
         bool here = i + 1 < word->size && ids[i] == left && ids[i + 1] == right;
@@ -158,15 +163,9 @@ static void rewrite_word(struct learner *l, uint32_t index, int32_t left, int32_
     for (uint32_t i = 0; i + 1 < kept; i++) {
         bool touched = ids[i] == result || ids[i + 1] == result;
         uint32_t at = pair_of(l, ids[i], ids[i + 1]);
-        struct pair *pair = &l->pairs[at];
-        pair->count += word->count;
-        if (!touched || (pair->word_count > 0 && pair->words[pair->word_count - 1] == index))
-            continue;
-        if (pair->word_count == pair->word_capacity) {
-            pair->word_capacity = pair->word_capacity ? 2 * pair->word_capacity : 4;
-            pair->words = bg_realloc_array(pair->words, pair->word_capacity, sizeof *pair->words);
-        }
-        pair->words[pair->word_count++] = index;
+        l->pairs[at].count += word->count;
+        if (touched)
+            pair_stands_in(&l->pairs[at], index);
     }
 }
 
