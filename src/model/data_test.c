@@ -462,7 +462,7 @@ static char *varied_text(size_t size)
 static void check_full_disk(void **state)
 {
     struct fixture *f = *state;
-    size_t size = 1500000; // 3 MB of tokens: several writes
+    size_t size = 1300000; // 2.6 MB of tokens: several writes
     char *text = varied_text(size);
     put_bytes(f, "k.txt", text, size);
     const char *path = path_of(f, "k.txt");
@@ -498,7 +498,7 @@ static pid_t build_in_child(const struct fixture *f, const char *path, int until
 static void check_kills(void **state)
 {
     const struct fixture *f = *state;
-    size_t size = 1500000;
+    size_t size = 600000;
     char *text = varied_text(size);
     put_bytes(f, "k.txt", text, size);
     const char *path = path_of(f, "k.txt");
