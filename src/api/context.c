@@ -8,10 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#ifndef BRIGADE_VERSION
-#define BRIGADE_VERSION "unknown"
-#endif
-
 const char *bg_version(void)
 {
     return BRIGADE_VERSION;

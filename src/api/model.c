@@ -159,3 +159,58 @@ enum bg_status bg_eval(bg_model *model, const char *const *paths, size_t count, 
         *result = (struct bg_eval_result){out.loss, out.perplexity, out.bits_per_byte, out.tokens};
     return api_leave(frame, status);
 }
+
+struct api_text {
+    bg_text_fn fn;
+    void *arg;
+};
+
+static bool give_text(void *arg, const char *bytes, size_t size)
+{
+    struct api_text *text = arg;
+    return !text->fn || text->fn(text->arg, bytes, size) == 0;
+}
+
+static bg_status generate(bg_model *model, const char *prompt, const struct bg_sample_options *options,
+                          struct api_text *text, struct generate_result *result)
+{
+    struct bg_env *env = model->files.env;
+    struct bg_error *err = &model->context->err;
+    struct token_list ids = {0};
+    bg_session *session = NULL;
+    bg_status status = generate_prompt(model->files.tokenizer, prompt, strlen(prompt), true, err, &ids);
+    if (!status)
+        status = bg_session_create(model, 0, &session);
+    if (!status) {
+        struct sampler *sampler = sampler_create(kern_select(env->isa), model->files.model->config.vocab);
+        struct generate_options how = {
+            .sample = {options->temperature, options->top_k, options->top_p, options->min_p, options->seed, 0},
+            .tokens = options->tokens ? options->tokens : UINT32_MAX,
+            .piece = give_text,
+            .arg = text};
+        status = generate_run(env, session->decoder, sampler, model->files.tokenizer, ids.ids, (uint32_t)ids.count,
+                              &how, err, result);
+        sampler_destroy(sampler);
+    }
+    bg_session_destroy(session);
+    token_list_fini(&ids);
+    return status;
+}
+
+enum bg_status bg_generate(bg_model *model, const char *prompt, const struct bg_sample_options *options,
+                           bg_text_fn text, void *arg, uint32_t *generated)
+{
+    bg_status status = need_tokenizer(model);
+    if (status)
+        return status;
+    if (!options || options->size != sizeof *options)
+        return bg_fail(&model->context->err, BG_INVALID,
+                       "bg_generate: options->size is not set; begin with BG_SAMPLE_OPTIONS_INIT");
+    struct api_frame frame = api_enter();
+    struct api_text sink = {text, arg};
+    struct generate_result result = {0};
+    status = generate(model, prompt, options, &sink, &result);
+    if (!status && generated)
+        *generated = result.tokens;
+    return api_leave(frame, status);
+}

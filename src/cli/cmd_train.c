@@ -201,8 +201,13 @@ static int run_job(struct cli *cli, const struct job *job, bool resume, bool qui
 {
     struct progress p = {.cli = cli, .terminal = os_is_terminal(STDERR_FILENO), .quiet = quiet};
     p.peak_flops = peak_flops(cli->env, kern_select(cli->env->isa));
-    struct trainer_observer observer = {&p,           on_tokenizing,   on_started, on_step,
-                                        on_evaluated, on_checkpointed, on_warning};
+    struct trainer_observer observer = {.arg = &p,
+                                        .tokenizing = on_tokenizing,
+                                        .started = on_started,
+                                        .step = on_step,
+                                        .evaluated = on_evaluated,
+                                        .checkpointed = on_checkpointed,
+                                        .warning = on_warning};
     struct trainer_options options = {.job = job, .resume = resume, .observer = &observer};
     struct trainer_result result = {0};
     struct bg_error err = {0};

@@ -6,10 +6,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-#ifndef BRIGADE_VERSION
-#define BRIGADE_VERSION "unknown"
-#endif
-
 static const struct cli_verb verbs[] = {
     {"train", cmd_train, "train a model on a text: JOB.yaml or CORPUS.txt, key=value ..."},
     {"generate", cmd_generate, "continue a prompt"},
