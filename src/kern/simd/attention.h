@@ -102,7 +102,7 @@ INLINE void tile_run(const struct tile tile, size_t rows, size_t vecs)
 #define TILE_FUNCTION(rows, vecs)                                                                                      \
     static __attribute__((noinline)) void tile_##rows##x##vecs(const struct tile *t)                                   \
     {                                                                                                                  \
-        tile_run(*t, rows, vecs);                                                                                       \
+        tile_run(*t, rows, vecs);                                                                                      \
     }
 TILE_FUNCTION(1, 1)
 TILE_FUNCTION(2, 1)
