@@ -1,9 +1,9 @@
 // A transformer as a list of units (embed, block 0.., head): what a pipeline can cut between. Each unit has a
 // forward and a backward that can be split into its input-gradient and weight-gradient halves.
 //
-// The executor works on a *group*: `count` consecutive micro-batches that form one node of the canonical tree (an aligned
-// power of two, or its cut at M). Rows of a group are independent in the forward and in input gradients, so
-// the group's size never shows in the bits; weight gradients come out as the value of the group's node.
+// The executor works on a *group*: `count` consecutive micro-batches that form one node of the canonical tree (an
+// aligned power of two, or its cut at M). Rows of a group are independent in the forward and in input gradients, so the
+// group's size never shows in the bits; weight gradients come out as the value of the group's node.
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
@@ -15,15 +15,15 @@
 enum model_init { MODEL_INIT_NORMAL, MODEL_INIT_RESIDUAL, MODEL_INIT_ZERO, MODEL_INIT_ONE };
 
 struct model_param {
-    char name[96];       // Hugging Face name
-    uint32_t rank;       // 1 or 2
-    uint64_t shape[2];   // Hugging Face layout, also in memory
-    uint64_t count;      // elements
-    uint64_t offset;     // floats from the base of weights (and of gradients, moments); 16-aligned
+    char name[96];     // Hugging Face name
+    uint32_t rank;     // 1 or 2
+    uint64_t shape[2]; // Hugging Face layout, also in memory
+    uint64_t count;    // elements
+    uint64_t offset;   // floats from the base of weights (and of gradients, moments); 16-aligned
     uint32_t unit;
     uint32_t role; // enum model_role
     enum model_init init;
-    bool decay;          // weight decay: rank >= 2
+    bool decay; // weight decay: rank >= 2
 };
 
 // What a parameter is to its unit, whatever its family calls it.
@@ -68,8 +68,8 @@ struct model {
     struct model_config config;
     struct model_param *params; // in name order (byte order), which is also the order of offsets
     uint32_t param_count;
-    uint64_t floats;            // of one full set of parameters, with alignment gaps (gaps stay +0)
-    uint64_t elements;          // parameters proper
+    uint64_t floats;   // of one full set of parameters, with alignment gaps (gaps stay +0)
+    uint64_t elements; // parameters proper
     struct model_unit *units;
     uint32_t unit_count;
     float *rope_cos, *rope_sin; // (context, head_dim/2), Llama family
@@ -101,18 +101,18 @@ struct model_run {
     const struct kern *kern;
     struct bg_env *env;
     const float *weights;
-    void *const *lane_scratch;      // env->threads pointers, model_scratch_bytes() each
-    uint32_t batch, length;         // sequences a micro-batch, tokens a sequence (T)
-    uint32_t first, count;          // micro-batches [first, first + count) of the step
-    const int32_t *tokens, *targets;// (count*batch, T); targets < 0 are ignored
-    float loss_scale;               // (float)(1.0/N)
+    void *const *lane_scratch;       // env->threads pointers, model_scratch_bytes() each
+    uint32_t batch, length;          // sequences a micro-batch, tokens a sequence (T)
+    uint32_t first, count;           // micro-batches [first, first + count) of the step
+    const int32_t *tokens, *targets; // (count*batch, T); targets < 0 are ignored
+    float loss_scale;                // (float)(1.0/N)
     uint64_t step;
-    float dropout;                  // 0: none
+    float dropout;                           // 0: none
     const struct bg_philox_key *dropout_key; // NULL: none (evaluation)
 };
 
-// Sizes in floats for a group of `rows` = count*batch*T tokens. `split`: the backward will be called in two halves, so output
-// gradients are kept in the stash as well.
+// Sizes in floats for a group of `rows` = count*batch*T tokens. `split`: the backward will be called in two halves, so
+// output gradients are kept in the stash as well.
 size_t model_stash_floats(const struct model *model, uint32_t unit, uint32_t batch, uint32_t length, uint32_t count,
                           bool split, bool training);
 size_t model_work_floats(const struct model *model, uint32_t batch, uint32_t length, uint32_t count,
@@ -122,8 +122,8 @@ size_t model_scratch_bytes(const struct model *model, const struct kern *kern, u
 
 // Forward of one unit. x_in, x_out: (rows, dim); embed ignores x_in; head ignores x_out and leaves per-token losses in
 // losses (rows, double). With stash == NULL nothing is kept for a backward (evaluation).
-void model_forward(const struct model_run *run, uint32_t unit, float *x_out, const float *x_in, float *stash, float *work,
-                   double *losses);
+void model_forward(const struct model_run *run, uint32_t unit, float *x_out, const float *x_in, float *stash,
+                   float *work, double *losses);
 
 enum model_backward_part { MODEL_BACKWARD_INPUT = 1, MODEL_BACKWARD_WEIGHT = 2, MODEL_BACKWARD_BOTH = 3 };
 // Backward of one unit: dx (rows, dim) in from above and out to below, in place (head: out only; embed: in only).
