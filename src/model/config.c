@@ -4,10 +4,9 @@
 #include "model/config.h"
 
 #include "base/json.h"
-#include "base/mem.h"
+#include "base/str.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const struct model_type {
@@ -400,6 +399,12 @@ static void write_gpt2(const struct model_config *c, json_t *root)
     json_object_set_new(root, "activation_function", json_string("gelu_new"));
 }
 
+static int add_text(const char *bytes, size_t size, void *text)
+{
+    bg_str_add_bytes(text, bytes, size);
+    return 0;
+}
+
 bg_status model_config_save(struct bg_env *env, const char *path, const struct model_config *config,
                             struct bg_error *err)
 {
@@ -416,9 +421,10 @@ bg_status model_config_save(struct bg_env *env, const char *path, const struct m
     json_object_set_new(root, "eos_token_id", id_json(config->eos));
     json_object_set_new(root, "tie_word_embeddings", json_boolean(config->tie));
     json_object_set_new(root, "torch_dtype", json_string("float32"));
-    char *text = json_dumps(root, JSON_INDENT(2));
+    struct bg_str text = {0};
+    (void)json_dump_callback(root, add_text, &text, JSON_INDENT(2));
     json_decref(root);
-    status = env_write_file(env, path, text, strlen(text), err);
-    free(text); // jansson's, not ours
+    status = env_write_file(env, path, bg_str_text(&text), text.size, err);
+    bg_str_fini(&text);
     return status;
 }

@@ -9,10 +9,10 @@ enum model_family { MODEL_LLAMA, MODEL_GPT2 };
 struct model_config {
     enum model_family family;
     uint32_t layers, dim, heads, kv_heads, head_dim, ffn, context, vocab;
-    bool tie;         // output head shares the token embedding
-    bool qkv_bias;    // Llama family: biases on q, k, v (Qwen2)
-    bool out_bias;    // Llama family: bias on o (attention_bias: true sets both)
-    bool mlp_bias;    // Llama family
+    bool tie;      // output head shares the token embedding
+    bool qkv_bias; // Llama family: biases on q, k, v (Qwen2)
+    bool out_bias; // Llama family: bias on o (attention_bias: true sets both)
+    bool mlp_bias; // Llama family
     double rope_theta;
     double norm_eps;
     int32_t bos, eos; // -1: none

@@ -1,5 +1,5 @@
-// Models on disk: a Hugging Face directory, GGUF, llama2.c; loading any of them into the family's own layout, and saving.
-// GGUF's llama layout and llama2.c store q and k for interleaved rotation: permuted both ways here.
+// Models on disk: a Hugging Face directory, GGUF, llama2.c; loading any of them into the family's own layout, and
+// saving. GGUF's llama layout and llama2.c store q and k for interleaved rotation: permuted both ways here.
 #ifndef MODEL_IO_H
 #define MODEL_IO_H
 
@@ -15,12 +15,13 @@ struct model_files {
     char *path;                  // what was opened in the end (a run directory resolves to its newest checkpoint)
 };
 
-// `path`: a run directory (newest checkpoint), a checkpoint or Hugging Face directory, or a .gguf. Weights and tokenizer
-// are checked against the configuration: names, shapes, vocabulary.
+// `path`: a run directory (newest checkpoint), a checkpoint or Hugging Face directory, or a .gguf. Weights and
+// tokenizer are checked against the configuration: names, shapes, vocabulary.
 BG_MUST_USE bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files);
 void model_close(struct model_files *files);
 
-// The directory that model_open() would read: path itself, or the newest complete checkpoints/step-N of a run. bg_free it.
+// The directory that model_open() would read: path itself, or the newest complete checkpoints/step-N of a run. bg_free
+// it.
 BG_MUST_USE bg_status model_resolve(struct bg_env *env, const char *path, struct bg_error *err, char **directory);
 
 // llama2.c: MODEL.bin (version 0 header) with its tokenizer.bin.

@@ -411,6 +411,12 @@ static const char *written_name(enum tensor_dtype dtype)
     return NULL;
 }
 
+static int add_text(const char *bytes, size_t size, void *text)
+{
+    bg_str_add_bytes(text, bytes, size);
+    return 0;
+}
+
 // The header as text, padded with blanks so that the data begins on a multiple of 8.
 static bg_status build_header(const struct safetensors_item *const *items, size_t count,
                               const struct safetensors_pair *metadata, size_t pairs, struct bg_error *err, char **text)
@@ -439,16 +445,14 @@ static bg_status build_header(const struct safetensors_item *const *items, size_
             status = bg_fail(err, BG_INVALID, "tensor %s: its name is not UTF-8", item->name);
         offset = end;
     }
-    struct bg_str padded = {0};
-    char *dumped = status ? NULL : json_dumps(header, JSON_COMPACT);
-    json_decref(header);
-    if (dumped) {
-        bg_str_add(&padded, dumped);
-        while (padded.size % 8)
-            bg_str_add(&padded, " ");
-        *text = bg_str_take(&padded);
+    if (!status) {
+        struct bg_str dumped = {0};
+        (void)json_dump_callback(header, add_text, &dumped, JSON_COMPACT);
+        while (dumped.size % 8)
+            bg_str_add(&dumped, " ");
+        *text = bg_str_take(&dumped);
     }
-    free(dumped); // jansson's, not ours
+    json_decref(header);
     return status;
 }
 

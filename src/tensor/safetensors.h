@@ -11,10 +11,10 @@ struct safetensors; // open file(s)
 BG_MUST_USE bg_status safetensors_open(struct bg_env *env, const char *path, struct bg_error *err,
                                        struct safetensors **file);
 void safetensors_close(struct safetensors *file);
-size_t safetensors_count(const struct safetensors *file);                             // tensors, in name order
+size_t safetensors_count(const struct safetensors *file); // tensors, in name order
 const struct tensor_view *safetensors_at(const struct safetensors *file, size_t index);
 const struct tensor_view *safetensors_find(const struct safetensors *file, const char *name); // NULL: absent
-const char *safetensors_metadata(const struct safetensors *file, const char *key);    // NULL: absent
+const char *safetensors_metadata(const struct safetensors *file, const char *key);            // NULL: absent
 
 // Parses bytes already in memory (also the fuzz target); views point into `bytes`.
 BG_MUST_USE bg_status safetensors_parse(const uint8_t *bytes, size_t size, const char *name, struct bg_error *err,

@@ -15,16 +15,17 @@ struct tree_node {
     uint32_t level, index;
 };
 
-uint32_t tree_node_first(struct tree_node node);                  // first leaf
-uint32_t tree_node_end(struct tree_node node, uint32_t leaves);   // one past the last, cut at M
+uint32_t tree_node_first(struct tree_node node);                // first leaf
+uint32_t tree_node_end(struct tree_node node, uint32_t leaves); // one past the last, cut at M
 struct tree_node tree_node_root(uint32_t leaves);
 struct tree_node tree_node_parent(struct tree_node node);
 struct tree_node tree_node_sibling(struct tree_node node);
-bool tree_node_single(struct tree_node node, uint32_t leaves);    // its sibling lies beyond M: parent = node
+bool tree_node_single(struct tree_node node, uint32_t leaves); // its sibling lies beyond M: parent = node
 // The node that covers exactly [first, end), if there is one.
 bool tree_node_cover(uint32_t first, uint32_t end, uint32_t leaves, struct tree_node *node);
 
-// Slots needed to hold every maximal complete node while the given nodes (a partition of the leaves) arrive in this order.
+// Slots needed to hold every maximal complete node while the given nodes (a partition of the leaves) arrive in this
+// order.
 size_t tree_slots(const struct tree_node *order, size_t count, uint32_t leaves);
 
 #define TREE_SLOTS_MAX 64
