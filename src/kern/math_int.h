@@ -1,6 +1,6 @@
-// exp, log and tanh in float with bits of our own, and the 16-lane fold of NUMERICS 5. These scalar functions define
+// exp and log in float with bits of our own, and the 16-lane fold of NUMERICS 5. These scalar functions define
 // the results; simd/vmath.h repeats them operation by operation. They use fmaf (one rounding) where written,
-// never because a compiler chose to. Within 1.2 ulp (exp), 0.8 (log), 2.6 (tanh); NaN gives NaN.
+// never because a compiler chose to. Within 1.2 ulp (exp) and 0.8 ulp (log); NaN gives NaN.
 #ifndef KERN_MATH_INT_H
 #define KERN_MATH_INT_H
 
@@ -9,17 +9,15 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KERN_LANES       16
-#define KERN_LOG2E       0x1.715476p+0f
-#define KERN_LN2_HIGH    0x1.62e43p-1f // nearest float to ln 2
-#define KERN_LN2_LOW     -0x1.05c61p-29f
-#define KERN_LN2_SHORT   0x1.62ep-1f // 12 bits: its product with an exponent is exact
-#define KERN_LN2_REST    0x1.0bfbe8p-15f
-#define KERN_EXP_MIN     -86.9f               // below, exp is +0: no intermediate or result is ever subnormal
-#define KERN_EXP_MAX     89.0f                // above ln(FLT_MAX): everything from here is +inf
-#define KERN_EXP_MAGIC   (0x1.8p23f + 126.0f) // adding it leaves n + 126 in the low bits: the exponent field of 2^(n-1)
-#define KERN_EXPM1_MAGIC (0x1.8p23f + 127.0f)
-#define KERN_TANH_MAX    10.0f // tanh is 1 in float from 9.02 on
+#define KERN_LANES     16
+#define KERN_LOG2E     0x1.715476p+0f
+#define KERN_LN2_HIGH  0x1.62e43p-1f // nearest float to ln 2
+#define KERN_LN2_LOW   -0x1.05c61p-29f
+#define KERN_LN2_SHORT 0x1.62ep-1f // 12 bits: its product with an exponent is exact
+#define KERN_LN2_REST  0x1.0bfbe8p-15f
+#define KERN_EXP_MIN   -86.9f               // below, exp is +0: no intermediate or result is ever subnormal
+#define KERN_EXP_MAX   89.0f                // above ln(FLT_MAX): everything from here is +inf
+#define KERN_EXP_MAGIC (0x1.8p23f + 126.0f) // adding it leaves n + 126 in the low bits: the exponent field of 2^(n-1)
 
 // (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2
 #define KERN_EXP_C0 0x1.0p-1f
@@ -28,7 +26,7 @@
 #define KERN_EXP_C3 0x1.124758p-7f
 #define KERN_EXP_C4 0x1.6dc4dp-10f
 
-#define KERN_GELU_SCALE 0x1.988454p-1f // sqrt(2/pi)
+#define KERN_GELU_SCALE 0x1.988454p+0f // 2 sqrt(2/pi)
 #define KERN_GELU_CUBE  0x1.6e4e26p-5f // 0.044715
 #define KERN_GELU_CUBE3 0x1.12ba9ep-3f // 3 * 0.044715
 
@@ -46,38 +44,20 @@ static inline float kern_from_bits(uint32_t bits)
     return x;
 }
 
-// exp(r) - 1 for the reduced argument
-static inline float kern_exp_reduced(float x, float n)
+static inline float kern_exp(float x)
 {
-    float r = fmaf(n, -KERN_LN2_HIGH, x);
+    float y = KERN_EXP_MAX < x ? KERN_EXP_MAX : x;
+    float t = fmaf(y, KERN_LOG2E, KERN_EXP_MAGIC), n = t - KERN_EXP_MAGIC;
+    float r = fmaf(n, -KERN_LN2_HIGH, y);
     r = fmaf(n, -KERN_LN2_LOW, r);
     float q = fmaf(KERN_EXP_C4, r, KERN_EXP_C3);
     q = fmaf(q, r, KERN_EXP_C2);
     q = fmaf(q, r, KERN_EXP_C1);
     q = fmaf(q, r, KERN_EXP_C0);
-    return fmaf(r * r, q, r);
-}
-
-static inline float kern_exp(float x)
-{
-    float y = KERN_EXP_MAX < x ? KERN_EXP_MAX : x;
-    float t = fmaf(y, KERN_LOG2E, KERN_EXP_MAGIC);
-    float p = kern_exp_reduced(y, t - KERN_EXP_MAGIC);
+    float p = fmaf(r * r, q, r);                     // exp(r) - 1
     float half = kern_from_bits(kern_bits(t) << 23); // 2^(n-1)
     float e = fmaf(half, p, half);
     return x < KERN_EXP_MIN ? 0.0f : e + e;
-}
-
-static inline float kern_tanh(float x)
-{
-    float a = __builtin_fabsf(x);
-    float y = KERN_TANH_MAX < a ? KERN_TANH_MAX : a;
-    y = y + y;
-    float t = fmaf(y, KERN_LOG2E, KERN_EXPM1_MAGIC);
-    float p = kern_exp_reduced(y, t - KERN_EXPM1_MAGIC);
-    float scale = kern_from_bits(kern_bits(t) << 23);
-    float e = fmaf(scale, p, scale - 1.0f); // exp(2a) - 1
-    return __builtin_copysignf(e / (e + 2.0f), x);
 }
 
 // Scalar only: one logarithm a row is all that training needs.

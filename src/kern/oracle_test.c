@@ -71,7 +71,7 @@ static void test_functions(void **state)
     for (uint64_t bits = 0; bits < 0x100000000u; bits += 4099) {
         float x = kern_from_bits((uint32_t)bits);
         if (isnan(x)) {
-            assert_true(isnan(kern_exp(x)) && isnan(kern_log(x)) && isnan(kern_tanh(x)));
+            assert_true(isnan(kern_exp(x)) && isnan(kern_log(x)));
             continue;
         }
         if (x >= KERN_EXP_MIN && x <= 88.7228f) {
@@ -80,16 +80,12 @@ static void test_functions(void **state)
         if (x > 0 && x < INFINITY) {
             assert_true(ulps(log((double)x), kern_log(x)) <= 2);
         }
-        if (fabsf(x) >= 0x1p-126f) {
-            assert_true(ulps(tanh((double)x), kern_tanh(x)) <= 4);
-        }
     }
     assert_true(kern_exp(0.0f) == 1.0f && kern_exp(-0.0f) == 1.0f && kern_exp(INFINITY) == INFINITY);
     assert_true(kern_exp(88.73f) == INFINITY && kern_bits(kern_exp(-INFINITY)) == 0 &&
                 kern_bits(kern_exp(-87.0f)) == 0);
     assert_true(kern_log(1.0f) == 0 && kern_log(0.0f) == -INFINITY && kern_log(INFINITY) == INFINITY);
     assert_true(isnan(kern_log(-1.0f)));
-    assert_true(kern_tanh(INFINITY) == 1 && kern_tanh(-INFINITY) == -1 && kern_bits(kern_tanh(-0.0f)) == 0x80000000u);
 }
 
 // --- norms -----------------------------------------------------------------------------------------------------------

@@ -22,12 +22,13 @@ void kern_ref_swiglu_grad(float *dgate, float *dup, const float *dout, const flo
     }
 }
 
+// 0.5 x (1 + tanh u) = x / (1 + exp(-2u)): nothing cancels where u is negative.
 void kern_ref_gelu(float *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float v = x[i];
-        float t = kern_tanh(KERN_GELU_SCALE * (v + KERN_GELU_CUBE * ((v * v) * v)));
-        out[i] = (0.5f * v) * (1.0f + t);
+        float u2 = KERN_GELU_SCALE * (v + KERN_GELU_CUBE * ((v * v) * v));
+        out[i] = v / (1.0f + kern_exp(-u2));
     }
 }
 
@@ -35,10 +36,10 @@ void kern_ref_gelu_grad(float *dx, const float *dout, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float v = x[i], square = v * v;
-        float t = kern_tanh(KERN_GELU_SCALE * (v + KERN_GELU_CUBE * (square * v)));
+        float u2 = KERN_GELU_SCALE * (v + KERN_GELU_CUBE * (square * v));
+        float s = 1.0f / (1.0f + kern_exp(-u2));
         float inner = KERN_GELU_SCALE * (1.0f + KERN_GELU_CUBE3 * square);
-        float slope = 0.5f * (1.0f + t) + ((0.5f * v) * (1.0f - t * t)) * inner;
-        dx[i] = dout[i] * slope;
+        dx[i] = dout[i] * (s + ((v * s) * (1.0f - s)) * inner);
     }
 }
 

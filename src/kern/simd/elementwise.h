@@ -5,8 +5,7 @@
 #include "kern/rows_int.h"
 #include "kern/simd/vmath.h"
 
-#define ONE  v_set(1.0f)
-#define HALF v_set(0.5f)
+#define ONE v_set(1.0f)
 
 void SIMD(swiglu)(float *out, const float *gate, const float *up, size_t count)
 {
@@ -36,8 +35,8 @@ void SIMD(gelu)(float *out, const float *x, size_t count)
     {
         vf v = v_load_n(x + i, n);
         vf cube = v_mul(v_set(KERN_GELU_CUBE), v_mul(v_mul(v, v), v));
-        vf t = v_tanh(v_mul(v_set(KERN_GELU_SCALE), v_add(v, cube)));
-        v_store_n(out + i, v_mul(v_mul(HALF, v), v_add(ONE, t)), n);
+        vf u2 = v_mul(v_set(KERN_GELU_SCALE), v_add(v, cube));
+        v_store_n(out + i, v_div(v, v_add(ONE, v_exp(v_negate(u2)))), n);
     }
 }
 
@@ -47,10 +46,10 @@ void SIMD(gelu_grad)(float *dx, const float *dout, const float *x, size_t count)
     {
         vf v = v_load_n(x + i, n), square = v_mul(v, v);
         vf cube = v_mul(v_set(KERN_GELU_CUBE), v_mul(square, v));
-        vf t = v_tanh(v_mul(v_set(KERN_GELU_SCALE), v_add(v, cube)));
+        vf u2 = v_mul(v_set(KERN_GELU_SCALE), v_add(v, cube));
+        vf s = v_div(ONE, v_add(ONE, v_exp(v_negate(u2))));
         vf inner = v_mul(v_set(KERN_GELU_SCALE), v_add(ONE, v_mul(v_set(KERN_GELU_CUBE3), square)));
-        vf bend = v_mul(v_mul(v_mul(HALF, v), v_sub(ONE, v_mul(t, t))), inner);
-        vf slope = v_add(v_mul(HALF, v_add(ONE, t)), bend);
+        vf slope = v_add(s, v_mul(v_mul(v_mul(v, s), v_sub(ONE, s)), inner));
         v_store_n(dx + i, v_mul(v_load_n(dout + i, n), slope), n);
     }
 }

@@ -81,8 +81,6 @@ V_BOTH(v_mul, _mm256_mul_ps)
 V_BOTH(v_div, _mm256_div_ps)
 V_BOTH(v_max, _mm256_max_ps) // x > y ? x : y
 V_BOTH(v_min, _mm256_min_ps) // x < y ? x : y
-V_BOTH(v_and, _mm256_and_ps)
-V_BOTH(v_or, _mm256_or_ps)
 V_BOTH(v_xor, _mm256_xor_ps)
 
 INLINE vf v_sqrt(vf x)
@@ -135,16 +133,6 @@ INLINE vf v_select(vm mask, vf yes, vf no)
 INLINE vf v_negate(vf x)
 {
     return v_xor(x, v_set(-0.0f));
-}
-
-INLINE vf v_abs(vf x)
-{
-    return (vf){_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.a), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.b)};
-}
-
-INLINE vf v_copysign(vf magnitude, vf sign)
-{
-    return v_or(magnitude, v_and(sign, v_set(-0.0f)));
 }
 
 INLINE vf v_bits_shift23(vf x) // the float whose bits are those of x shifted left by 23

@@ -123,19 +123,9 @@ INLINE vf v_select(vm mask, vf yes, vf no)
     return _mm512_mask_mov_ps(no, mask, yes);
 }
 
-INLINE vf v_abs(vf x)
-{
-    return _mm512_abs_ps(x);
-}
-
 INLINE vf v_negate(vf x)
 {
     return _mm512_xor_ps(x, _mm512_set1_ps(-0.0f));
-}
-
-INLINE vf v_copysign(vf magnitude, vf sign)
-{
-    return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
 }
 
 INLINE vf v_bits_shift23(vf x) // the float whose bits are those of x shifted left by 23

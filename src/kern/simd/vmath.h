@@ -4,36 +4,19 @@
 
 #include "kern/simd/vec.h"
 
-INLINE vf v_exp_reduced(vf x, vf n)
+INLINE vf v_exp(vf x)
 {
-    vf r = v_fma(n, v_set(-KERN_LN2_HIGH), x);
+    vf magic = v_set(KERN_EXP_MAGIC), y = v_min(v_set(KERN_EXP_MAX), x);
+    vf t = v_fma(y, v_set(KERN_LOG2E), magic), n = v_sub(t, magic);
+    vf r = v_fma(n, v_set(-KERN_LN2_HIGH), y);
     r = v_fma(n, v_set(-KERN_LN2_LOW), r);
     vf q = v_fma(v_set(KERN_EXP_C4), r, v_set(KERN_EXP_C3));
     q = v_fma(q, r, v_set(KERN_EXP_C2));
     q = v_fma(q, r, v_set(KERN_EXP_C1));
     q = v_fma(q, r, v_set(KERN_EXP_C0));
-    return v_fma(v_mul(r, r), q, r);
-}
-
-INLINE vf v_exp(vf x)
-{
-    vf magic = v_set(KERN_EXP_MAGIC), y = v_min(v_set(KERN_EXP_MAX), x);
-    vf t = v_fma(y, v_set(KERN_LOG2E), magic);
-    vf p = v_exp_reduced(y, v_sub(t, magic));
-    vf half = v_bits_shift23(t);
+    vf p = v_fma(v_mul(r, r), q, r), half = v_bits_shift23(t);
     vf e = v_fma(half, p, half);
     return v_zero_where(v_less(x, v_set(KERN_EXP_MIN)), v_add(e, e));
-}
-
-INLINE vf v_tanh(vf x)
-{
-    vf magic = v_set(KERN_EXPM1_MAGIC), y = v_min(v_set(KERN_TANH_MAX), v_abs(x));
-    y = v_add(y, y);
-    vf t = v_fma(y, v_set(KERN_LOG2E), magic);
-    vf p = v_exp_reduced(y, v_sub(t, magic));
-    vf scale = v_bits_shift23(t);
-    vf e = v_fma(scale, p, v_sub(scale, v_set(1.0f)));
-    return v_copysign(v_div(e, v_add(e, v_set(2.0f))), x);
 }
 
 // a / b with the bits of the division, for many a >= 0 over one b in [1, 2^32], inverse = 1 / b rounded: two steps of
