@@ -9,9 +9,12 @@
 
 #include <brigade/brigade.h>
 
+#include <locale.h>
+
 struct bg_context {
     struct bg_env *env;
     struct bg_error err; // of the last call that failed
+    locale_t numbers;    // "C": job files and formats spell numbers with a point, whatever the program's locale
 };
 
 struct bg_model {
@@ -24,17 +27,20 @@ struct bg_session {
     struct decoder *decoder;
 };
 
-// Around every call that computes: the contract's floating-point state in, the caller's back (NUMERICS 1).
+// Around every call that computes, reads or writes numbers: the contract's floating-point state (NUMERICS 1) and the
+// C locale in, the caller's back.
 struct api_frame {
     uint32_t fp;
+    locale_t locale;
 };
-static inline struct api_frame api_enter(void)
+static inline struct api_frame api_enter(const struct bg_context *context)
 {
-    return (struct api_frame){kern_fp_enter()};
+    return (struct api_frame){kern_fp_enter(), uselocale(context->numbers)};
 }
 static inline bg_status api_leave(struct api_frame frame, bg_status status)
 {
     kern_fp_leave(frame.fp);
+    uselocale(frame.locale);
     return status;
 }
 

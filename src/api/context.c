@@ -32,6 +32,7 @@ enum bg_status bg_context_create(unsigned threads, bg_context **context)
         bg_free(c);
         return status;
     }
+    c->numbers = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     *context = c;
     return BG_OK;
 }
@@ -41,6 +42,7 @@ void bg_context_destroy(bg_context *context)
     if (!context)
         return;
     os_env_destroy(context->env);
+    freelocale(context->numbers);
     bg_free(context);
 }
 
@@ -86,7 +88,7 @@ enum bg_status bg_train(bg_context *context, const struct bg_train_options *opti
     if (!options || options->size != sizeof *options)
         return bg_fail(&context->err, BG_INVALID,
                        "bg_train: options->size is not set; begin with BG_TRAIN_OPTIONS_INIT");
-    struct api_frame frame = api_enter();
+    struct api_frame frame = api_enter(context);
     struct api_training training = {options, false};
     struct trainer_observer observer = {.arg = &training, .stop = wants_stop};
     if (options->on_step)

@@ -10,7 +10,7 @@
 
 enum bg_status bg_model_open(bg_context *context, const char *path, bg_model **model)
 {
-    struct api_frame frame = api_enter();
+    struct api_frame frame = api_enter(context);
     struct bg_model *m = bg_alloc(sizeof *m);
     m->context = context;
     bg_status status = model_open(context->env, path, &context->err, &m->files);
@@ -48,10 +48,13 @@ enum bg_status bg_model_save(bg_model *model, const char *format, const char *pa
     static const char *const names[] = {"safetensors", "gguf", "llama2c"}; // in the order of enum model_format
     struct bg_error *err = &model->context->err;
     const struct model_files *files = &model->files;
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(format, names[i]))
-            return model_save(files->env, files->model, files->weights, files->tokenizer, (enum model_format)i, path,
-                              err);
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(format, names[i]) != 0)
+            continue;
+        struct api_frame frame = api_enter(model->context);
+        enum model_format to = (enum model_format)i;
+        return api_leave(frame, model_save(files->env, files->model, files->weights, files->tokenizer, to, path, err));
+    }
     return bg_fail(err, BG_INVALID, "bg_model_save: format '%s'; expected safetensors, gguf or llama2c", format);
 }
 
@@ -132,7 +135,7 @@ enum bg_status bg_session_feed(bg_session *session, const int32_t *ids, size_t c
         if (ids[i] < 0 || (uint32_t)ids[i] >= vocab)
             return bg_fail(err, BG_INVALID, "bg_session_feed: id %d at %zu; the vocabulary ends at %u", (int)ids[i], i,
                            vocab - 1);
-    struct api_frame frame = api_enter();
+    struct api_frame frame = api_enter(session->model->context);
     return api_leave(frame, decoder_feed(session->decoder, ids, (uint32_t)count, err, logits));
 }
 
@@ -144,7 +147,7 @@ enum bg_status bg_eval(bg_model *model, const char *const *paths, size_t count, 
     bg_status status = need_tokenizer(model);
     if (status)
         return status;
-    struct api_frame frame = api_enter();
+    struct api_frame frame = api_enter(model->context);
     struct corpus_options options = {.paths = paths, .path_count = count, .cache_dir = cache_dir};
     struct corpus *corpus;
     status = corpus_open(env, &options, model->files.tokenizer, NULL, NULL, err, &corpus);
@@ -206,7 +209,7 @@ enum bg_status bg_generate(bg_model *model, const char *prompt, const struct bg_
     if (!options || options->size != sizeof *options)
         return bg_fail(&model->context->err, BG_INVALID,
                        "bg_generate: options->size is not set; begin with BG_SAMPLE_OPTIONS_INIT");
-    struct api_frame frame = api_enter();
+    struct api_frame frame = api_enter(model->context);
     struct api_text sink = {text, arg};
     struct generate_result result = {0};
     status = generate(model, prompt, options, &sink, &result);

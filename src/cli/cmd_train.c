@@ -152,22 +152,33 @@ static bool is_override(const char *word)
     return strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789_.") == (size_t)(equals - word);
 }
 
-// What --resume alone can mean: the job file that the run directory keeps.
-static char *resume_source(struct bg_env *env, const char *source, const struct bg_strlist *overrides)
+// What --resume alone can mean: the job file that the run directory keeps. The directory may have been moved since: it
+// is then where we found it. NULL: `source` is no run directory.
+static char *kept_job(struct bg_env *env, const char *source, struct bg_strlist *overrides)
 {
+    bool given = false;
     const char *dir = source;
-    for (size_t i = 0; i < overrides->count && !source; i++)
-        if (!strncmp(overrides->items[i], "run.dir=", 8))
-            dir = overrides->items[i] + 8;
+    for (size_t i = 0; i < overrides->count; i++) {
+        if (!strncmp(overrides->items[i], "run.dir=", 8)) {
+            dir = source ? source : overrides->items[i] + 8;
+            given = true;
+        }
+    }
     if (!dir)
         return NULL;
     char *path = bg_format("%s/job.yaml", dir);
     struct bg_file_info info = {0};
     struct bg_error err;
-    if (!env->ops->path_info(env, path, &err, &info) && info.exists)
-        return path;
-    bg_free(path);
-    return source ? bg_strdup(source) : NULL;
+    if (env->ops->path_info(env, path, &err, &info) || !info.exists) {
+        bg_free(path);
+        return NULL;
+    }
+    if (!given) {
+        char *moved = bg_format("run.dir=%s", dir);
+        bg_strlist_add(overrides, moved);
+        bg_free(moved);
+    }
+    return path;
 }
 
 static int load_job(struct cli *cli, const struct bg_strlist *words, bool resume, struct job *job)
@@ -187,7 +198,9 @@ static int load_job(struct cli *cli, const struct bg_strlist *words, bool resume
     if (!code)
         code = cli_env(cli, 1);
     if (!code) {
-        char *path = resume ? resume_source(cli->env, source, &overrides) : source ? bg_strdup(source) : NULL;
+        char *path = resume ? kept_job(cli->env, source, &overrides) : NULL;
+        if (!path && source)
+            path = bg_strdup(source);
         struct bg_error err = {0};
         if (job_load(cli->env, path, (const char *const *)overrides.items, overrides.count, &err, job))
             code = cli_fail(&err);
