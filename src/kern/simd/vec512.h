@@ -34,7 +34,7 @@ INLINE vf v_load(const float *p)
 
 INLINE vf v_load_n(const float *p, size_t n)
 {
-    return _mm512_maskz_loadu_ps(v_first(n), p);
+    return n == KERN_LANES ? v_load(p) : _mm512_maskz_loadu_ps(v_first(n), p);
 }
 
 INLINE void v_store(float *p, vf x)
@@ -44,12 +44,16 @@ INLINE void v_store(float *p, vf x)
 
 INLINE void v_store_n(float *p, vf x, size_t n)
 {
-    _mm512_mask_storeu_ps(p, v_first(n), x);
+    if (n == KERN_LANES) {
+        v_store(p, x);
+    } else {
+        _mm512_mask_storeu_ps(p, v_first(n), x);
+    }
 }
 
 INLINE vf v_keep_n(vf x, size_t n)
 {
-    return _mm512_maskz_mov_ps(v_first(n), x);
+    return n == KERN_LANES ? x : _mm512_maskz_mov_ps(v_first(n), x);
 }
 
 INLINE vf v_add(vf a, vf b)
