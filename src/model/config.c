@@ -6,7 +6,8 @@
 #include "base/json.h"
 #include "base/str.h"
 
-#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct model_type {
@@ -356,6 +357,15 @@ static bg_status read_common(const struct source *source, const struct model_typ
     return status;
 }
 
+// Digits that bring every real back: 15 read well (1e-5), 17 always do.
+static size_t real_digits(const struct model_config *c)
+{
+    char eps[32], theta[32];
+    snprintf(eps, sizeof eps, "%.15g", c->norm_eps);
+    snprintf(theta, sizeof theta, "%.15g", c->rope_theta);
+    return strtod(eps, NULL) == c->norm_eps && strtod(theta, NULL) == c->rope_theta ? 15 : 17;
+}
+
 static json_t *id_json(int32_t id)
 {
     return id < 0 ? json_null() : json_integer(id);
@@ -422,7 +432,7 @@ bg_status model_config_save(struct bg_env *env, const char *path, const struct m
     json_object_set_new(root, "tie_word_embeddings", json_boolean(config->tie));
     json_object_set_new(root, "torch_dtype", json_string("float32"));
     struct bg_str text = {0};
-    (void)json_dump_callback(root, add_text, &text, JSON_INDENT(2));
+    (void)json_dump_callback(root, add_text, &text, JSON_INDENT(2) | JSON_REAL_PRECISION(real_digits(config)));
     json_decref(root);
     status = env_write_file(env, path, bg_str_text(&text), text.size, err);
     bg_str_fini(&text);

@@ -144,7 +144,7 @@ static void what_is_saved_reads_back(void **state)
                                        .ffn = 33,
                                        .context = 17,
                                        .vocab = 100,
-                                       .rope_theta = 12345.678,
+                                       .rope_theta = 10000.0 / 3,
                                        .norm_eps = 1e-5,
                                        .bos = -1,
                                        .eos = 5};

@@ -252,6 +252,8 @@ bg_status gguf_model_load(const char *path, struct bg_error *err, struct model_f
     gguf_close(file);
     if (has_vocabulary)
         status = tokenizer_open(files->env, path, err, &files->tokenizer);
+    if (!status)
+        status = io_check_tokenizer(files->model, files->tokenizer, false, path, err);
     return status;
 }
 

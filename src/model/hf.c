@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-static bg_status check_manifest(struct bg_env *env, const char *directory, struct bg_error *err);
+static bg_status check_manifest(struct bg_env *env, const char *directory, struct bg_error *err, bool *guarded);
 static bg_status find_tokenizer(struct bg_env *env, const char *directory, struct bg_error *err, bool *found);
 static bg_status fill_table(const struct safetensors *file, struct io_table *table, struct bg_error *err);
 static bool gpt2_is_linear(const struct io_table *table, const struct model_config *config);
@@ -54,8 +54,8 @@ bg_status hf_model_load(const char *directory, struct bg_error *err, struct mode
     struct bg_env *env = files->env;
     struct model_config config;
     struct safetensors *file = NULL;
-    bool has_tokenizer = false;
-    bg_status status = check_manifest(env, directory, err);
+    bool has_tokenizer = false, is_checkpoint = false;
+    bg_status status = check_manifest(env, directory, err, &is_checkpoint);
     char *path = bg_format("%s/config.json", directory);
     if (!status)
         status = model_config_load(env, path, err, &config);
@@ -69,6 +69,9 @@ bg_status hf_model_load(const char *directory, struct bg_error *err, struct mode
         status = find_tokenizer(env, directory, err, &has_tokenizer);
     if (!status && has_tokenizer)
         status = tokenizer_open(env, directory, err, &files->tokenizer);
+    // A checkpoint's tokenizer is the one it was trained with, however much larger its job made the vocabulary.
+    if (!status)
+        status = io_check_tokenizer(files->model, files->tokenizer, is_checkpoint, directory, err);
     return status;
 }
 
@@ -190,7 +193,7 @@ static bg_status check_file(struct bg_env *env, const char *directory, const cha
 }
 
 // Only the files that are read here; the optimizer's are the resuming trainer's business.
-static bg_status check_manifest(struct bg_env *env, const char *directory, struct bg_error *err)
+static bg_status check_manifest(struct bg_env *env, const char *directory, struct bg_error *err, bool *guarded)
 {
     static const char *const read_here[] = {"config.json", "model.safetensors", "tokenizer.json"};
     char *path = bg_format("%s/manifest.json", directory);
@@ -212,6 +215,7 @@ static bg_status check_manifest(struct bg_env *env, const char *directory, struc
         if (!status && file)
             status = check_file(env, directory, read_here[i], sha256, err);
     }
+    *guarded = files != NULL;
     json_decref(root);
     bg_free(path);
     return status;

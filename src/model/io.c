@@ -35,8 +35,6 @@ bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err,
     if (!status)
         status = ends_with(opened.path, ".gguf") ? gguf_model_load(opened.path, err, &opened)
                                                  : hf_model_load(opened.path, err, &opened);
-    if (!status)
-        status = io_check_tokenizer(&opened, err);
     if (status)
         model_close(&opened);
     else
@@ -52,7 +50,7 @@ bg_status model_open_llama2c(struct bg_env *env, const char *model_path, const c
     if (!status && tokenizer_path)
         status = tokenizer_open(env, tokenizer_path, err, &opened.tokenizer);
     if (!status)
-        status = io_check_tokenizer(&opened, err);
+        status = io_check_tokenizer(opened.model, opened.tokenizer, false, model_path, err);
     if (status)
         model_close(&opened);
     else
@@ -74,6 +72,9 @@ bg_status model_save(struct bg_env *env, const struct model *model, const float 
                      const struct tokenizer *tokenizer, enum model_format format, const char *path,
                      struct bg_error *err)
 {
+    bg_status status = io_check_tokenizer(model, tokenizer, true, path, err);
+    if (status)
+        return status;
     switch (format) {
     case MODEL_SAFETENSORS:
         return hf_model_save(env, model, weights, tokenizer, path, err);
@@ -168,15 +169,16 @@ bg_status io_reserve_weights(struct model_files *files, struct bg_error *err)
     return status;
 }
 
-bg_status io_check_tokenizer(const struct model_files *files, struct bg_error *err)
+bg_status io_check_tokenizer(const struct model *model, const struct tokenizer *tokenizer, bool any_padding,
+                             const char *path, struct bg_error *err)
 {
-    if (!files->tokenizer)
+    if (!tokenizer)
         return BG_OK;
-    uint32_t vocab = files->model->config.vocab, size = tokenizer_size(files->tokenizer);
+    uint32_t vocab = model->config.vocab, size = tokenizer_size(tokenizer);
     // Published models round their vocabulary up (Qwen2 by 271, Phi-2 by 905); a fifth more is another tokenizer's.
-    if (size <= vocab && vocab - size <= size / 5 + 64)
+    if (size <= vocab && (any_padding || vocab - size <= size / 5 + 64))
         return BG_OK;
     return bg_fail(err, BG_MISMATCH,
                    "%s: the tokenizer has %u ids, the weights are for a vocabulary of %u: they do not belong together",
-                   files->path, size, vocab);
+                   path, size, vocab);
 }

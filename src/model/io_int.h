@@ -57,8 +57,10 @@ void io_to_file(enum io_layout layout, uint32_t heads, uint64_t rows, uint64_t c
                 float *out);
 
 BG_MUST_USE bg_status io_reserve_weights(struct model_files *files, struct bg_error *err);
-// A tokenizer belongs to a model if every id it gives has a row, and the rows beyond are no more than padding.
-BG_MUST_USE bg_status io_check_tokenizer(const struct model_files *files, struct bg_error *err);
+// A tokenizer belongs to a model if every id it gives has a row, and the rows beyond are no more than padding
+// (any_padding: however many). NULL belongs to all.
+BG_MUST_USE bg_status io_check_tokenizer(const struct model *model, const struct tokenizer *tokenizer, bool any_padding,
+                                         const char *path, struct bg_error *err);
 
 // The formats. Loaders fill files->model, ->weights and ->tokenizer; io.c gives back what a failure leaves there.
 BG_MUST_USE bg_status hf_model_load(const char *directory, struct bg_error *err, struct model_files *files);
