@@ -2,6 +2,18 @@
 # shared and the static library.
 set(BG_ROOMS "")
 
+# ISA flags belong to files, never to the build. (They hold in the directory of the caller.)
+function(bg_isa_flags)
+  foreach(file ${ARGN})
+    if(file MATCHES "/avx2/")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+    elseif(file MATCHES "/avx512/")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
+        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
+    endif()
+  endforeach()
+endfunction()
+
 function(bg_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
   set(tests ${sources})

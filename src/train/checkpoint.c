@@ -57,6 +57,13 @@ static bg_status write_optimizer(struct bg_env *env, const char *directory, cons
     return status;
 }
 
+static bg_status list_name(void *arg, const char *name, struct bg_error *err)
+{
+    (void)err;
+    bg_strlist_add(arg, name);
+    return BG_OK;
+}
+
 static bg_status write_files(struct bg_env *env, const char *directory, const struct checkpoint_source *source,
                              struct bg_error *err)
 {
@@ -75,9 +82,12 @@ static bg_status write_files(struct bg_env *env, const char *directory, const st
         return status;
 
     struct manifest manifest = *source->manifest; // its lists stay the caller's
+    struct bg_strlist names = {0};
+    status = env->ops->list_directory(env, directory, list_name, &names, err);
     manifest.file_count = 0;
-    for (size_t i = 0; i < REQUIRED && !status; i++)
-        status = manifest_add_file(env, &manifest, directory, required[i], err);
+    for (size_t i = 0; i < names.count && !status; i++)
+        status = manifest_add_file(env, &manifest, directory, names.items[i], err);
+    bg_strlist_fini(&names);
     if (status)
         return status;
     curve_sha256(source->losses, manifest.step, manifest.curve_sha256);

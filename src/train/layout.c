@@ -12,6 +12,8 @@
 
 #define TOKENS_MAX ((uint64_t)1 << 31)
 
+enum { SLACK_BYTES = 64 << 20 };
+
 static size_t aligned(size_t bytes)
 {
     return (bytes + 63) & ~(size_t)63;
@@ -139,8 +141,9 @@ bg_status layout_create(const struct model *model, const struct kern *kern, unsi
             layout_fini(&best);
             return status;
         }
-        // A sixteenth more memory is a fair price for half as many, twice as large matrix products.
-        bool better = !best.order || best.slots > TREE_SLOTS_MAX || next.bytes <= best.bytes + best.bytes / 16;
+        // Larger matrix products and fewer meetings of the lanes are worth some memory.
+        size_t slack = best.bytes / 16 > SLACK_BYTES ? best.bytes / 16 : SLACK_BYTES;
+        bool better = !best.order || best.slots > TREE_SLOTS_MAX || next.bytes <= best.bytes + slack;
         layout_fini(better ? &best : &next);
         if (better)
             best = next;

@@ -1,4 +1,4 @@
-// The signature's text. Doubles are printed with 17 digits, which round-trip; keys are those of the job file where one
+// The signature's text. Doubles are printed so that they read back the same; keys are those of the job file where one
 // exists. The number of steps is part of it only where the schedule depends on it, so a job with a constant rate may
 // be prolonged.
 #include "train/signature.h"
@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void add_text(struct bg_str *s, const char *key, const char *value)
@@ -18,9 +20,23 @@ static void add_count(struct bg_str *s, const char *key, uint64_t value)
     bg_str_addf(s, "%s %llu\n", key, (unsigned long long)value);
 }
 
+// The shortest decimal that reads back as the same double.
+static void add_double(struct bg_str *s, double value)
+{
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    bg_str_add(s, text);
+}
+
 static void add_number(struct bg_str *s, const char *key, double value)
 {
-    bg_str_addf(s, "%s %.17g\n", key, value);
+    bg_str_addf(s, "%s ", key);
+    add_double(s, value);
+    bg_str_add(s, "\n");
 }
 
 static void add_model(struct bg_str *s, const struct model_config *c)
@@ -57,7 +73,11 @@ static void add_train(struct bg_str *s, const struct job *job)
     add_number(s, "train.lr", job->train.lr);
     add_count(s, "train.warmup", job->train.warmup);
     add_number(s, "train.weight_decay", job->train.weight_decay);
-    bg_str_addf(s, "train.betas [%.17g, %.17g]\n", job->train.beta1, job->train.beta2);
+    bg_str_add(s, "train.betas [");
+    add_double(s, job->train.beta1);
+    bg_str_add(s, ", ");
+    add_double(s, job->train.beta2);
+    bg_str_add(s, "]\n");
     add_number(s, "train.eps", job->train.eps);
     add_number(s, "train.clip", job->train.clip);
     add_number(s, "train.dropout", job->train.dropout);
