@@ -5,6 +5,8 @@
 #include "kern/rows_int.h"
 #include "kern/simd/vec.h"
 
+enum { NORM_ROWS = 4 };
+
 void SIMD(rms_norm)(float *out, float *rstd, const float *x, const float *gamma, float eps, size_t rows, size_t dim)
 {
     for (size_t r = 0; r < rows; r++, x += dim, out += dim) {
@@ -46,36 +48,70 @@ void SIMD(rms_norm_grad)(float *dx, const float *dout, const float *x, const flo
     }
 }
 
+// A row is one long dependency (sum, fold, square, fold, root), so rows go through side by side; `rows` is constant
+// where this is expanded.
+INLINE void layer_norm_rows(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
+                            float eps, size_t rows, size_t dim)
+{
+    vf lane[NORM_ROWS], centre[NORM_ROWS], scale[NORM_ROWS];
+    UNROLL
+    for (size_t r = 0; r < rows; r++) {
+        lane[r] = v_zero();
+    }
+    V_EACH(i, n, dim)
+    {
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            lane[r] = v_add(lane[r], v_load_n(x + r * dim + i, n));
+        }
+    }
+    UNROLL
+    for (size_t r = 0; r < rows; r++) {
+        float m = v_fold(lane[r]) / (float)dim;
+        if (mean) {
+            mean[r] = m;
+        }
+        centre[r] = v_set(m);
+        lane[r] = v_zero();
+    }
+    V_EACH(i, n, dim)
+    {
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            vf d = v_keep_n(v_sub(v_load_n(x + r * dim + i, n), centre[r]), n);
+            lane[r] = v_add(lane[r], v_mul(d, d));
+        }
+    }
+    UNROLL
+    for (size_t r = 0; r < rows; r++) {
+        float s = 1.0f / sqrtf(v_fold(lane[r]) / (float)dim + eps);
+        if (rstd) {
+            rstd[r] = s;
+        }
+        scale[r] = v_set(s);
+    }
+    V_EACH(i, n, dim)
+    {
+        vf g = v_load_n(gamma + i, n), b = v_load_n(beta + i, n);
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            vf d = v_mul(v_sub(v_load_n(x + r * dim + i, n), centre[r]), scale[r]);
+            v_store_n(out + r * dim + i, v_add(v_mul(d, g), b), n);
+        }
+    }
+}
+
 void SIMD(layer_norm)(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
                       float eps, size_t rows, size_t dim)
 {
-    for (size_t r = 0; r < rows; r++, x += dim, out += dim) {
-        vf lane = v_zero();
-        V_EACH(i, n, dim)
-        {
-            lane = v_add(lane, v_load_n(x + i, n));
-        }
-        float centre = v_fold(lane) / (float)dim;
-        vf centres = v_set(centre);
-        lane = v_zero();
-        V_EACH(i, n, dim)
-        {
-            vf d = v_keep_n(v_sub(v_load_n(x + i, n), centres), n);
-            lane = v_add(lane, v_mul(d, d));
-        }
-        float scale = 1.0f / sqrtf(v_fold(lane) / (float)dim + eps);
-        vf scales = v_set(scale);
-        V_EACH(i, n, dim)
-        {
-            vf d = v_mul(v_sub(v_load_n(x + i, n), centres), scales);
-            v_store_n(out + i, v_add(v_mul(d, v_load_n(gamma + i, n)), v_load_n(beta + i, n)), n);
-        }
-        if (mean) {
-            mean[r] = centre;
-        }
-        if (rstd) {
-            rstd[r] = scale;
-        }
+    size_t r = 0;
+    for (; r + NORM_ROWS <= rows; r += NORM_ROWS) {
+        layer_norm_rows(out + r * dim, mean ? mean + r : NULL, rstd ? rstd + r : NULL, x + r * dim, gamma, beta, eps,
+                        NORM_ROWS, dim);
+    }
+    for (; r < rows; r++) {
+        layer_norm_rows(out + r * dim, mean ? mean + r : NULL, rstd ? rstd + r : NULL, x + r * dim, gamma, beta, eps, 1,
+                        dim);
     }
 }
 
