@@ -109,21 +109,24 @@ static int longest_first(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static void set_added(struct tokenizer *tk)
+static bg_status set_added(struct tokenizer *tk, struct bg_error *err)
 {
     for (size_t i = 0; i < tk->added_count; i++) {
         struct added_token *added = &tk->added[i];
         struct bg_str match = {0};
-        if (added->normalized)
-            normal_run(tk->normals, tk->normal_count, added->content, added->content_size, &match);
-        else
+        if (!added->normalized)
             bg_str_add_bytes(&match, added->content, added->content_size);
+        else if (!normal_run(tk->normals, tk->normal_count, added->content, added->content_size, &match))
+            bg_str_reset(&match);
         added->match_size = match.size;
         added->match = bg_str_take(&match);
+        if (added->match_size == 0)
+            return bg_fail(err, BG_FORMAT, "%s: added token %d cannot be normalized", tk->name, (int)added->id);
         tk->added_first[(uint8_t)added->match[0]] = 1;
     }
     if (tk->added_count > 1)
         qsort(tk->added, tk->added_count, sizeof *tk->added, longest_first);
+    return BG_OK;
 }
 
 static bool is_bytes_form(const struct tokenizer *tk)
@@ -166,15 +169,16 @@ bg_status tokenizer_finish(struct tokenizer *tk, struct bg_error *err)
     if (tk->splits && tk->byte_level && tk->splits[tk->split_count - 1].kind != SPLIT_BYTE_LEVEL)
         return bg_fail(err, BG_UNSUPPORTED, "%s: pre_tokenizer: ByteLevel must be the last step", tk->name);
     set_texts(tk);
+    bg_status status = BG_OK;
     for (size_t i = 0; i < tk->split_count; i++) {
         char where[512];
         (void)snprintf(where, sizeof where, "%.400s: pre_tokenizer step %zu", tk->name, i);
-        bg_status status = split_step_init(&tk->splits[i], where, err);
+        status = split_step_init(&tk->splits[i], where, err);
         if (status != BG_OK)
             return status;
     }
     if (tk->score_order) {
-        bg_status status = set_keys(tk, err);
+        status = set_keys(tk, err);
         if (status == BG_OK)
             status = tokenizer_merges_by_score(tk, err);
         if (status != BG_OK)
@@ -184,7 +188,9 @@ bg_status tokenizer_finish(struct tokenizer *tk, struct bg_error *err)
         if (!pair_table_add(&tk->pairs, &tk->merges[i]) && !tk->score_order)
             return bg_fail(err, BG_FORMAT, "%s: merge %zu is listed twice", tk->name, i);
     set_joins(tk);
-    set_added(tk);
+    status = set_added(tk, err);
+    if (status != BG_OK)
+        return status;
     if (is_bytes_form(tk)) {
         tk->form = FORM_BYTES;
         tk->eos = 0;
@@ -239,8 +245,8 @@ bg_status tokenizer_add_piece(struct tokenizer *tk, uint64_t id, const char *pie
         return bg_fail(err, BG_FORMAT, "%s: token %llu is %zu bytes long, expected at most %d", tk->name,
                        (unsigned long long)id, size, PIECE_BYTES_MAX);
     for (size_t i = 0, length; i < size; i += length)
-        if ((length = utf8_length(piece + i, size - i)) == 0)
-            return bg_fail(err, BG_FORMAT, "%s: token %llu is not valid UTF-8", tk->name, (unsigned long long)id);
+        if ((length = utf8_length(piece + i, size - i)) == 0 || piece[i] == '\0')
+            return bg_fail(err, BG_FORMAT, "%s: token %llu is not valid UTF-8, or holds a NUL", tk->name, (unsigned long long)id);
     if (piece_set_has(&tk->pieces, (int32_t)id))
         return bg_fail(err, BG_FORMAT, "%s: id %llu is given to two tokens, the second is '%.*s'", tk->name,
                        (unsigned long long)id, (int)(size < 80 ? size : 80), piece);

@@ -205,8 +205,12 @@ static bg_status encode_plain(struct encoder *e, bool normalized, const char *te
     if (tk->normal_count == 0)
         return encode_span(e, true, text, size, err);
     struct bg_str out = {0};
-    normal_run(tk->normals, tk->normal_count, text, size, &out);
-    bg_status status = encode_span(e, true, bg_str_text(&out), out.size, err);
+    bg_status status;
+    if (normal_run(tk->normals, tk->normal_count, text, size, &out))
+        status = encode_span(e, true, bg_str_text(&out), out.size, err);
+    else
+        status = bg_fail(err, BG_UNSUPPORTED,
+                         "%s: the normalizer's replacements make the text thousands of times longer", tk->name);
     bg_str_fini(&out);
     return status;
 }

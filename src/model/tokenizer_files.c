@@ -214,6 +214,8 @@ bg_status tokenizer_parse_tiktoken(const char *bytes, size_t size, const char *n
         at += length + 1;
     }
     uint32_t ranks = tk->pieces.count;
+    if (status == BG_OK && ranks == 0)
+        status = bg_fail(err, BG_FORMAT, "%s: holds no tokens", name);
     if (status == BG_OK) {
         uint32_t *rank_of = bg_alloc_array(ranks, sizeof *rank_of);
         for (uint32_t id = 0; id < ranks; id++)

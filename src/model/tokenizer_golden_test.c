@@ -269,6 +269,49 @@ static void speed(void **state)
     bg_free(text);
 }
 
+static bg_status add_word(void *arg, const char *word, size_t size, struct bg_error *err)
+{
+    (void)err;
+    bg_str_add_bytes(arg, word, size);
+    bg_str_add_bytes(arg, "", 1);
+    return BG_OK;
+}
+
+// A pattern from a file runs in the interpreter under a budget: it must cut as the JIT code of our own does.
+static void untrusted_patterns_cut_alike(void **state)
+{
+    (void)state;
+    size_t size;
+    char *text = read_shared("data/text/wikitext2-test.txt", &size);
+    static const char *const patterns[] = {split_pattern_gpt2, split_pattern_llama3, split_pattern_o200k};
+    for (size_t i = 0; i < 3; i++) {
+        struct bg_str words[2] = {{0}, {0}};
+        for (int wrapped = 0; wrapped < 2; wrapped++) {
+            struct bg_error err = {0};
+            struct split_step step = {.kind = SPLIT_REGEX};
+            step.pattern = bg_format(wrapped ? "(?:%s)" : "%s", patterns[i]);
+            step.pattern_size = strlen(step.pattern);
+            assert_int_equal(split_step_init(&step, "test", &err), BG_OK);
+            assert_int_equal(step.trusted, !wrapped);
+            struct splitter splitter = {
+                .steps = &step, .count = 1, .name = "t", .fn = add_word, .arg = &words[wrapped]};
+            uint64_t from = env->ops->now_ns(env);
+            if (split_run(&splitter, text, size, &err) != BG_OK)
+                fail_msg("%s", err.text);
+            double seconds = (double)(env->ops->now_ns(env) - from) * 1e-9;
+            print_message("%s: %.1f MB/s, %.1f steps a byte\n", wrapped ? "untrusted" : "ours",
+                          (double)size / seconds * 1e-6, (double)splitter.work / (double)size);
+            splitter_fini(&splitter);
+            split_step_fini(&step);
+        }
+        assert_int_equal(words[0].size, words[1].size);
+        assert_memory_equal(words[0].data, words[1].data, words[0].size);
+        bg_str_fini(&words[0]);
+        bg_str_fini(&words[1]);
+    }
+    bg_free(text);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -286,8 +329,12 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2_in_three_formats), cmocka_unit_test(starcoder), cmocka_unit_test(saved_is_the_same),
-        cmocka_unit_test(stories_like_llama2c),  cmocka_unit_test(speed),
+        cmocka_unit_test(gpt2_in_three_formats),
+        cmocka_unit_test(starcoder),
+        cmocka_unit_test(saved_is_the_same),
+        cmocka_unit_test(stories_like_llama2c),
+        cmocka_unit_test(speed),
+        cmocka_unit_test(untrusted_patterns_cut_alike),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -89,8 +89,9 @@ struct normal_step {
     char *from, *to; // prepend: to
     size_t from_size, to_size;
 };
-// Appends the normalized text; invalid UTF-8 passes through unchanged (tokenizer_normal.c).
-void normal_run(const struct normal_step *steps, size_t count, const char *text, size_t size, struct bg_str *out);
+// Appends the normalized text; invalid UTF-8 passes through unchanged; false: it grows without measure
+// (tokenizer_normal.c).
+bool normal_run(const struct normal_step *steps, size_t count, const char *text, size_t size, struct bg_str *out);
 // Canonical composition or decomposition of valid UTF-8 (tokenizer_unicode.c).
 void unicode_normalize(const char *text, size_t size, bool compose, struct bg_str *out);
 

@@ -1,13 +1,16 @@
 // Normalizers of tokenizer.json, run over the text before it is split: Prepend, Replace (of literal text), NFC and NFD,
-// one after the other. Invalid UTF-8 passes through NFC and NFD unchanged.
+// one after the other. Invalid UTF-8 passes through NFC and NFD unchanged. Replacements can grow a text from step to
+// step: what grows beyond reason is refused, so that no file can make a short text fill the memory.
 #define _GNU_SOURCE // memmem
 #include "model/tokenizer_int.h"
 
 #include <string.h>
 
-static void replace(const struct normal_step *step, const char *text, size_t size, struct bg_str *out)
+#define GROWTH_MAX 4096 // times the size of the text
+
+static void replace(const struct normal_step *step, const char *text, size_t size, size_t limit, struct bg_str *out)
 {
-    for (size_t done = 0; done < size;) {
+    for (size_t done = 0; done < size && out->size <= limit;) {
         const char *found = memmem(text + done, size - done, step->from, step->from_size);
         size_t plain = found ? (size_t)(found - text) - done : size - done;
         bg_str_add_bytes(out, text + done, plain);
@@ -31,7 +34,7 @@ static void normalize_valid(const char *text, size_t size, bool compose, struct 
     }
 }
 
-static void run_step(const struct normal_step *step, const char *text, size_t size, struct bg_str *out)
+static void run_step(const struct normal_step *step, const char *text, size_t size, size_t limit, struct bg_str *out)
 {
     switch (step->kind) {
     case NORMAL_PREPEND:
@@ -40,7 +43,7 @@ static void run_step(const struct normal_step *step, const char *text, size_t si
         bg_str_add_bytes(out, text, size);
         break;
     case NORMAL_REPLACE:
-        replace(step, text, size, out);
+        replace(step, text, size, limit, out);
         break;
     case NORMAL_NFC:
     case NORMAL_NFD:
@@ -49,18 +52,19 @@ static void run_step(const struct normal_step *step, const char *text, size_t si
     }
 }
 
-void normal_run(const struct normal_step *steps, size_t count, const char *text, size_t size, struct bg_str *out)
+bool normal_run(const struct normal_step *steps, size_t count, const char *text, size_t size, struct bg_str *out)
 {
     struct bg_str turn[2] = {{0}, {0}};
-    for (size_t i = 0; i < count; i++) {
-        struct bg_str *to = i + 1 == count ? out : &turn[i % 2];
+    size_t limit = GROWTH_MAX * size + GROWTH_MAX;
+    for (size_t i = 0; i < count && size <= limit; i++) {
         bg_str_reset(&turn[i % 2]);
-        run_step(&steps[i], text, size, to);
-        text = bg_str_text(to);
-        size = to->size;
+        run_step(&steps[i], text, size, limit, &turn[i % 2]);
+        text = bg_str_text(&turn[i % 2]);
+        size = turn[i % 2].size;
     }
-    if (count == 0)
+    if (size <= limit)
         bg_str_add_bytes(out, text, size);
     bg_str_fini(&turn[0]);
     bg_str_fini(&turn[1]);
+    return size <= limit;
 }

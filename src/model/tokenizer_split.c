@@ -24,9 +24,10 @@ const char split_pattern_o200k[] = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}
                                    "\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
                                    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-#define FIRST_LIMIT   256
-#define BUDGET_BASE   (UINT64_C(1) << 26)
-#define BUDGET_A_BYTE 512
+#define FIRST_LIMIT   64
+#define FIRST_WINDOW  1024
+#define BUDGET_BASE   (UINT64_C(1) << 24)
+#define BUDGET_A_BYTE 96
 #define HEAP_KIB      65536
 
 // ---- running the steps
@@ -94,18 +95,28 @@ static bg_status limits_make(struct splitter *sp, const struct split_step *step,
     return BG_OK;
 }
 
-// Tries the pattern at exactly `at`. The limit doubles until the match fits, so that what is charged stays within a
-// small factor of what was spent.
+// Tries the pattern at exactly `at`. The limit doubles until the match fits, and so does the window of text that it
+// sees, until it no longer touches the end (a partial match): what is charged stays within a small factor of what was
+// spent.
 static int match_untrusted(struct splitter *sp, const struct split_step *step, const char *text, size_t size, size_t at)
 {
-    for (uint32_t limit = FIRST_LIMIT;; limit *= 2) {
-        sp->work += limit;
+    size_t window = FIRST_WINDOW;
+    for (uint32_t limit = FIRST_LIMIT;;) {
+        bool whole = size - at <= window;
+        size_t end = whole ? size : at + window;
+        while (!whole && ((uint8_t)text[end] & 0xc0) == 0x80)
+            end--;
+        sp->work += limit + (end - at > FIRST_WINDOW ? end - at : 0);
         if (sp->work > sp->budget || limit > UINT32_MAX / 4)
             return PCRE2_ERROR_MATCHLIMIT;
         (void)pcre2_set_match_limit(sp->limits, limit);
-        int rc = pcre2_match(step->code, (PCRE2_SPTR)text, size, at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT,
-                             sp->match, sp->limits);
-        if (rc != PCRE2_ERROR_MATCHLIMIT)
+        uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT | (whole ? 0 : PCRE2_PARTIAL_HARD);
+        int rc = pcre2_match(step->code, (PCRE2_SPTR)text, end, at, options, sp->match, sp->limits);
+        if (rc == PCRE2_ERROR_PARTIAL)
+            window *= 2;
+        else if (rc == PCRE2_ERROR_MATCHLIMIT)
+            limit *= 2;
+        else
             return rc;
     }
 }
@@ -357,6 +368,9 @@ bg_status split_step_init(struct split_step *step, const char *where, struct bg_
         return BG_OK;
     if ((step->kind == SPLIT_STRING || step->kind == SPLIT_METASPACE) && step->pattern_size == 0)
         return bg_fail(err, BG_FORMAT, "%s: the pattern is empty", where);
+    if (step->kind == SPLIT_METASPACE &&
+        (utf8_length(step->pattern, step->pattern_size) != step->pattern_size || step->pattern[0] == ' '))
+        return bg_fail(err, BG_FORMAT, "%s: Metaspace's replacement must be one character", where);
     if (step->kind == SPLIT_METASPACE)
         step->behavior = SPLIT_WITH_NEXT;
     if (step->kind == SPLIT_STRING || step->kind == SPLIT_METASPACE ||

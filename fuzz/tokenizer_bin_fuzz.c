@@ -1,0 +1,13 @@
+// Tokenizers from any bytes: llama2.c's tokenizer.bin.
+#include "tokenizer_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct bg_error err;
+    struct tokenizer *tk;
+    if (tokenizer_parse_llama2c((const char *)data, size, "fuzz", &err, &tk) == BG_OK)
+        fuzz_tokenizer(tk, data, size);
+    return 0;
+}
