@@ -84,7 +84,7 @@ static bg_status read_events(struct bg_env *env, const char *run, struct bg_erro
     return status;
 }
 
-// Centred moving mean over a fiftieth of the curve, narrower at its ends.
+// Moving mean over a fiftieth of the curve.
 static void smooth(struct curve *c)
 {
     if (c->steps < SMOOTH_FROM)
@@ -95,9 +95,10 @@ static void smooth(struct curve *c)
         sums[s + 1] = sums[s] + c->losses[s];
     c->smooth = bg_alloc_array((size_t)c->steps, sizeof *c->smooth);
     for (uint64_t s = 0; s < c->steps; s++) {
-        uint64_t reach = half < s ? half : s;
-        reach = reach < c->steps - 1 - s ? reach : c->steps - 1 - s;
-        c->smooth[s] = (sums[s + reach + 1] - sums[s - reach]) / (double)(2 * reach + 1);
+        // Even at the steep beginning, one-sided at the flat end.
+        uint64_t left = half < s ? half : s, right = half < c->steps - 1 - s ? half : c->steps - 1 - s;
+        right = left < half && left < right ? left : right;
+        c->smooth[s] = (sums[s + right + 1] - sums[s - left]) / (double)(left + right + 1);
     }
     bg_free(sums);
 }
@@ -192,7 +193,8 @@ static void set_linear(struct axis *a, double gap, bool widen)
         a->low = floor(a->low / step + 1e-9) * step;
         a->high = ceil(a->high / step - 1e-9) * step;
     }
-    for (double n = ceil(a->low / step - 1e-9); n * step <= a->high * (1 + 1e-12) && a->tick_count < TICKS_MAX; n++)
+    double least = ceil(a->low / step - 1e-9);
+    for (double n = fabs(least) > 0 ? least : 0; n * step <= a->high * (1 + 1e-12) && a->tick_count < TICKS_MAX; n++)
         a->ticks[a->tick_count++] = n * step;
 }
 
