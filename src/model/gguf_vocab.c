@@ -12,34 +12,6 @@
 
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5, TYPE_BYTE = 6 };
 
-// What llama.cpp calls a sequence of splits; NULL: no name.
-static const char *split_name(const struct tokenizer *t)
-{
-    static const struct {
-        const char *pattern, *name;
-    } known[] = {
-        {split_pattern_gpt2, "gpt-2"},
-        {split_pattern_llama3, "llama-bpe"},
-        {split_pattern_qwen2, "qwen2"},
-        {split_pattern_o200k, "gpt-4o"},
-    };
-    if (t->merge_count == 0)
-        return "gpt-2"; // nothing is merged, however the text is split
-    const struct split_step *last = t->split_count ? &t->splits[t->split_count - 1] : NULL;
-    bool byte_regex = last && last->kind == SPLIT_BYTE_LEVEL && last->use_regex;
-    if (t->split_count == 1 && byte_regex)
-        return "gpt-2";
-    if (t->split_count != 2 || t->splits[0].kind != SPLIT_REGEX)
-        return NULL;
-    if (byte_regex)
-        return !strcmp(t->splits[0].pattern, "\\p{N}") ? "starcoder" : NULL;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!strcmp(t->splits[0].pattern, known[i].pattern))
-            return known[i].name;
-    }
-    return NULL;
-}
-
 static int32_t type_of(const struct tokenizer *t, uint32_t id, enum token_kind kind)
 {
     switch (kind) {
@@ -130,13 +102,14 @@ bg_status gguf_put_vocabulary(struct gguf_writer *w, const struct model_config *
         gguf_put_string(w, "tokenizer.ggml.pre", "default");
         gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", prepends_blank(t));
     } else {
-        const char *split = split_name(t);
-        if (!t->byte_level || !split)
+        char *split = t->byte_level ? tokenizer_gguf_pre(t) : NULL;
+        if (!split)
             return bg_fail(err, BG_UNSUPPORTED,
                            "%s: GGUF cannot describe this tokenizer: %s; export to safetensors keeps it", path,
                            t->byte_level ? "it has no name for its split pattern" : "its BPE is not byte-level");
         gguf_put_string(w, "tokenizer.ggml.model", "gpt2");
         gguf_put_string(w, "tokenizer.ggml.pre", split);
+        bg_free(split);
     }
     put_tokens(w, t, config->vocab);
     if (t->form != FORM_SENTENCEPIECE)

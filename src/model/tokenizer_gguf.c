@@ -23,7 +23,7 @@ static const struct pre pres[] = {
      false,
      false},
     {" starcoder refact command-r smollm codeshell exaone minerva-7b ", {"\\p{N}", split_pattern_gpt2}, false, false},
-    {" llama3 llama-v3 llama-bpe falcon3 ", {split_pattern_llama3}, true, true},
+    {" llama-bpe llama3 llama-v3 falcon3 ", {split_pattern_llama3}, true, true},
     {" dbrx smaug-bpe chatglm-bpe ", {split_pattern_llama3}, false, false},
     {" qwen2 stablelm2 deepseek-r1-qwen megrez ", {split_pattern_qwen2}, false, false},
     {" gpt-4o ", {split_pattern_o200k}, false, false},
@@ -200,4 +200,29 @@ bg_status tokenizer_parse_gguf(const struct gguf *file, const char *name, struct
     else
         *tokenizer = tk;
     return status;
+}
+
+char *tokenizer_gguf_pre(const struct tokenizer *tk)
+{
+    const char *patterns[SPLIT_STEPS_MAX + 1];
+    size_t count = 0;
+    for (size_t i = 0; i < tk->split_count; i++) {
+        const struct split_step *step = &tk->splits[i];
+        if (step->kind == SPLIT_REGEX && step->behavior == SPLIT_ISOLATED && !step->invert)
+            patterns[count++] = step->pattern;
+        else if (step->kind != SPLIT_BYTE_LEVEL)
+            return NULL;
+        else if (step->use_regex)
+            patterns[count++] = split_pattern_gpt2;
+    }
+    bool merges = tk->merge_count > 0; // without them the split changes nothing: any name will do
+    for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
+        size_t k = 0;
+        while (k < count && k < 3 && pres[i].patterns[k] && !strcmp(pres[i].patterns[k], patterns[k]))
+            k++;
+        bool same = k == count && (k == 3 || !pres[i].patterns[k]) && pres[i].ignore_merges == tk->ignore_merges;
+        if (same || !merges)
+            return bg_strndup(pres[i].names + 1, strcspn(pres[i].names + 1, " "));
+    }
+    return NULL;
 }

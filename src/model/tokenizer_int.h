@@ -226,6 +226,9 @@ BG_MUST_USE bg_status tokenizer_parse_train(const char *const *texts, const size
 struct gguf;
 BG_MUST_USE bg_status tokenizer_parse_gguf(const struct gguf *file, const char *name, struct bg_error *err,
                                            struct tokenizer **tokenizer);
+// The inverse of reading tokenizer.ggml.pre: a name for how this byte-level BPE splits, NULL: there is none. bg_free
+// it.
+char *tokenizer_gguf_pre(const struct tokenizer *tokenizer);
 struct tokenizer *tokenizer_make_bytes(void);
 // eos_token, bos_token, add_bos_token of a tokenizer_config.json beside the tokenizer.
 BG_MUST_USE bg_status tokenizer_apply_config(struct tokenizer *tokenizer, const char *bytes, size_t size,
