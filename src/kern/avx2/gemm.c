@@ -3,9 +3,10 @@
 
 #include <immintrin.h>
 
-enum { LANES = 8, MR = 6 };
+enum { LANES = 8, MR = 6, FEW = 4 };
 #define GEMM_NAME(verb) kern_avx2_gemm_##verb
 #define GEMM_ROWS(X)    X(1) X(2) X(3) X(4) X(5) X(6)
+#define GEMM_FEW(X)     X(1) X(2) X(3) X(4)
 
 typedef __m256 vec;
 

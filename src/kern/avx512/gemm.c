@@ -3,9 +3,10 @@
 
 #include <immintrin.h>
 
-enum { LANES = 16, MR = 14 };
+enum { LANES = 16, MR = 14, FEW = 8 };
 #define GEMM_NAME(verb) kern_avx512_gemm_##verb
 #define GEMM_ROWS(X)    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define GEMM_FEW(X)     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
 typedef __m512 vec;
 
