@@ -82,6 +82,49 @@ static void check_machines(const struct step *base, const struct step_result *wa
     }
 }
 
+// Evaluation keeps nothing and takes its logits in pieces: same losses. A step allocates nothing of the room's own.
+static void check_evaluation(const struct step *base, const struct step_result *want)
+{
+    const struct model *m = base->model;
+    uint32_t count = base->micro_batches;
+    size_t rows = (size_t)count * BATCH * LENGTH, dim = m->config.dim;
+    void *lanes[2];
+    for (unsigned i = 0; i < 2; i++)
+        lanes[i] = test_memory(model_scratch_bytes(m, base->kern, BATCH, LENGTH, count, false));
+    struct model_run run = {.model = m,
+                            .kern = base->kern,
+                            .env = base->env,
+                            .weights = base->weights,
+                            .lane_scratch = lanes,
+                            .batch = BATCH,
+                            .length = LENGTH,
+                            .count = count,
+                            .tokens = base->tokens,
+                            .targets = base->targets};
+    float *x = test_floats(rows * dim), *y = test_floats(rows * dim);
+    float *work = test_floats(model_work_floats(m, BATCH, LENGTH, count, false));
+    double *losses = test_memory(rows * sizeof *losses);
+    uint64_t allocations = bg_mem_count();
+    for (uint32_t u = 0; u < m->unit_count; u++) {
+        assert_int_equal(model_stash_floats(m, u, BATCH, LENGTH, count, false, false), 0);
+        model_forward(&run, u, y, x, NULL, work, losses);
+        float *swap = x;
+        x = y;
+        y = swap;
+    }
+    assert_memory_equal(losses, want->losses, rows * sizeof *losses);
+    struct step s = *base;
+    struct step_result again = step_run(&s);
+    assert_int_equal(bg_mem_count(), allocations);
+    step_result_free(&again);
+    free(x);
+    free(y);
+    free(work);
+    free(losses);
+    free(lanes[0]);
+    free(lanes[1]);
+}
+
 static void check_model(struct model_config config, float dropout, uint32_t micro_batches)
 {
     int32_t tokens[TOKENS], targets[TOKENS];
@@ -103,6 +146,8 @@ static void check_model(struct model_config config, float dropout, uint32_t micr
     struct step_result want = step_run(&base);
     check_groupings(&base, &want);
     check_machines(&base, &want);
+    if (!(dropout > 0.0f))
+        check_evaluation(&base, &want);
     step_result_free(&want);
     free(weights);
     model_destroy(model);
