@@ -38,20 +38,21 @@ struct kern_gemm {
 
 // One work item's rows in attention. Head h of a row lives at row + h*head_dim.
 struct kern_attention {
-    size_t sequences, queries, keys; // queries of a sequence are its last `queries` positions of `keys`; training: equal
+    size_t sequences, queries,
+        keys; // queries of a sequence are its last `queries` positions of `keys`; training: equal
     size_t heads, kv_heads, head_dim;
-    size_t q_stride, k_stride, v_stride, o_stride;             // floats between rows
-    size_t kv_sequence_stride;                                 // floats between sequences of k and of v
-    float scale;                                               // (float)(1/sqrt(head_dim))
-    float *out;                                                // (sequences, queries, heads*head_dim) by o_stride
-    float *row_max, *row_sum;                                  // (sequences, heads, queries) each; NULL when no backward follows
-    const float *q, *k, *v;                                    // q (sequences, queries, ..), k, v (sequences, keys, ..)
+    size_t q_stride, k_stride, v_stride, o_stride; // floats between rows
+    size_t kv_sequence_stride;                     // floats between sequences of k and of v
+    float scale;                                   // (float)(1/sqrt(head_dim))
+    float *out;                                    // (sequences, queries, heads*head_dim) by o_stride
+    float *row_max, *row_sum;                      // (sequences, heads, queries) each; NULL when no backward follows
+    const float *q, *k, *v;                        // q (sequences, queries, ..), k, v (sequences, keys, ..)
 };
 
 struct kern_attention_grad {
-    struct kern_attention fwd;      // as in the forward; out, row_max, row_sum are inputs here
-    float *dq, *dk, *dv;            // strides q_stride, k_stride, v_stride like q, k, v; overwritten
-    const float *dout;              // (.., heads*head_dim) by o_stride
+    struct kern_attention fwd; // as in the forward; out, row_max, row_sum are inputs here
+    float *dq, *dk, *dv;       // strides q_stride, k_stride, v_stride like q, k, v; overwritten
+    const float *dout;         // (.., heads*head_dim) by o_stride
 };
 
 struct kern_adamw {
@@ -60,7 +61,8 @@ struct kern_adamw {
     float eps, weight_decay, clip;  // weight_decay 0 for tensors without; clip = c of NUMERICS 12
 };
 
-struct kern_dropout { // keep element e (index in the micro-batch tensor) iff uniform(philox word e%4 of counter) >= rate
+struct kern_dropout { // keep element e (index in the micro-batch tensor) iff uniform(philox word e%4 of counter) >=
+                      // rate
     uint32_t key[2];
     uint32_t step, micro_batch, op; // op: global layer and op id
     float rate, scale;              // scale = (float)(1/(1-rate))
@@ -75,25 +77,26 @@ struct kern {
     size_t (*gemm_scratch)(const struct kern_gemm *g);
     void (*gemm_block)(const struct kern_gemm *g, size_t block, void *scratch);
 
-    // Norms. x, out, dout, dx: (rows, dim); mean, rstd: (rows). dx (+)= with acc.
+    // Norms. x, out, dout, dx: (rows, dim); mean, rstd: (rows), NULL in the forward if not wanted. dx (+)= with acc.
     void (*rms_norm)(float *out, float *rstd, const float *x, const float *gamma, float eps, size_t rows, size_t dim);
-    void (*rms_norm_grad)(float *dx, const float *dout, const float *x, const float *gamma, const float *rstd, size_t rows,
-                          size_t dim, bool acc);
-    void (*layer_norm)(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta, float eps,
-                       size_t rows, size_t dim);
+    void (*rms_norm_grad)(float *dx, const float *dout, const float *x, const float *gamma, const float *rstd,
+                          size_t rows, size_t dim, bool acc);
+    void (*layer_norm)(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
+                       float eps, size_t rows, size_t dim);
     void (*layer_norm_grad)(float *dx, const float *dout, const float *x, const float *gamma, const float *mean,
                             const float *rstd, size_t rows, size_t dim, bool acc);
     // Column sums: one chain over rows ascending per segment, for columns [col0, col1). rows counts one segment.
     // dgamma (dim) = sum dout * xhat; dbeta (dim) = sum dout. mean NULL: RMSNorm (xhat = x*rstd).
     void (*norm_weight_grad)(float *dgamma, float *dbeta, const float *dout, const float *x, const float *mean,
-                             const float *rstd, size_t rows, size_t dim, size_t segments, size_t col0, size_t col1, bool acc);
+                             const float *rstd, size_t rows, size_t dim, size_t segments, size_t col0, size_t col1,
+                             bool acc);
     void (*column_sum)(float *out, const float *x, size_t rows, size_t dim, size_t segments, size_t col0, size_t col1,
                        bool acc); // bias gradients; x rows are `dim` apart
 
     // Rotary embedding in place, Hugging Face half-split: x (rows, heads, head_dim) with rows `stride` apart; row r
     // has position positions0 + r % period. cos, sin: (context, head_dim/2). inverse for the backward.
-    void (*rope)(float *x, const float *cos, const float *sin, size_t rows, size_t stride, size_t heads, size_t head_dim,
-                 size_t position0, size_t period, bool inverse);
+    void (*rope)(float *x, const float *cos, const float *sin, size_t rows, size_t stride, size_t heads,
+                 size_t head_dim, size_t position0, size_t period, bool inverse);
 
     // Attention. forward items: sequences * heads * ceil(queries/64); backward items: sequences * kv_heads.
     size_t (*attention_scratch)(const struct kern_attention *a);
@@ -109,9 +112,10 @@ struct kern {
     void (*gelu)(float *out, const float *x, size_t n); // tanh form
     void (*gelu_grad)(float *dx, const float *dout, const float *x, size_t n);
     void (*add)(float *out, const float *a, const float *b, size_t n);
-    void (*dropout)(float *x, const struct kern_dropout *d, size_t first, size_t n); // in place; forward and backward alike
-    void (*embed)(float *out, const float *table, const float *positions, const int32_t *tokens, size_t rows, size_t dim,
-                  size_t position0, size_t period); // positions (context, dim) or NULL
+    void (*dropout)(float *x, const struct kern_dropout *d, size_t first,
+                    size_t n); // in place; forward and backward alike
+    void (*embed)(float *out, const float *table, const float *positions, const int32_t *tokens, size_t rows,
+                  size_t dim, size_t position0, size_t period); // positions (context, dim) or NULL
 
     // Softmax cross-entropy of rows. losses[r] in double. If grad: logits become (softmax - onehot) * scale in place.
     // target < 0: ignored row (loss 0, gradient 0).
@@ -120,8 +124,10 @@ struct kern {
     void (*softmax)(float *x, size_t n); // one row in place, NUMERICS 6
 
     // Optimizer.
-    double (*sum_squares)(const float *x, size_t n); // NUMERICS 12: blocks of 4,096, blocks in order. n may be a whole tensor
-    void (*block_squares)(double *sums, const float *x, size_t n); // sums[ceil(n/4096)], one per block, for parallel callers
+    double (*sum_squares)(const float *x,
+                          size_t n); // NUMERICS 12: blocks of 4,096, blocks in order. n may be a whole tensor
+    void (*block_squares)(double *sums, const float *x,
+                          size_t n); // sums[ceil(n/4096)], one per block, for parallel callers
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const struct kern_adamw *o);
 
     // Widening (exact).
