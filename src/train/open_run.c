@@ -9,11 +9,11 @@
 
 #include <string.h>
 
+// A start that was killed in its very first write leaves job.yaml.tmp: that is no run.
 static bg_status count_entry(void *arg, const char *name, struct bg_error *err)
 {
-    (void)name;
     (void)err;
-    ++*(size_t *)arg;
+    *(size_t *)arg += strcmp(name, "job.yaml.tmp") != 0;
     return BG_OK;
 }
 
