@@ -66,7 +66,7 @@ static void expect_same_ids(const struct tokenizer *a, const struct tokenizer *b
             struct token_list left = {0}, right = {0};
             OK(tokenizer_encode(a, texts[i], strlen(texts[i]), special, &err, &left));
             OK(tokenizer_encode(b, texts[i], strlen(texts[i]), special, &err, &right));
-            if (left.count != right.count || memcmp(left.ids, right.ids, left.count * sizeof *left.ids))
+            if (left.count != right.count || (left.count && memcmp(left.ids, right.ids, left.count * sizeof *left.ids)))
                 fail_msg("\"%s\" gives other ids", texts[i]);
             token_list_fini(&left);
             token_list_fini(&right);
