@@ -6,7 +6,6 @@
 #include "os/host.h"
 
 #include <string.h>
-#include <unistd.h>
 
 struct template_row {
     const char *name;
@@ -109,7 +108,7 @@ static bg_status answer(struct chat *c, const char *line, size_t size, struct bg
 
 static int converse(struct chat *c)
 {
-    bool prompt = os_is_terminal(STDIN_FILENO);
+    bool prompt = os_is_terminal(OS_STDIN);
     struct bg_error err = {0};
     char line[65536];
     if (prompt)

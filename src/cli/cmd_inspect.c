@@ -188,9 +188,9 @@ static void print_object(const char *title, const json_t *object)
     printf("%s\n", title);
     json_object_foreach((json_t *)object, key, value)
     {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        char *text = bg_json_text(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
         printf("  %-34s %.200s\n", key, json_is_string(value) ? json_string_value(value) : text);
-        free(text); // jansson's own
+        bg_free(text);
     }
 }
 
@@ -202,7 +202,7 @@ static void print_tensors(const json_t *tensors)
     printf("tensors\n");
     json_array_foreach((json_t *)tensors, index, tensor)
     {
-        char *shape = json_dumps(json_object_get(tensor, "shape"), JSON_COMPACT);
+        char *shape = bg_json_text(json_object_get(tensor, "shape"), JSON_COMPACT);
         printf("  %-56s %-5s %s\n", json_string_value(json_object_get(tensor, "name")),
                json_string_value(json_object_get(tensor, "dtype")), shape);
         uint64_t count = 1;
@@ -211,7 +211,7 @@ static void print_tensors(const json_t *tensors)
         json_array_foreach(json_object_get(tensor, "shape"), axis, size) count *= (uint64_t)json_integer_value(size);
         elements += count;
         bytes += (uint64_t)json_integer_value(json_object_get(tensor, "bytes"));
-        free(shape);
+        bg_free(shape);
     }
     printf("  %zu tensors, %llu elements, %llu bytes\n", json_array_size(tensors), (unsigned long long)elements,
            (unsigned long long)bytes);

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 // A tokenizer file or directory, or a run directory, whose newest checkpoint has one.
 static bg_status open_source(struct cli *cli, const char *source, struct bg_error *err, struct tokenizer **tokenizer)
@@ -226,7 +225,7 @@ static void print_text(struct cli *cli, const struct tokenizer *tokenizer, const
         bg_str_fini(&hex);
     } else {
         fwrite(bg_str_text(&out), 1, out.size, stdout);
-        if (os_is_terminal(STDOUT_FILENO))
+        if (os_is_terminal(OS_STDOUT))
             putchar('\n');
     }
     bg_str_fini(&out);

@@ -11,7 +11,6 @@
 #include <jansson.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 struct progress {
     struct cli *cli;
@@ -212,7 +211,7 @@ static int load_job(struct cli *cli, const struct bg_strlist *words, bool resume
 
 static int run_job(struct cli *cli, const struct job *job, bool resume, bool quiet)
 {
-    struct progress p = {.cli = cli, .terminal = os_is_terminal(STDERR_FILENO), .quiet = quiet};
+    struct progress p = {.cli = cli, .terminal = os_is_terminal(OS_STDERR), .quiet = quiet};
     p.peak_flops = peak_flops(cli->env, kern_select(cli->env->isa));
     struct trainer_observer observer = {.arg = &p,
                                         .tokenizing = on_tokenizing,

@@ -11,6 +11,9 @@ unsigned os_cpu_count(void);                // CPUs this process may use
 void os_host_name(char *text, size_t size);
 void os_kernel_name(char *text, size_t size); // e.g. "Linux 6.1.0"
 uint64_t os_memory_peak(void);                // largest resident size of this process so far, bytes
+
+// What cli asks about its three streams without including a system header.
+enum { OS_STDIN = 0, OS_STDOUT = 1, OS_STDERR = 2 };
 bool os_is_terminal(int fd);
 unsigned os_terminal_columns(int fd); // 80 where fd is no terminal
 
