@@ -15,7 +15,7 @@ import tempfile
 import unittest
 
 BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-LAYERS, DIM, HEADS, KV, FFN, CONTEXT, VOCAB = 2, 16, 4, 2, 24, 8, 20
+LAYERS, DIM, HEADS, KV, FFN, CONTEXT, VOCAB = 2, 32, 4, 2, 64, 8, 20  # rows are whole blocks of 32
 HEAD = DIM // HEADS
 
 
@@ -132,6 +132,33 @@ class Gguf:
             element, count = self.take("I"), self.take("Q")
             return [self.value(element) for _ in range(count)]
         return self.take(SCALARS[kind])
+
+
+def q8_0(cells):
+    """Blocks of a scale, here always 1/64, and 32 bytes."""
+    out = b""
+    for i in range(0, len(cells), 32):
+        out += struct.pack("<e", 1 / 64) + struct.pack("<32b", *(round(struct.unpack("<f", c)[0] * 64) for c in cells[i:i + 32]))
+    return out
+
+
+def write_gguf(path, keys, tensors, kind):
+    """Matrices as `kind` (F16, BF16 or Q8_0), vectors as F32; tensors in any order."""
+    code = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
+    text = lambda s: struct.pack("<Q", len(s)) + s.encode()
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, value in keys.items():
+        pack = {str: lambda: struct.pack("<I", 8) + text(value), int: lambda: struct.pack("<II", 4, value),
+                float: lambda: struct.pack("<If", 6, value)}[type(value)]
+        out += text(key) + pack()
+    data = b""
+    for name, tensor in random.sample(list(tensors.items()), len(tensors)):
+        this = kind if len(tensor.shape) == 2 else "F32"
+        out += text(name) + struct.pack("<I", len(tensor.shape))
+        out += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape[::-1]) + struct.pack("<IQ", code[this], len(data))
+        data += q8_0(tensor.cells) if this == "Q8_0" else b"".join(map(NARROW[this], tensor.cells))
+        data += bytes(-len(data) % 32)
+    pathlib.Path(path).write_bytes(out + bytes(-len(out) % 32) + data)
 
 
 def llama(biases=False, tie=False):
@@ -274,6 +301,26 @@ class Formats(unittest.TestCase):
                 self.ok("import", self.path(kind + ".gguf"), "--from", "gguf", "--out", self.path(kind + "-back"))
                 self.assertEqual(read_safetensors(self.path(kind + "-back/model.safetensors")), tensors)
 
+    def test_gguf_of_others(self):
+        config, tensors = llama()
+        keys = {"general.architecture": "llama", "llama.context_length": CONTEXT, "llama.embedding_length": DIM,
+                "llama.block_count": LAYERS, "llama.feed_forward_length": FFN, "llama.attention.head_count": HEADS,
+                "llama.attention.head_count_kv": KV, "llama.attention.layer_norm_rms_epsilon": 1e-5}
+        for kind in "F16", "BF16", "Q8_0":
+            with self.subTest(kind=kind):
+                name = self.path("blob-" + kind)  # told by its first bytes, not by its name
+                write_gguf(name, keys, as_gguf(config, tensors), kind)
+                self.ok("import", name, "--from", "gguf", "--out", name + "-back")
+                self.assertEqual(read_safetensors(name + "-back/model.safetensors"), tensors)
+        for key, value, word in (("general.architecture", "mamba", "mamba"), ("llama.block_count", 3, "blk.2."),
+                                 ("llama.rope.scaling.type", "yarn", "rope.scaling.type"),
+                                 ("llama.expert_count", 8, "expert_count"), ("llama.vocab_size", 21, "vocab_size")):
+            with self.subTest(key=key):
+                write_gguf(self.path("bad.gguf"), {**keys, key: value}, as_gguf(config, tensors), "F16")
+                code, err = run("import", self.path("bad.gguf"), "--out", self.path("x"))
+                self.assertNotEqual(code, 0)
+                self.assertIn(word, err)
+
     def test_llama2c(self):
         tables = 4 * CONTEXT * HEAD
         for tie in False, True:
@@ -310,7 +357,7 @@ class Formats(unittest.TestCase):
         self.make("missing", config, missing)
         code, err = run("export", self.path("missing"), "--to", "gguf", "--out", self.path("x"))
         self.assertNotEqual(code, 0)
-        self.assertIn("model.layers.1.mlp.up_proj.weight: expected (24, 16), found none", err)
+        self.assertIn("model.layers.1.mlp.up_proj.weight: expected (64, 32), found none", err)
         self.make("bias", *llama(True))
         code, err = run("export", self.path("bias"), "--to", "llama2c", "--out", self.path("x"))
         self.assertNotEqual(code, 0)

@@ -95,6 +95,8 @@ bg_status gguf_put_vocabulary(struct gguf_writer *w, const struct model_config *
     const struct tokenizer *t = tokenizer;
     if (!t) {
         gguf_put_string(w, "tokenizer.ggml.model", "no_vocab");
+        put_id(w, "tokenizer.ggml.bos_token_id", -1, config->bos);
+        put_id(w, "tokenizer.ggml.eos_token_id", -1, config->eos);
         return BG_OK;
     }
     if (t->form == FORM_SENTENCEPIECE) {

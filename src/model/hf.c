@@ -154,6 +154,7 @@ static void locate(const struct model *model, const struct model_param *param, c
     bool linear = *(const bool *)arg, in_block = model->units[param->unit].kind == MODEL_UNIT_BLOCK;
     const char *name = bare_name(param->name);
     memcpy(place->name, name, strlen(name) + 1);
+    place->shown = param->name;
     place->layout = linear && in_block && param->rank == 2 ? IO_TRANSPOSED : IO_PLAIN;
 }
 

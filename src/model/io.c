@@ -32,9 +32,12 @@ bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err,
 {
     struct model_files opened = {.env = env};
     bg_status status = model_resolve(env, path, err, &opened.path);
+    struct bg_file_info info;
     if (!status)
-        status = ends_with(opened.path, ".gguf") ? gguf_model_load(opened.path, err, &opened)
-                                                 : hf_model_load(opened.path, err, &opened);
+        status = env->ops->path_info(env, opened.path, err, &info);
+    if (!status)
+        status =
+            info.is_directory ? hf_model_load(opened.path, err, &opened) : gguf_model_load(opened.path, err, &opened);
     if (status)
         model_close(&opened);
     else
@@ -141,6 +144,18 @@ static bg_status resolve_directory(struct bg_env *env, const char *path, struct 
     return status;
 }
 
+// Files that others call by their hash are told by their first bytes.
+static bg_status begins_as_gguf(struct bg_env *env, const char *path, struct bg_error *err, bool *yes)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (status)
+        return status;
+    *yes = map.size >= 4 && !memcmp(map.data, "GGUF", 4);
+    env->ops->map_close(env, &map);
+    return BG_OK;
+}
+
 bg_status model_resolve(struct bg_env *env, const char *path, struct bg_error *err, char **directory)
 {
     struct bg_file_info info;
@@ -151,7 +166,12 @@ bg_status model_resolve(struct bg_env *env, const char *path, struct bg_error *e
         return bg_fail(err, BG_NOT_FOUND, "%s: no such file or directory", path);
     if (info.is_directory)
         return resolve_directory(env, path, err, directory);
-    if (!ends_with(path, ".gguf"))
+    bool is_gguf = ends_with(path, ".gguf");
+    if (!is_gguf)
+        status = begins_as_gguf(env, path, err, &is_gguf);
+    if (status)
+        return status;
+    if (!is_gguf)
         return bg_fail(err, BG_INVALID,
                        "%s: not a model: give a directory (with config.json and model.safetensors) or a .gguf file; a "
                        "llama2.c .bin must be imported first",

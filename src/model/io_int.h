@@ -18,7 +18,8 @@ enum io_layout {
 struct io_place {
     char name[112];
     enum io_layout layout;
-    uint32_t heads; // IO_ROTARY
+    uint32_t heads;    // IO_ROTARY
+    const char *shown; // the name for errors; NULL: `name`
 };
 
 struct io_entry {

@@ -34,7 +34,7 @@ static void check_param(const struct io_table *table, const struct model_param *
     tensor_shape_text(param->rank, shape, expected);
     size_t index = find_index(table, place->name);
     if (index == table->count) {
-        add_problem(problems, param->name, expected, "none");
+        add_problem(problems, place->shown ? place->shown : place->name, expected, "none");
         return;
     }
     used[index] = true;
