@@ -7,10 +7,10 @@
 enum {
     COST_TRANSPOSE = 24,  // to pack one element of B (n,k)
     COST_MEET = 4,        // to read one element of A (m,k) or B (k,n) for the first time
-    COST_COPY = 8,        // to copy one element of A (m,k)
     COST_PACK = 16,       // to pack one element of A (k,m)
     COST_BLOCK = 1 << 16, // to take a block
-    ROW_CHUNKS_MAX = 48,
+    BLOCKS_MAX = 64,      // of a grid that is considered, beyond the columns that L2 asks for
+    COLUMNS_MORE = 6,
 };
 
 static size_t ceil_div(size_t a, size_t b)
@@ -36,11 +36,10 @@ struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_
         return cut;
 
     size_t columns_min = ceil_div(cut.panels, s->nc / s->nr);
-    size_t columns_max = 2 * columns_min + 14 < cut.panels ? 2 * columns_min + 14 : cut.panels;
-    size_t rows_max = cut.tiles < ROW_CHUNKS_MAX ? cut.tiles : ROW_CHUNKS_MAX;
+    size_t columns_max = columns_min + COLUMNS_MORE < cut.panels ? columns_min + COLUMNS_MORE : cut.panels;
     double best = 0.0;
     for (size_t columns = columns_min; columns <= columns_max; columns++) {
-        for (size_t rows = 1; rows <= rows_max; rows++) {
+        for (size_t rows = 1; rows <= cut.tiles && (rows == 1 || rows * columns <= BLOCKS_MAX); rows++) {
             size_t block_tiles = ceil_div(cut.tiles, rows), block_panels = ceil_div(cut.panels, columns);
             double time = estimate(g, s, block_tiles, block_panels, rows * columns);
             if (cut.rows != 0 && time >= best)
