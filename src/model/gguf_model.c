@@ -222,8 +222,6 @@ static bg_status load(const struct gguf *file, struct bg_error *err, struct mode
     bg_status status = architecture_in(file, err, &architecture);
     if (!status)
         status = gguf_model_config(file, err, &config);
-    if (!status)
-        status = model_create(&config, err, &files->model);
     if (status)
         return status;
     struct io_table table;
@@ -235,7 +233,9 @@ static bg_status load(const struct gguf *file, struct bg_error *err, struct mode
     }
     status = io_table_sort(&table, err);
     if (!status)
-        status = io_table_check(&table, files->model, locate, architecture, err);
+        status = io_table_check(&table, &config, locate, architecture, err);
+    if (!status)
+        status = model_create(&config, err, &files->model);
     if (!status)
         status = io_table_load(&table, locate, architecture, err, files);
     io_table_fini(&table);

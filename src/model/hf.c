@@ -40,9 +40,9 @@ static bg_status load_weights(const struct safetensors *file, struct model_confi
     }
     bool linear = !status && gpt2_is_linear(&table, &config);
     if (!status)
-        status = model_create(&config, err, &files->model);
+        status = io_table_check(&table, &config, locate, &linear, err);
     if (!status)
-        status = io_table_check(&table, files->model, locate, &linear, err);
+        status = model_create(&config, err, &files->model);
     if (!status)
         status = io_table_load(&table, locate, &linear, err, files);
     io_table_fini(&table);

@@ -45,8 +45,8 @@ typedef void (*io_locate_fn)(const struct model *model, const struct model_param
                              struct io_place *place);
 
 // Every parameter is there with its shape, and nothing else: BG_MISMATCH lists names, expected and found shapes.
-BG_MUST_USE bg_status io_table_check(const struct io_table *table, const struct model *model, io_locate_fn locate,
-                                     const void *arg, struct bg_error *err);
+BG_MUST_USE bg_status io_table_check(const struct io_table *table, const struct model_config *config,
+                                     io_locate_fn locate, const void *arg, struct bg_error *err);
 // After a check: reserves files->weights (of files->model) and fills it.
 BG_MUST_USE bg_status io_table_load(const struct io_table *table, io_locate_fn locate, const void *arg,
                                     struct bg_error *err, struct model_files *files);

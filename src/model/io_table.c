@@ -44,9 +44,17 @@ static void check_param(const struct io_table *table, const struct model_param *
         add_problem(problems, view->name, expected, found);
 }
 
-bg_status io_table_check(const struct io_table *table, const struct model *model, io_locate_fn locate, const void *arg,
-                         struct bg_error *err)
+bg_status io_table_check(const struct io_table *table, const struct model_config *config, io_locate_fn locate,
+                         const void *arg, struct bg_error *err)
 {
+    // The rotary tables are the one thing that a configuration alone could make large: not before the tensors fit.
+    struct model_config probe = *config;
+    if (config->family == MODEL_LLAMA)
+        probe.context = 1;
+    struct model *model = NULL;
+    bg_status status = model_create(&probe, err, &model);
+    if (status)
+        return status;
     bool *used = bg_alloc_array(table->count ? table->count : 1, sizeof *used);
     struct problems problems = {0};
     for (uint32_t i = 0; i < model->param_count; i++) {
@@ -60,12 +68,12 @@ bg_status io_table_check(const struct io_table *table, const struct model *model
         if (!used[i])
             add_problem(&problems, table->entries[i].view->name, "none", found);
     }
-    bg_status status = BG_OK;
     if (problems.count)
         status = bg_fail(err, BG_MISMATCH, "%s: %zu tensors do not fit the model's configuration%s%s", table->path,
                          problems.count, bg_str_text(&problems.text), problems.count > PROBLEMS_LISTED ? "; ..." : "");
     bg_str_fini(&problems.text);
     bg_free(used);
+    model_destroy(model);
     return status;
 }
 
