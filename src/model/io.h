@@ -15,8 +15,9 @@ struct model_files {
     char *path;                  // what was opened in the end (a run directory resolves to its newest checkpoint)
 };
 
-// `path`: a run directory (newest checkpoint), a checkpoint or Hugging Face directory, or a .gguf. Weights and
-// tokenizer are checked against the configuration: names, shapes, vocabulary.
+// `path`: a run directory (newest checkpoint), a checkpoint or Hugging Face directory, or a GGUF file. Weights and
+// tokenizer are checked against the configuration: names, shapes, vocabulary; a checkpoint's files against the hashes
+// in its manifest.json (BG_CORRUPT).
 BG_MUST_USE bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files);
 void model_close(struct model_files *files);
 
