@@ -120,7 +120,7 @@ RUN(swiglu)
 }
 RUN(swiglu_grad)
 {
-    k->swiglu_grad(o->a, o->e, o->b, o->c, o->d, n_ffn);
+    k->swiglu_grad(o->a, o->e, o->b, o->b, o->c, o->d, n_ffn);
 }
 RUN(gelu)
 {
@@ -128,7 +128,7 @@ RUN(gelu)
 }
 RUN(gelu_grad)
 {
-    k->gelu_grad(o->a, o->b, o->c, n_ffn);
+    k->gelu_grad(o->a, o->b, o->b, o->c, n_ffn);
 }
 RUN(add)
 {

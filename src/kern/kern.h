@@ -106,11 +106,13 @@ struct kern {
     size_t (*attention_grad_items)(const struct kern_attention *a);
     void (*attention_grad)(const struct kern_attention_grad *a, size_t item, void *scratch);
 
-    // Elementwise over n.
+    // Elementwise over n. The activations' gradients also give the forward's output again (act); every output may take
+    // the place of an input.
     void (*swiglu)(float *out, const float *gate, const float *up, size_t n); // silu(gate) * up
-    void (*swiglu_grad)(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t n);
+    void (*swiglu_grad)(float *dgate, float *dup, float *act, const float *dout, const float *gate, const float *up,
+                        size_t n);
     void (*gelu)(float *out, const float *x, size_t n); // tanh form
-    void (*gelu_grad)(float *dx, const float *dout, const float *x, size_t n);
+    void (*gelu_grad)(float *dx, float *act, const float *dout, const float *x, size_t n);
     void (*add)(float *out, const float *a, const float *b, size_t n);
     void (*dropout)(float *x, const struct kern_dropout *d, size_t first,
                     size_t n); // in place; forward and backward alike

@@ -184,7 +184,7 @@ static double silu(double x)
 static void test_activations(void **state)
 {
     (void)state;
-    float x[512], up[512], dout[512], out[512], dx[512], dup[512];
+    float x[512], up[512], dout[512], out[512], dx[512], dup[512], act[512];
     double want[512], slope[512], want_up[512], h = 1e-4;
     for (size_t i = 0; i < 512; i++) {
         x[i] = (float)((double)i / 16 - 16);
@@ -197,7 +197,8 @@ static void test_activations(void **state)
         slope[i] = (double)dout[i] * (gelu(at + h) - gelu(at - h)) / (2 * h);
     }
     kern_ref_gelu(out, x, 512);
-    kern_ref_gelu_grad(dx, dout, x, 512);
+    kern_ref_gelu_grad(dx, act, dout, x, 512);
+    assert_memory_equal(act, out, sizeof out);
     assert_true(distance(out, want, 512) < 1e-6 && distance(dx, slope, 512) < 1e-6);
     for (size_t i = 0; i < 512; i++) {
         double at = (double)x[i];
@@ -206,7 +207,8 @@ static void test_activations(void **state)
         slope[i] = (double)dout[i] * (double)up[i] * (silu(at + h) - silu(at - h)) / (2 * h);
     }
     kern_ref_swiglu(out, x, up, 512);
-    kern_ref_swiglu_grad(dx, dup, dout, x, up, 512);
+    kern_ref_swiglu_grad(dx, dup, act, dout, x, up, 512);
+    assert_memory_equal(act, out, sizeof out);
     assert_true(distance(out, want, 512) < 1e-6 && distance(dx, slope, 512) < 1e-6 &&
                 distance(dup, want_up, 512) < 1e-6);
 }

@@ -152,17 +152,18 @@ static void run_case(case_fn fn, struct shape s)
 static void activations(const struct kern *k, const struct shape *s, size_t cuts)
 {
     size_t n = s->a;
-    float *x = take(n), *y = take(n), *d = take(n), *out[7];
-    for (size_t i = 0; i < 7; i++) {
+    float *x = take(n), *y = take(n), *d = take(n), *out[9];
+    for (size_t i = 0; i < 9; i++) {
         out[i] = take(n);
     }
     EACH_CUT(from, to, n, cuts)
     {
         size_t m = to - from;
         k->swiglu(out[0] + from, x + from, y + from, m);
-        k->swiglu_grad(out[1] + from, out[2] + from, d + from, x + from, y + from, m);
+        k->swiglu_grad(out[1] + from, out[2] + from, out[7] + from, d + from, x + from, y + from, m);
         k->gelu(out[3] + from, x + from, m);
-        k->gelu_grad(out[4] + from, d + from, x + from, m);
+        memcpy(out[8] + from, d + from, m * sizeof(float));
+        k->gelu_grad(out[4] + from, out[8] + from, out[8] + from, x + from, m); // in place
         k->add(out[5] + from, x + from, y + from, m);
         k->add(out[6] + from, out[6] + from, y + from, m); // in place
     }

@@ -69,26 +69,16 @@ static void mlp_branch_item(void *arg, size_t index, unsigned lane)
 // act takes the place of its gradient; gate and up become theirs.
 static void activation_item(void *arg, size_t index, unsigned lane)
 {
-    enum { CHUNK = 1024 };
     struct back *b = arg;
     const struct kern *kern = b->c.run->kern;
     struct span at = span_at(index, b->c.rows);
-    size_t ffn = b->c.block.config->ffn;
+    size_t ffn = b->c.block.config->ffn, first = at.first * ffn, n = at.count * ffn;
+    float *dact = b->dact + first, *gate = b->c.s.gate + first, *up = b->c.s.up + first;
     (void)lane;
-    for (size_t i = at.first * ffn, end = i + at.count * ffn; i < end; i += CHUNK) {
-        float act[CHUNK];
-        size_t n = end - i < CHUNK ? end - i : CHUNK;
-        float *dact = b->dact + i, *up = b->c.s.up + i;
-        if (b->c.block.gated) {
-            float *gate = b->c.s.gate + i;
-            kern->swiglu(act, gate, up, n);
-            kern->swiglu_grad(gate, up, dact, gate, up, n);
-        } else {
-            kern->gelu(act, up, n);
-            kern->gelu_grad(up, dact, up, n);
-        }
-        memcpy(dact, act, n * sizeof *act);
-    }
+    if (b->c.block.gated)
+        kern->swiglu_grad(gate, up, dact, dact, gate, up, n);
+    else
+        kern->gelu_grad(up, dact, dact, up, n);
 }
 
 // dx += norm2's gradient, and what attention's branch sees of it; norm2's output again.

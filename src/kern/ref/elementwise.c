@@ -12,11 +12,13 @@ void kern_ref_swiglu(float *out, const float *gate, const float *up, size_t n)
     }
 }
 
-void kern_ref_swiglu_grad(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t n)
+void kern_ref_swiglu_grad(float *dgate, float *dup, float *act, const float *dout, const float *gate, const float *up,
+                          size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float g = gate[i], d = dout[i], u = up[i];
-        float s = 1.0f / (1.0f + kern_exp(-g));
+        float e = 1.0f + kern_exp(-g), s = 1.0f / e;
+        act[i] = (g / e) * u;
         dup[i] = d * (g * s);
         dgate[i] = (d * u) * (s * (1.0f + g * (1.0f - s)));
     }
@@ -32,14 +34,15 @@ void kern_ref_gelu(float *out, const float *x, size_t n)
     }
 }
 
-void kern_ref_gelu_grad(float *dx, const float *dout, const float *x, size_t n)
+void kern_ref_gelu_grad(float *dx, float *act, const float *dout, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        float v = x[i], square = v * v;
+        float v = x[i], d = dout[i], square = v * v;
         float u2 = KERN_GELU_SCALE * (v + KERN_GELU_CUBE * (square * v));
-        float s = 1.0f / (1.0f + kern_exp(-u2));
+        float e = 1.0f + kern_exp(-u2), s = 1.0f / e;
         float inner = KERN_GELU_SCALE * (1.0f + KERN_GELU_CUBE3 * square);
-        dx[i] = dout[i] * (s + ((v * s) * (1.0f - s)) * inner);
+        act[i] = v / e;
+        dx[i] = d * (s + ((v * s) * (1.0f - s)) * inner);
     }
 }
 

@@ -17,13 +17,15 @@ void SIMD(swiglu)(float *out, const float *gate, const float *up, size_t count)
     }
 }
 
-void SIMD(swiglu_grad)(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t count)
+void SIMD(swiglu_grad)(float *dgate, float *dup, float *act, const float *dout, const float *gate, const float *up,
+                       size_t count)
 {
     V_EACH(i, n, count)
     {
         vf g = v_load_n(gate + i, n), d = v_load_n(dout + i, n), u = v_load_n(up + i, n);
-        vf s = v_div(ONE, v_add(ONE, v_exp(v_negate(g))));
+        vf e = v_add(ONE, v_exp(v_negate(g))), s = v_div(ONE, e);
         vf slope = v_mul(s, v_add(ONE, v_mul(g, v_sub(ONE, s))));
+        v_store_n(act + i, v_mul(v_div(g, e), u), n);
         v_store_n(dup + i, v_mul(d, v_mul(g, s)), n);
         v_store_n(dgate + i, v_mul(v_mul(d, u), slope), n);
     }
@@ -40,17 +42,18 @@ void SIMD(gelu)(float *out, const float *x, size_t count)
     }
 }
 
-void SIMD(gelu_grad)(float *dx, const float *dout, const float *x, size_t count)
+void SIMD(gelu_grad)(float *dx, float *act, const float *dout, const float *x, size_t count)
 {
     V_EACH(i, n, count)
     {
-        vf v = v_load_n(x + i, n), square = v_mul(v, v);
+        vf v = v_load_n(x + i, n), d = v_load_n(dout + i, n), square = v_mul(v, v);
         vf cube = v_mul(v_set(KERN_GELU_CUBE), v_mul(square, v));
         vf u2 = v_mul(v_set(KERN_GELU_SCALE), v_add(v, cube));
-        vf s = v_div(ONE, v_add(ONE, v_exp(v_negate(u2))));
+        vf e = v_add(ONE, v_exp(v_negate(u2))), s = v_div(ONE, e);
         vf inner = v_mul(v_set(KERN_GELU_SCALE), v_add(ONE, v_mul(v_set(KERN_GELU_CUBE3), square)));
         vf slope = v_add(s, v_mul(v_mul(v_mul(v, s), v_sub(ONE, s)), inner));
-        v_store_n(dx + i, v_mul(v_load_n(dout + i, n), slope), n);
+        v_store_n(act + i, v_div(v, e), n);
+        v_store_n(dx + i, v_mul(d, slope), n);
     }
 }
 
