@@ -15,6 +15,8 @@ static bg_status read_vocab(struct tokenizer *tk, const json_t *model, struct bg
 {
     json_t *vocab;
     bg_status status = bg_json_object(model, tk->name, "vocab", err, &vocab);
+    if (status != BG_OK)
+        return status;
     const char *piece;
     size_t size;
     json_t *id;

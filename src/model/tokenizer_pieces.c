@@ -17,7 +17,7 @@ int32_t piece_set_find(const struct piece_set *set, const char *bytes, size_t si
     uint32_t mask = set->slot_count - 1;
     for (uint32_t at = (uint32_t)bg_xxh64(bytes, size) & mask; set->slots[at] != 0; at = (at + 1) & mask) {
         const struct piece_span *span = &set->spans[set->slots[at] - 1];
-        if (span->size == size && memcmp(set->data + span->offset, bytes, size) == 0)
+        if (span->size == size && (size == 0 || memcmp(set->data + span->offset, bytes, size) == 0))
             return (int32_t)(set->slots[at] - 1);
     }
     return -1;
@@ -26,8 +26,9 @@ int32_t piece_set_find(const struct piece_set *set, const char *bytes, size_t si
 static void insert(struct piece_set *set, uint32_t id)
 {
     uint32_t mask = set->slot_count - 1;
-    const struct piece_span *span = &set->spans[id];
-    uint32_t at = (uint32_t)bg_xxh64(set->data + span->offset, span->size) & mask;
+    size_t size;
+    const char *bytes = piece_set_get(set, (int32_t)id, &size);
+    uint32_t at = (uint32_t)bg_xxh64(bytes, size) & mask;
     while (set->slots[at] != 0)
         at = (at + 1) & mask;
     set->slots[at] = id + 1;

@@ -593,6 +593,8 @@ static void lying_json(void **state)
         {"[]", "bad.json"},
         {"{}", "model"},
         {"{\"model\": 3}", "model"},
+        {"{\"model\": {\"merges\": []}}", "vocab"},
+        {"{\"model\": {\"vocab\": [], \"merges\": []}}", "vocab"},
         {"{\"model\": {\"type\": \"Unigram\"}}", "Unigram"},
         {"{\"model\": {\"vocab\": {}, \"merges\": []}}", "empty"},
         {"{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "a"},
@@ -651,6 +653,7 @@ static void lying_json(void **state)
         struct tokenizer *tk;
         assert_int_equal(tokenizer_parse_json(llama_style, size, "cut", &err, &tk), BG_FORMAT);
     }
+    tokenizer_destroy(parse("{\"model\": {\"vocab\": {\"\": 0}, \"merges\": []}}")); // an empty piece is harmless
     check_refused("{\"model\": {\"vocab\": {\"a\\u0000\": 0}, \"merges\": []}}", "NUL");
     check_refused("{\"added_tokens\": [{\"id\": 1, \"content\": \"\\u0000\"}], \"model\": {\"vocab\": {\"a\": 0}, "
                   "\"merges\": []}}",
