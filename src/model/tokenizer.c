@@ -65,6 +65,10 @@ static bg_status open_file(struct bg_env *env, const char *path, struct bg_error
         status = open_vocab(env, path, &map, err, tokenizer);
     else if (ends_with(path, ".json"))
         status = tokenizer_parse_json(bytes, map.size, path, err, tokenizer);
+    else if (ends_with(path, ".model") && map.size > 0 && bytes[0] == '\n')
+        status =
+            bg_fail(err, BG_UNSUPPORTED,
+                    "%s: a SentencePiece model: use the tokenizer.json or llama2.c's tokenizer.bin made from it", path);
     else if (ends_with(path, ".tiktoken") || ends_with(path, "tokenizer.model"))
         status = tokenizer_parse_tiktoken(bytes, map.size, path, err, tokenizer);
     else if (ends_with(path, ".bin"))

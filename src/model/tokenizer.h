@@ -1,5 +1,5 @@
-// Tokenizers: bytes; byte-level BPE (tokenizer.json, vocab.json+merges.txt, .tiktoken, GGUF); llama2.c's SentencePiece-like
-// tokenizer.bin and GGUF's "llama" vocabularies.
+// Tokenizers: bytes; byte-level BPE (tokenizer.json, vocab.json+merges.txt, .tiktoken, GGUF); llama2.c's
+// SentencePiece-like tokenizer.bin and GGUF's "llama" vocabularies.
 #ifndef MODEL_TOKENIZER_H
 #define MODEL_TOKENIZER_H
 
@@ -12,11 +12,11 @@ BG_MUST_USE bg_status tokenizer_open(struct bg_env *env, const char *source, str
                                      struct tokenizer **tokenizer);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
-const char *tokenizer_kind(const struct tokenizer *tokenizer); // "bytes", "bpe", "sentencepiece"
-uint32_t tokenizer_size(const struct tokenizer *tokenizer);    // ids are below this
-int32_t tokenizer_bos(const struct tokenizer *tokenizer);      // -1: none
-int32_t tokenizer_eos(const struct tokenizer *tokenizer);      // joins documents (bytes: 0); -1: none
-bool tokenizer_adds_bos(const struct tokenizer *tokenizer);    // a prompt starts with bos (llama2.c, Llama)
+const char *tokenizer_kind(const struct tokenizer *tokenizer);          // "bytes", "bpe", "sentencepiece"
+uint32_t tokenizer_size(const struct tokenizer *tokenizer);             // ids are below this
+int32_t tokenizer_bos(const struct tokenizer *tokenizer);               // -1: none
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);               // joins documents (bytes: 0); -1: none
+bool tokenizer_adds_bos(const struct tokenizer *tokenizer);             // a prompt starts with bos (llama2.c, Llama)
 void tokenizer_sha256(const struct tokenizer *tokenizer, char hex[65]); // of its canonical tokenizer.json
 
 struct token_list {
@@ -29,11 +29,11 @@ void token_list_fini(struct token_list *list);
 // <|endoftext|> written in the text are recognised.
 BG_MUST_USE bg_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, bool special,
                                        struct bg_error *err, struct token_list *list);
-// The bytes of one token, as generation streams them; `previous` (-1: none) matters for SentencePiece's leading
-// blank after bos. Control tokens give no bytes.
+// The bytes of one token, as generation streams them. SentencePiece's leading blank is dropped at the beginning: where
+// `previous` is -1 (none) or bos. Control tokens, and ids without a token, give no bytes.
 void tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t previous, int32_t id, const char **bytes,
                            size_t *size);
-// The raw piece of an id (for inspect and exports), its score, and its kind.
+// The piece of an id as tokenizer.json and GGUF spell it ("\u0120the", "\u2581the", "<0x0A>"), its score, and its kind.
 enum token_kind { TOKEN_NORMAL, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_BYTE };
 void tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, const char **bytes, size_t *size, float *score,
                      enum token_kind *kind);

@@ -246,7 +246,8 @@ bg_status tokenizer_add_piece(struct tokenizer *tk, uint64_t id, const char *pie
                        (unsigned long long)id, size, PIECE_BYTES_MAX);
     for (size_t i = 0, length; i < size; i += length)
         if ((length = utf8_length(piece + i, size - i)) == 0 || piece[i] == '\0')
-            return bg_fail(err, BG_FORMAT, "%s: token %llu is not valid UTF-8, or holds a NUL", tk->name, (unsigned long long)id);
+            return bg_fail(err, BG_FORMAT, "%s: token %llu is not valid UTF-8, or holds a NUL", tk->name,
+                           (unsigned long long)id);
     if (piece_set_has(&tk->pieces, (int32_t)id))
         return bg_fail(err, BG_FORMAT, "%s: id %llu is given to two tokens, the second is '%.*s'", tk->name,
                        (unsigned long long)id, (int)(size < 80 ? size : 80), piece);

@@ -254,19 +254,21 @@ static bg_status llama2c_piece(struct tokenizer *tk, uint64_t id, const char *by
         return bg_fail(err, BG_FORMAT, "%s: ends in the middle of token %llu", tk->name, (unsigned long long)id);
     memcpy(&score, bytes, 4);
     memcpy(&length, bytes + 4, 4);
-    if (length < 1 || (size_t)length > left - 8)
-        return bg_fail(err, BG_FORMAT, "%s: token %llu says it is %d bytes long, expected 1 to %zu", tk->name,
+    if (length < 0 || (size_t)length > left - 8)
+        return bg_fail(err, BG_FORMAT, "%s: token %llu says it is %d bytes long, expected 0 to %zu", tk->name,
                        (unsigned long long)id, (int)length, left - 8);
     if (!(score > -3e38f && score < 3e38f))
         return bg_fail(err, BG_FORMAT, "%s: the score of token %llu is not a finite number", tk->name,
                        (unsigned long long)id);
+    tk->scores[id] = score;
+    *used = 8 + (size_t)length;
+    if (length == 0 && id > 2)
+        return BG_OK; // rows of a padded embedding
     struct bg_str piece = {0};
     llama2c_spell(id, bytes + 8, (size_t)length, &piece);
     bg_status status = id == 1 || id == 2 ? tokenizer_add_special(tk, id, bg_str_text(&piece), err)
                                           : tokenizer_add_piece(tk, id, piece.data, piece.size, PIECE_MODEL, err);
     bg_str_fini(&piece);
-    tk->scores[id] = score;
-    *used = 8 + (size_t)length;
     return status;
 }
 
@@ -276,7 +278,7 @@ bg_status tokenizer_parse_llama2c(const char *bytes, size_t size, const char *na
     struct tokenizer *tk = tokenizer_create(name);
     tk->byte_fallback = tk->score_order = tk->adds_bos = tk->decode_blank = true;
     tk->decode_strip = 1;
-    tk->id_limit = size / 9 + 1;
+    tk->id_limit = size / 8 + 1;
     tk->scores = bg_alloc_array(tk->id_limit, sizeof *tk->scores);
     bg_status status = BG_OK;
     uint64_t id = 0;
