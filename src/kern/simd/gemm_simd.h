@@ -19,13 +19,17 @@ enum {
     KC = 384,
     KC_CROWDED = 256, // where rows of B lie a multiple of CROWDED floats apart, and so in few sets of L2
     CROWDED = 1024,
-    GROUP = 8, // tiles whose columns of A (k,m) are prefetched together, in whole cache lines
+    KC_COLUMNS = 192, // where A is packed, a tile of it and a panel of B stay in L1 both; a chain a little longer than
+    KC_COLUMNS_MAX = 256, // that is still better not broken
+    GROUP = 8,            // tiles whose columns of A (k,m) are prefetched together, in whole cache lines
 };
 
 static struct kern_gemm_cut cut_of(const struct kern_gemm *g)
 {
-    bool crowded = g->op != KERN_NT && g->ldb % CROWDED == 0;
-    return kern_gemm_cut(g, &(struct kern_gemm_sizes){.mr = MR, .nr = NR, .kc = crowded ? KC_CROWDED : KC, .nc = NC});
+    size_t kc = g->op != KERN_NT && g->ldb % CROWDED == 0 ? KC_CROWDED : KC;
+    if (g->op == KERN_TN)
+        kc = g->k <= KC_COLUMNS_MAX ? KC_COLUMNS_MAX : KC_COLUMNS;
+    return kern_gemm_cut(g, &(struct kern_gemm_sizes){.mr = MR, .nr = NR, .kc = kc, .nc = NC});
 }
 
 // The work on one block. Tiles and panels are counted from the block's first.
