@@ -13,8 +13,8 @@
 
 extern char **environ;
 
-static const char overrides[] = "train.steps=7 train.micro_batches=3 train.dropout=0.1 train.eval_every=2 "
-                                "train.checkpoint_every=3 train.keep=2 run.threads=1";
+static const char overrides[] = "train.steps=4 train.micro_batches=3 train.dropout=0.1 train.eval_every=2 "
+                                "train.checkpoint_every=2 train.keep=1 run.threads=1";
 
 // ---- Faults ----
 

@@ -25,7 +25,7 @@ bool tree_node_single(struct tree_node node, uint32_t leaves); // its sibling li
 bool tree_node_cover(uint32_t first, uint32_t end, uint32_t leaves, struct tree_node *node);
 
 // Slots needed to hold every maximal complete node while the given nodes (a partition of the leaves) arrive in this
-// order.
+// order; 0: more than TREE_SLOTS_MAX.
 size_t tree_slots(const struct tree_node *order, size_t count, uint32_t leaves);
 
 #define TREE_SLOTS_MAX 64

@@ -143,17 +143,16 @@ bg_status layout_create(const struct model *model, const struct kern *kern, unsi
         }
         // Larger matrix products and fewer meetings of the lanes are worth some memory.
         size_t slack = best.bytes / 16 > SLACK_BYTES ? best.bytes / 16 : SLACK_BYTES;
-        bool better = !best.order || best.slots > TREE_SLOTS_MAX || next.bytes <= best.bytes + slack;
+        bool better = !best.order || best.slots == 0 || (next.slots > 0 && next.bytes <= best.bytes + slack);
         layout_fini(better ? &best : &next);
         if (better)
             best = next;
     }
-    if (best.slots > TREE_SLOTS_MAX) {
-        bg_fail(err, BG_INVALID,
-                "run.order \"%s\" would hold %zu partial gradients at once (at most %d): use a larger run.group",
-                o->order ? o->order : "ascending", best.slots, TREE_SLOTS_MAX);
+    if (best.slots == 0) {
         layout_fini(&best);
-        return BG_INVALID;
+        return bg_fail(err, BG_INVALID,
+                       "run.order \"%s\" would hold more than %d partial gradients at once: use a larger run.group",
+                       o->order ? o->order : "ascending", TREE_SLOTS_MAX);
     }
     *layout = best;
     return BG_OK;

@@ -243,25 +243,37 @@ static bg_status check_self(json_t *root, const char *name, struct bg_error *err
     return BG_OK;
 }
 
-bg_status manifest_load(struct bg_env *env, const char *directory, struct bg_error *err, struct manifest *manifest)
+bg_status manifest_parse(const char *name, const void *text, size_t size, struct bg_error *err,
+                         struct manifest *manifest)
 {
-    char *path = bg_format("%s/manifest.json", directory);
     struct manifest m = {0};
     json_t *root = NULL;
-    bg_status status = bg_json_load(env, path, err, &root);
+    bg_status status = bg_json_parse(name, text, size, err, &root);
     if (!status)
-        status = check_self(root, path, err);
+        status = check_self(root, name, err);
     if (!status)
-        status = read_fields(root, path, err, &m);
+        status = read_fields(root, name, err, &m);
     if (!status)
-        status = read_files(root, path, err, &m);
+        status = read_files(root, name, err, &m);
     if (!status)
-        status = read_evaluations(root, path, err, &m);
+        status = read_evaluations(root, name, err, &m);
     if (status)
         manifest_fini(&m);
     else
         *manifest = m;
     json_decref(root);
+    return status;
+}
+
+bg_status manifest_load(struct bg_env *env, const char *directory, struct bg_error *err, struct manifest *manifest)
+{
+    char *path = bg_format("%s/manifest.json", directory);
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (!status) {
+        status = manifest_parse(path, map.data, map.size, err, manifest);
+        env->ops->map_close(env, &map);
+    }
     bg_free(path);
     return status;
 }

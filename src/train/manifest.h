@@ -36,6 +36,9 @@ BG_MUST_USE bg_status manifest_add_file(struct bg_env *env, struct manifest *man
                                         const char *name, struct bg_error *err);
 BG_MUST_USE bg_status manifest_save(struct bg_env *env, const struct manifest *manifest, const char *directory,
                                     struct bg_error *err);
+// `name` stands in errors.
+BG_MUST_USE bg_status manifest_parse(const char *name, const void *text, size_t size, struct bg_error *err,
+                                     struct manifest *manifest);
 BG_MUST_USE bg_status manifest_load(struct bg_env *env, const char *directory, struct bg_error *err,
                                     struct manifest *manifest);
 // Every listed file has its size and hash. BG_CORRUPT names the one that has not.

@@ -46,7 +46,7 @@ static bg_status parse_line(const char *name, uint64_t number, const char *line,
     return status;
 }
 
-static bg_status parse_text(const char *name, bool lenient, struct bg_error *err, struct steplog *log)
+static bg_status parse_lines(const char *name, bool lenient, struct bg_error *err, struct steplog *log)
 {
     size_t capacity = 0, at = 0, size = strlen(log->text);
     log->begin = bg_alloc(sizeof *log->begin);
@@ -76,30 +76,36 @@ static bg_status parse_text(const char *name, bool lenient, struct bg_error *err
     return BG_OK;
 }
 
-bg_status steplog_read(struct bg_env *env, const char *run_directory, bool lenient, struct bg_error *err,
-                       struct steplog *out)
+bg_status steplog_parse(const char *name, const char *text, size_t size, bool lenient, struct bg_error *err,
+                        struct steplog *out)
 {
-    struct steplog log = {0};
-    struct bg_file_info info;
-    char *path = bg_format("%s/steps.jsonl", run_directory);
-    bg_status status = env->ops->path_info(env, path, err, &info);
-    struct bg_map map;
-    if (!status && info.exists)
-        status = env->ops->map_open(env, path, err, &map);
-    if (!status && info.exists) {
-        log.text = bg_strndup((const char *)map.data, map.size);
-        bool nul = strlen(log.text) < map.size; // the lines before it still count
-        env->ops->map_close(env, &map);
-        status = parse_text(path, lenient, err, &log);
-        log.torn |= nul;
-    } else if (!status) {
-        log.begin = bg_alloc(sizeof *log.begin);
-        log.text = bg_strdup("");
-    }
-    bg_free(path);
+    struct steplog log = {.text = bg_strndup(text, size)};
+    bool nul = strlen(log.text) < size; // the lines before it still count
+    bg_status status = parse_lines(name, lenient, err, &log);
+    log.torn |= nul;
     if (status)
         steplog_fini(&log);
     else
         *out = log;
+    return status;
+}
+
+bg_status steplog_read(struct bg_env *env, const char *run_directory, bool lenient, struct bg_error *err,
+                       struct steplog *out)
+{
+    struct bg_file_info info;
+    struct bg_map map;
+    char *path = bg_format("%s/steps.jsonl", run_directory);
+    bg_status status = env->ops->path_info(env, path, err, &info);
+    if (!status && !info.exists) {
+        status = steplog_parse(path, "", 0, lenient, err, out);
+    } else if (!status) {
+        status = env->ops->map_open(env, path, err, &map);
+        if (!status) {
+            status = steplog_parse(path, (const char *)map.data, map.size, lenient, err, out);
+            env->ops->map_close(env, &map);
+        }
+    }
+    bg_free(path);
     return status;
 }

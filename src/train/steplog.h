@@ -16,6 +16,9 @@ struct steplog {
 // end is not. Lenient: reading ends at the first wrong line. An absent file has no steps.
 BG_MUST_USE bg_status steplog_read(struct bg_env *env, const char *run_directory, bool lenient, struct bg_error *err,
                                    struct steplog *log);
+// `name` stands in errors.
+BG_MUST_USE bg_status steplog_parse(const char *name, const char *text, size_t size, bool lenient, struct bg_error *err,
+                                    struct steplog *log);
 void steplog_fini(struct steplog *log);
 
 #endif
