@@ -6,8 +6,8 @@
 enum {
     NR = 2 * LANES, // columns of a tile
     TILE = MR * NR,
-    LINE = 16,    // floats in a cache line
-    FETCHES = 16, // shares in which a tile prefetches for those after it; at least MR
+    LINE = 16,       // floats in a cache line
+    FETCHES = LANES, // shares in which a tile prefetches for those after it, a row each; at least MR
 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -60,11 +60,11 @@ ALWAYS_INLINE void tile_fetch(const struct tile *t, size_t part)
     const float *next_sums = t->next_sums + part * NR;
     for (size_t i = 0; i < t->next_a.width; i += LINE)
         __builtin_prefetch(next_a + i, 0, 2);
-    for (size_t i = 0; i < t->next_c.width; i += LANES)
+    for (size_t i = 0; i < t->next_c.width; i += LINE)
         __builtin_prefetch(next_c + i, 1);
     for (size_t i = 0; i < t->next_count; i++, next_sums += t->plane) {
-        __builtin_prefetch(next_sums, 1);
-        __builtin_prefetch(next_sums + LANES, 1);
+        for (size_t j = 0; j < NR; j += LINE)
+            __builtin_prefetch(next_sums + j, 1);
     }
 }
 
@@ -100,10 +100,8 @@ ALWAYS_INLINE void tile_run(const struct tile *t, const size_t rows, const size_
         left -= count;
         for (; count > 0; count--) {
             vec b0 = v_load(b), b1 = v_load(b + LANES);
-            if (next_b) {
-                __builtin_prefetch(b + NR, 0, 2);
-                __builtin_prefetch(b + NR + LANES, 0, 2);
-            }
+            for (size_t i = 0; next_b && i < NR; i += LINE)
+                __builtin_prefetch(b + NR + i, 0, 2);
             UNROLL
             for (size_t i = 0; i < (rows + 2) / 3; i++)
                 HIDE(a[i]);
