@@ -37,7 +37,7 @@ void token_list_fini(struct token_list *list)
 
 static bg_status no_token(const struct tokenizer *tk, uint8_t byte, struct bg_error *err)
 {
-    return bg_fail(err, BG_INVALID, "%s: the vocabulary has no token for byte 0x%02X and no unknown token", tk->name,
+    return bg_fail(err, BG_UNSUPPORTED, "%s: the vocabulary has no token for byte 0x%02X and no unknown token", tk->name,
                    byte);
 }
 
