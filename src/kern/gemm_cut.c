@@ -3,12 +3,8 @@
 // The estimate is a function of the shape alone. No bit of the result depends on it.
 #include "kern/gemm_int.h"
 
-// Costs in multiply-adds (a core does 32 of them in a cycle); measured with bench-gemm.
 enum {
-    COST_TRANSPOSE = 24,  // to pack one element of B (n,k)
-    COST_MEET = 4,        // to read one element of A (m,k) or B (k,n) for the first time
-    COST_PACK = 16,       // to pack one element of A (k,m)
-    COST_BLOCK = 1 << 16, // to take a block
+    COST_BLOCK = 1 << 16, // to take a block, in multiply-adds
     BLOCKS_MAX = 64,      // of a grid that is considered, beyond the columns that L2 asks for
     COLUMNS_MORE = 6,
 };
@@ -22,9 +18,8 @@ static double estimate(const struct kern_gemm *g, const struct kern_gemm_sizes *
                        size_t block_panels, size_t blocks)
 {
     double rows = (double)(block_tiles * s->mr), columns = (double)(block_panels * s->nr);
-    double cost_a = g->op == KERN_TN ? COST_PACK : COST_MEET, cost_b = g->op == KERN_NT ? COST_TRANSPOSE : COST_MEET;
     double depth = (double)g->k * (double)kern_gemm_leaves(g);
-    double block = depth * (rows * columns + cost_a * rows + cost_b * columns) + COST_BLOCK;
+    double block = depth * (rows * columns + s->cost_a * rows + s->cost_b * columns) + COST_BLOCK;
     double turns = (double)ceil_div(blocks, 2); // most machines that train have an even number of cores
     return block * (turns + 1.0 / 32);
 }

@@ -64,11 +64,12 @@ static inline size_t kern_gemm_slots(size_t leaves)
     return slots;
 }
 
-// Block sizes of one ISA, as data.
+// Block sizes of one ISA and orientation, as data.
 struct kern_gemm_sizes {
-    size_t mr, nr; // rows and columns of C in registers
-    size_t kc;     // depth of a packed panel: an A tile of mr x kc stays in L1
-    size_t nc;     // columns of a block: kc x nc of packed B stay in L2
+    size_t mr, nr;         // rows and columns of C in registers
+    size_t kc;             // depth of a pass: a tile's mr x kc of A stay in L1
+    size_t nc;             // columns of a block: its kc x nc of B stay in L2
+    double cost_a, cost_b; // of bringing one element in, in multiply-adds
 };
 
 // A grid of rows x columns blocks over `tiles` x `panels`, each as even as whole tiles allow.

@@ -328,6 +328,16 @@ static void test_long_chains(void **state)
     }
 }
 
+// Rows of B 1,024 floats apart are packed where others are not.
+static void test_crowded_rows(void **state)
+{
+    (void)state;
+    struct kern_gemm nn = {.op = KERN_NN, .m = 20, .n = 1000, .k = 70, .segments = 1};
+    struct kern_gemm tn = {.op = KERN_TN, .m = 20, .n = 1000, .k = 30, .segments = 3, .accumulate = true};
+    check(&nn, 12, VALUES_PLAIN, true);
+    check(&tn, 12, VALUES_PLAIN, false);
+}
+
 // |C - exact| <= (depth + 3) eps/2 (|A||B| + |bias| + |C old|), to first order; 1.01 covers the higher ones.
 static void test_oracle(void **state)
 {
@@ -392,9 +402,11 @@ static void test_split_k_differs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edge_shapes), cmocka_unit_test(test_empty),           cmocka_unit_test(test_few_rows),
-        cmocka_unit_test(test_random),      cmocka_unit_test(test_special_values),  cmocka_unit_test(test_long_chains),
-        cmocka_unit_test(test_oracle),      cmocka_unit_test(test_split_k_differs),
+        cmocka_unit_test(test_edge_shapes),     cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_few_rows),        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_special_values),  cmocka_unit_test(test_long_chains),
+        cmocka_unit_test(test_crowded_rows),    cmocka_unit_test(test_oracle),
+        cmocka_unit_test(test_split_k_differs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

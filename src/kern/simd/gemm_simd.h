@@ -3,11 +3,11 @@
 // GEMM_FEW(X) of 1..FEW, and GEMM_NAME.
 //
 // A block of C is computed in passes of at most KC along k. A pass takes tiles of MR rows of A over all panels of NR
-// columns of B; its slice of B stays in L2, a tile's slice of A in L1. An operand is read where it lies if its floats
-// stand in the order of use or a row apart; B (n,k) is packed (transposed), A (k,m) too (its rows are met MR floats at
-// a time), and so is a last panel that is not whole. The sums of a tile between passes wait in `partial`, those of
-// finished leaves in `slots`; C is written once. Every element stays one chain, k ascending from +0 (NUMERICS 4):
-// vectors span columns, passes store and reload the same sum.
+// columns of B; its slice of B stays in L2, a tile's slice of A in L1. A (m,k) and B (k,n) are read where they lie; B
+// (n,k) is packed (transposed), A (k,m) too (its rows are met MR floats at a time), and so are panels of B (k,n) that
+// are not whole or would crowd the cache. The sums of a tile between passes wait in `partial`, those of finished leaves
+// in `slots`; C is written once. Every element stays one chain, k ascending from +0 (NUMERICS 4): vectors span columns,
+// passes store and reload the same sum.
 #include "kern/gemm_int.h"
 
 #include "kern/simd/gemm_tile.h"
@@ -17,19 +17,33 @@
 enum {
     NC = 384,
     KC = 384,
-    KC_CROWDED = 256, // where rows of B lie a multiple of CROWDED floats apart, and so in few sets of L2
-    CROWDED = 1024,
-    KC_COLUMNS = 192, // where A is packed, a tile of it and a panel of B stay in L1 both; a chain a little longer than
-    KC_COLUMNS_MAX = 256, // that is still better not broken
+    KC_COLUMNS = 192,     // where A is packed, a tile of it and a panel of B stay in L1 both; a chain a little longer
+    KC_COLUMNS_MAX = 256, // than that is still better not broken
+    CROWDED = 1024,       // rows of B a multiple of this many floats apart share few sets of L2
     GROUP = 8,            // tiles whose columns of A (k,m) are prefetched together, in whole cache lines
 };
 
+// Whether whole panels of B are read where they lie.
+static bool b_in_place(const struct kern_gemm *g)
+{
+    return g->op != KERN_NT && (g->m <= MR || g->ldb % CROWDED != 0);
+}
+
 static struct kern_gemm_cut cut_of(const struct kern_gemm *g)
 {
-    size_t kc = g->op != KERN_NT && g->ldb % CROWDED == 0 ? KC_CROWDED : KC;
-    if (g->op == KERN_TN)
-        kc = g->k <= KC_COLUMNS_MAX ? KC_COLUMNS_MAX : KC_COLUMNS;
-    return kern_gemm_cut(g, &(struct kern_gemm_sizes){.mr = MR, .nr = NR, .kc = kc, .nc = NC});
+    // What an element costs that is read in place, copied, transposed, in multiply-adds of a vector unit that does 32 a
+    // cycle. Measured with bench-gemm.
+    enum { IN_PLACE = 4, COPIED = 16, TRANSPOSED = 24 };
+    struct kern_gemm_sizes s = {.mr = MR, .nr = NR, .kc = KC, .nc = NC, .cost_a = IN_PLACE, .cost_b = COPIED};
+    if (g->op == KERN_TN) {
+        s.kc = g->k <= KC_COLUMNS_MAX ? KC_COLUMNS_MAX : KC_COLUMNS;
+        s.cost_a = COPIED;
+    }
+    if (g->op == KERN_NT)
+        s.cost_b = TRANSPOSED;
+    else if (b_in_place(g))
+        s.cost_b = IN_PLACE;
+    return kern_gemm_cut(g, &s);
 }
 
 // The work on one block. Tiles and panels are counted from the block's first.
@@ -38,7 +52,8 @@ struct block {
     size_t row0, rows, column0, columns;
     size_t tiles, panels;
     size_t kc;
-    float *b;       // B (n,k): (panels, kc, NR); else (kc, NR): the last panel where it is not whole
+    bool in_place;  // whole panels of B are read where they lie
+    float *b;       // (panels, kc, NR); in_place: (kc, NR), the last panel where it is not whole
     float *a;       // A (k,m): one tile, (kc, LANES)
     float *sums;    // (MR, NR): a tile that ends in a panel that is not whole
     float *slots;   // planes (tiles, panels, MR, NR): a plane for each sum of the tree that may wait
@@ -50,14 +65,22 @@ struct block {
     bool first, last;
 };
 
-// The columns of B (k,n) that do not fill a panel.
-static void pack_b_rest(const struct block *w)
+// Columns of B (k,n) from `column` of the block on: those that do not fill a panel, or all.
+static void pack_b_rows(const struct block *w, size_t column)
 {
-    const float *from = w->g->b + w->k0 * w->g->ldb + w->column0 + w->columns / NR * NR;
-    const size_t columns = w->columns % NR;
-    for (size_t p = 0; p < w->k && columns > 0; p++, from += w->g->ldb) {
-        v_store(w->b + p * NR, v_load_n(from, min_size(columns, LANES)));
-        v_store(w->b + p * NR + LANES, columns > LANES ? v_load_n(from + LANES, columns - LANES) : v_zero());
+    const float *from = w->g->b + w->k0 * w->g->ldb + w->column0;
+    for (size_t p = 0; p < w->k && column < w->columns; p++, from += w->g->ldb) {
+        float *to = w->b + p * NR;
+        size_t j = column;
+        for (; j + NR <= w->columns; j += NR, to += w->kc * NR) {
+            v_store(to, v_load(from + j));
+            v_store(to + LANES, v_load(from + j + LANES));
+        }
+        if (j < w->columns) {
+            size_t left = w->columns - j;
+            v_store(to, v_load_n(from + j, min_size(left, LANES)));
+            v_store(to + LANES, left > LANES ? v_load_n(from + j + LANES, left - LANES) : v_zero());
+        }
     }
 }
 
@@ -190,7 +213,7 @@ static void sweep(const struct block *w, size_t tile, size_t rows)
     struct walk walk = walk_a(w, tile);
 
     for (size_t panel = 0; panel < w->panels; panel++, walk_step(&walk)) {
-        const bool whole = (panel + 1) * NR <= w->columns, in_place = g->op != KERN_NT && whole;
+        const bool whole = (panel + 1) * NR <= w->columns, in_place = w->in_place && whole;
         const size_t column = w->column0 + panel * NR;
         float *c = g->c + (w->row0 + tile * MR) * g->ldc + column;
         struct tile t = {.k = w->k, .a = w->a, .lda = g->lda, .b = w->b, .ldb = NR, .next_a = walk.at};
@@ -199,7 +222,7 @@ static void sweep(const struct block *w, size_t tile, size_t rows)
         if (in_place) {
             t.b = g->b + w->k0 * g->ldb + column;
             t.ldb = g->ldb;
-        } else if (g->op == KERN_NT) {
+        } else if (!w->in_place) {
             t.b += panel * w->kc * NR;
         }
         tile_sums(w, &t, (tile * w->panels + panel) * TILE);
@@ -223,7 +246,7 @@ static void run_pass(const struct block *w)
     if (w->g->op == KERN_NT)
         pack_b_columns(w);
     else
-        pack_b_rest(w);
+        pack_b_rows(w, w->in_place ? w->columns / NR * NR : 0);
     for (size_t tile = 0; tile < w->tiles; tile++) {
         size_t rows_left = w->rows - tile * MR;
         if (w->g->op == KERN_TN)
@@ -242,7 +265,8 @@ static size_t lay_scratch(struct block *w, const struct kern_gemm *g, const stru
     w->kc = cut->kc;
     w->plane = cut->block_tiles * cut->block_panels * TILE;
     size_t b = used;
-    used += (g->op == KERN_NT ? cut->block_panels : g->n % NR != 0) * w->kc * NR;
+    w->in_place = b_in_place(g);
+    used += (!w->in_place ? cut->block_panels : g->n % NR != 0) * w->kc * NR;
     size_t a = used;
     used += g->op == KERN_TN ? w->kc * LANES : 0;
     size_t sums = used;
