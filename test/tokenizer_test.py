@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """`brigade tokenizer` as a user meets it: train, encode, decode, what it refuses and with which exit code."""
+import gzip
 import json
 import os
 import shutil
@@ -44,6 +45,14 @@ class Tokenizer(unittest.TestCase):
         with open(self.out + "/tokenizer.json", "rb") as a, open(again + "/tokenizer.json", "rb") as b:
             self.assertEqual(a.read(), b.read())
 
+    def test_training_reads_a_corpus(self):
+        corpus = os.path.join(self.dir, "corpus")
+        os.mkdir(corpus)
+        with gzip.open(corpus + "/a.jsonl.gz", "wt", encoding="utf-8") as out:
+            out.write(json.dumps({"text": TEXT}) + "\n")
+        code, said, err = run("train", corpus, "--vocab", "300", "--out", os.path.join(self.dir, "b"), "--json")
+        self.assertEqual((code, json.loads(said)), (0, self.trained), err)
+
     def test_text_comes_back(self):
         for text in (TEXT.encode(), b"", bytes(range(256)) * 3, b"\xff\xc3 \xe2\x82"):
             for source in (self.out, self.out + "/tokenizer.json", "bytes"):
@@ -68,6 +77,10 @@ class Tokenizer(unittest.TestCase):
         self.fails(64, "train, encode or decode")
         self.fails(64, "sing", "sing")
         self.fails(64, "--out", "train", self.text, "--vocab", "300")
+        self.fails(66, "nowhere", "train", "nowhere", "--vocab", "300", "--out", self.out)
+        empty = os.path.join(self.dir, "empty")
+        open(empty, "w").close()
+        self.fails(65, "no text", "train", empty, "--vocab", "300", "--out", self.out)
         self.fails(64, "--vocab", "train", self.text, "--out", self.out, "--vocab", "256")
         self.fails(66, "nowhere", "encode", os.path.join(self.dir, "nowhere"))
         self.fails(66, self.dir, "encode", self.dir)

@@ -52,13 +52,15 @@ static int train(struct cli *cli, int argc, char **argv)
         {"vocab", CLI_U32, &vocab, "N", "tokens to learn: 256 bytes, N - 257 merges and <|endoftext|>"},
         {"out", CLI_TEXT, &out, "DIR", "where tokenizer.json is written"},
     };
-    const struct cli_usage usage = {"tokenizer train FILE... --vocab N --out DIR [--json]",
-                                    "Learns a byte-level BPE from text files. The same files give the same tokenizer.",
-                                    options,
-                                    sizeof options / sizeof *options,
-                                    1,
-                                    SIZE_MAX,
-                                    true};
+    const struct cli_usage usage = {
+        "tokenizer train FILE... --vocab N --out DIR [--json]",
+        "Learns a byte-level BPE from text files, directories and .jsonl, packed (.gz, .zst) or "
+        "not. The same files give the same tokenizer.",
+        options,
+        sizeof options / sizeof *options,
+        1,
+        SIZE_MAX,
+        true};
     struct bg_strlist words = {0};
     struct bg_error err = {0};
     struct tokenizer *tokenizer = NULL;

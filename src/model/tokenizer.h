@@ -45,7 +45,8 @@ BG_MUST_USE bg_status tokenizer_save(struct bg_env *env, const struct tokenizer 
 size_t tokenizer_merge_count(const struct tokenizer *tokenizer);
 char *tokenizer_merge(const struct tokenizer *tokenizer, size_t index); // bg_free it
 
-// Learns a byte-level BPE of `vocab` ids from texts (ties by lowest pair of ids); deterministic.
+// Learns a byte-level BPE of `vocab` ids from the files of a corpus (text, directories, .jsonl with "text", .gz, .zst);
+// ties by lowest pair of ids; deterministic. Fewer ids where no pair occurs twice any more.
 BG_MUST_USE bg_status tokenizer_train(struct bg_env *env, const char *const *paths, size_t count, uint32_t vocab,
                                       struct bg_error *err, struct tokenizer **tokenizer);
 

@@ -83,9 +83,14 @@ static bg_status set_keys(struct tokenizer *tk, struct bg_error *err)
     return BG_OK;
 }
 
-// A boundary that no merge can ever join is a place to cut the text without changing the result.
+// A boundary that no merge can ever join is a place to cut the text without changing the result, unless whole words are
+// looked up or unknown characters fuse.
 static void set_joins(struct tokenizer *tk)
 {
+    bool unknowns = !tk->byte_fallback && !tk->byte_level;
+    for (int b = 0; b < 256; b++)
+        unknowns |= tk->byte_ids[b] < 0;
+    tk->cuts = !tk->ignore_merges && !(tk->fuse_unk && unknowns);
     for (size_t i = 0; i < tk->merge_count; i++) {
         size_t left_size, right_size;
         const struct merge *m = &tk->merges[i];

@@ -37,8 +37,8 @@ void token_list_fini(struct token_list *list)
 
 static bg_status no_token(const struct tokenizer *tk, uint8_t byte, struct bg_error *err)
 {
-    return bg_fail(err, BG_UNSUPPORTED, "%s: the vocabulary has no token for byte 0x%02X and no unknown token", tk->name,
-                   byte);
+    return bg_fail(err, BG_UNSUPPORTED, "%s: the vocabulary has no token for byte 0x%02X and no unknown token",
+                   tk->name, byte);
 }
 
 // The symbols of a character that is not a piece itself: its bytes, or the unknown token.
@@ -137,8 +137,7 @@ static bg_status encode_long(void *arg, const char *word, size_t size, struct bg
     struct encoder *e = arg;
     const struct tokenizer *tk = e->tk;
     size_t start = 0;
-    bool cuts = !tk->ignore_merges && !tk->fuse_unk;
-    for (size_t at = 1; cuts && at < size; at++) {
+    for (size_t at = 1; tk->cuts && at < size; at++) {
         unsigned bit = (unsigned)(uint8_t)word[at - 1] << 8 | (uint8_t)word[at];
         bool inside = !tk->byte_level && ((uint8_t)word[at] & 0xc0) == 0x80;
         if (inside || (tk->joins[bit / 8] >> bit % 8 & 1))

@@ -158,6 +158,7 @@ struct tokenizer {
     bool score_order;   // merges ordered by score, compared as llama2.c does
     bool fuse_unk, ignore_merges, adds_bos;
     unsigned decode_strip; // blanks taken from the start of a decoded text
+    bool cuts;             // words may be cut where no merge joins
     bool decode_blank;     // decoder turns "▁" into a blank
     uint32_t size;         // ids are below it
     uint64_t id_limit;     // loader's bound on ids (0: none yet)

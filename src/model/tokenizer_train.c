@@ -8,6 +8,7 @@
 #include "model/tokenizer_int.h"
 
 #include "base/mem.h"
+#include "model/data_int.h"
 
 #include <string.h>
 
@@ -279,68 +280,116 @@ static void learner_fini(struct learner *l)
     bg_free(l->heap);
 }
 
-bg_status tokenizer_parse_train(const char *const *texts, const size_t *sizes, size_t count, uint32_t vocab,
-                                struct bg_error *err, struct tokenizer **tokenizer)
+// ---- training from texts in memory, or from the files of a corpus
+
+struct training {
+    struct tokenizer *tk;
+    struct learner learner;
+    struct splitter splitter;
+    struct data_splitter *documents; // of the file being read
+};
+
+static bg_status training_start(struct training *t, uint32_t vocab, struct bg_error *err)
 {
+    *t = (struct training){0};
     if (vocab < VOCAB_MIN || vocab > VOCAB_MAX)
         return bg_fail(err, BG_INVALID, "a vocabulary of %u tokens: expected %d (bytes and <|endoftext|>) to %d", vocab,
                        VOCAB_MIN, VOCAB_MAX);
-    struct tokenizer *tk = tokenizer_create("trained");
-    struct learner l = {0};
-    tk->id_limit = vocab;
-    tokenizer_set_byte_level(tk, true);
-    bg_status status = split_step_init(&tk->splits[0], "training", err);
+    t->tk = tokenizer_create("trained");
+    t->tk->id_limit = vocab;
+    tokenizer_set_byte_level(t->tk, true);
+    bg_status status = split_step_init(&t->tk->splits[0], "training", err);
     for (unsigned b = 0; status == BG_OK && b < 256; b++)
-        status = add_token(tk, &l.texts, &(char){(char)b}, 1, err);
-    struct splitter splitter = {.steps = tk->splits, .count = 1, .name = "training", .fn = take_word, .arg = &l};
-    for (size_t i = 0; status == BG_OK && i < count; i++)
-        status = split_run(&splitter, texts[i], sizes[i], err);
-    splitter_fini(&splitter);
-    if (status == BG_OK && l.unique.count > 0)
-        start_counts(&l);
+        status = add_token(t->tk, &t->learner.texts, &(char){(char)b}, 1, err);
+    t->splitter =
+        (struct splitter){.steps = t->tk->splits, .count = 1, .name = "training", .fn = take_word, .arg = &t->learner};
+    return status;
+}
+
+static bg_status training_learn(struct training *t, uint32_t vocab, struct bg_error *err)
+{
+    struct tokenizer *tk = t->tk;
+    bg_status status = BG_OK;
+    if (t->learner.unique.count == 0)
+        return bg_fail(err, BG_FORMAT, "training a tokenizer: there is no text");
+    start_counts(&t->learner);
     for (uint32_t round = 1; status == BG_OK && tk->pieces.count + 1 < vocab; round++) {
-        int64_t chosen = best_pair(&l);
+        int64_t chosen = best_pair(&t->learner);
         if (chosen < 0)
             break;
-        status = learn(&l, tk, (uint32_t)chosen, round, err);
+        status = learn(&t->learner, tk, (uint32_t)chosen, round, err);
     }
-    learner_fini(&l);
     if (status == BG_OK)
         status = tokenizer_add_special(tk, tk->pieces.count, "<|endoftext|>", err);
-    if (status == BG_OK)
-        status = tokenizer_finish(tk, err);
+    return status == BG_OK ? tokenizer_finish(tk, err) : status;
+}
+
+static bg_status training_end(struct training *t, bg_status status, struct tokenizer **tokenizer)
+{
+    splitter_fini(&t->splitter);
+    learner_fini(&t->learner);
     if (status != BG_OK)
-        tokenizer_destroy(tk);
+        tokenizer_destroy(t->tk);
     else
-        *tokenizer = tk;
+        *tokenizer = t->tk;
+    return status;
+}
+
+bg_status tokenizer_parse_train(const char *const *texts, const size_t *sizes, size_t count, uint32_t vocab,
+                                struct bg_error *err, struct tokenizer **tokenizer)
+{
+    struct training t;
+    bg_status status = training_start(&t, vocab, err);
+    for (size_t i = 0; status == BG_OK && i < count; i++)
+        status = split_run(&t.splitter, texts[i], sizes[i], err);
+    if (status == BG_OK)
+        status = training_learn(&t, vocab, err);
+    return training_end(&t, status, tokenizer);
+}
+
+static bg_status take_piece(void *arg, const char *text, size_t size, bool first, struct bg_error *err)
+{
+    (void)first;
+    struct training *t = arg;
+    return split_run(&t->splitter, text, size, err);
+}
+
+static bg_status take_bytes(void *arg, const uint8_t *bytes, size_t size, uint64_t consumed, struct bg_error *err)
+{
+    (void)consumed;
+    struct training *t = arg;
+    return data_splitter_feed(t->documents, bytes, size, err);
+}
+
+static bg_status read_file(struct bg_env *env, struct training *t, const struct data_file *file, struct bg_error *err)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, file->path, err, &map);
+    if (status != BG_OK)
+        return status;
+    struct data_splitter documents = {
+        .path = file->path, .jsonl = file->jsonl, .field = "text", .utf8 = "keep", .fn = take_piece, .arg = t};
+    t->documents = &documents;
+    status = data_unpack(file, map.data, map.size, take_bytes, t, err);
+    if (status == BG_OK)
+        status = data_splitter_end(&documents, err);
+    data_splitter_fini(&documents);
+    env->ops->map_close(env, &map);
     return status;
 }
 
 bg_status tokenizer_train(struct bg_env *env, const char *const *paths, size_t count, uint32_t vocab,
                           struct bg_error *err, struct tokenizer **tokenizer)
 {
-    struct bg_map *maps = bg_alloc_array(count, sizeof *maps);
-    const char **texts = bg_alloc_array(count, sizeof *texts);
-    size_t *sizes = bg_alloc_array(count, sizeof *sizes);
-    size_t opened = 0, total = 0;
-    bg_status status = BG_OK;
-    for (; opened < count; opened++) {
-        status = env->ops->map_open(env, paths[opened], err, &maps[opened]);
-        if (status != BG_OK)
-            break;
-        texts[opened] = (const char *)maps[opened].data;
-        sizes[opened] = maps[opened].size;
-        total += maps[opened].size;
-    }
-    if (status == BG_OK && total == 0)
-        status =
-            bg_fail(err, BG_INVALID, "training a tokenizer: %s", count ? "the files are empty" : "no files were given");
+    struct training t;
+    struct data_files files = {0};
+    bg_status status = training_start(&t, vocab, err);
     if (status == BG_OK)
-        status = tokenizer_parse_train(texts, sizes, count, vocab, err, tokenizer);
-    while (opened > 0)
-        env->ops->map_close(env, &maps[--opened]);
-    bg_free(maps);
-    bg_free(texts);
-    bg_free(sizes);
-    return status;
+        status = data_files_list(env, paths, count, err, &files);
+    for (size_t i = 0; status == BG_OK && i < files.count; i++)
+        status = read_file(env, &t, &files.items[i], err);
+    if (status == BG_OK)
+        status = training_learn(&t, vocab, err);
+    data_files_fini(&files);
+    return training_end(&t, status, tokenizer);
 }
