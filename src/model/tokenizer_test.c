@@ -666,7 +666,7 @@ static void opened_from_disk(void **state)
     struct bg_error err = {0};
     char directory[] = "/tmp/brigade-tokenizer-XXXXXX";
     assert_non_null(mkdtemp(directory));
-    struct tokenizer *tk = trained(), *again;
+    struct tokenizer *tk = trained(), *again = NULL;
     if (tokenizer_save(env, tk, directory, &err) != BG_OK || tokenizer_open(env, directory, &err, &again) != BG_OK)
         fail_msg("%s", err.text);
     assert_int_equal(tokenizer_eos(again), tokenizer_eos(tk));
