@@ -5,7 +5,7 @@
 
 enum {
     COST_BLOCK = 1 << 16, // to take a block, in multiply-adds
-    BLOCKS_MAX = 64,      // of a grid that is considered, beyond the columns that L2 asks for
+    BLOCKS_MAX = 64,      // of a grid that is considered, unless the least allowed has more
     COLUMNS_MORE = 6,
 };
 
@@ -30,20 +30,17 @@ struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_
     if (cut.tiles == 0 || cut.panels == 0)
         return cut;
 
-    size_t columns_min = ceil_div(cut.panels, s->nc / s->nr);
+    size_t rows_min = ceil_div(cut.tiles, s->mc / s->mr), columns_min = ceil_div(cut.panels, s->nc / s->nr);
     size_t columns_max = columns_min + COLUMNS_MORE < cut.panels ? columns_min + COLUMNS_MORE : cut.panels;
     double best = 0.0;
     for (size_t columns = columns_min; columns <= columns_max; columns++) {
-        for (size_t rows = 1; rows <= cut.tiles && (rows == 1 || rows * columns <= BLOCKS_MAX); rows++) {
-            size_t block_tiles = ceil_div(cut.tiles, rows), block_panels = ceil_div(cut.panels, columns);
-            double time = estimate(g, s, block_tiles, block_panels, rows * columns);
+        for (size_t rows = rows_min; rows <= cut.tiles && (rows == rows_min || rows * columns <= BLOCKS_MAX); rows++) {
+            double time = estimate(g, s, ceil_div(cut.tiles, rows), ceil_div(cut.panels, columns), rows * columns);
             if (cut.rows != 0 && time >= best)
                 continue;
             best = time;
             cut.rows = rows;
             cut.columns = columns;
-            cut.block_tiles = block_tiles;
-            cut.block_panels = block_panels;
         }
     }
 

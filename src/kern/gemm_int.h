@@ -68,16 +68,16 @@ static inline size_t kern_gemm_slots(size_t leaves)
 struct kern_gemm_sizes {
     size_t mr, nr;         // rows and columns of C in registers
     size_t kc;             // depth of a pass: a tile's mr x kc of A stay in L1
-    size_t nc;             // columns of a block: its kc x nc of B stay in L2
+    size_t nc;             // most columns of a block: its kc x nc of B stay in L2
+    size_t mc;             // most rows of a block: bounds its scratch
     double cost_a, cost_b; // of bringing one element in, in multiply-adds
 };
 
 // A grid of rows x columns blocks over `tiles` x `panels`, each as even as whole tiles allow.
 struct kern_gemm_cut {
-    size_t tiles, panels;             // ceil(m / mr), ceil(n / nr)
-    size_t rows, columns;             // blocks down, blocks across
-    size_t kc;                        // depth of the passes (all but the last of a leaf)
-    size_t block_tiles, block_panels; // of the largest block
+    size_t tiles, panels; // ceil(m / mr), ceil(n / nr)
+    size_t rows, columns; // blocks down, blocks across
+    size_t kc;            // depth of the passes (all but the last of a leaf), at most that of the sizes
 };
 
 struct kern_gemm_cut kern_gemm_cut(const struct kern_gemm *g, const struct kern_gemm_sizes *s);

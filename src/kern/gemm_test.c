@@ -338,6 +338,30 @@ static void test_crowded_rows(void **state)
     check(&tn, 12, VALUES_PLAIN, false);
 }
 
+// Callers size the scratch once, for their largest product, and before they know the strides.
+static void test_scratch_grows(void **state)
+{
+    (void)state;
+    const struct kern *tables[3];
+    size_t count = all_tables(tables);
+    for (size_t i = 0; i < 3000; i++) {
+        struct kern_gemm big = {.op = (enum kern_gemm_op)random_below(3), .segments = 1};
+        big.m = 1 + random_below(4000);
+        big.n = 1 + random_below(4000);
+        big.k = 1 + random_below(4000);
+        if (big.op == KERN_TN)
+            big.segments = 1 + random_below(9);
+        struct kern_gemm less = big;
+        less.m = 1 + random_below(big.m);
+        less.n = random_below(2) ? big.n : 1 + random_below(big.n);
+        less.k = random_below(2) ? big.k : 1 + random_below(big.k);
+        less.segments = 1 + random_below(big.segments);
+        less.lda = less.ldb = 1024 * (1 + random_below(5));
+        for (size_t t = 0; t < count; t++)
+            assert_true(tables[t]->gemm_scratch(&less) <= tables[t]->gemm_scratch(&big));
+    }
+}
+
 // |C - exact| <= (depth + 3) eps/2 (|A||B| + |bias| + |C old|), to first order; 1.01 covers the higher ones.
 static void test_oracle(void **state)
 {
@@ -402,11 +426,11 @@ static void test_split_k_differs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edge_shapes),     cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_few_rows),        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_special_values),  cmocka_unit_test(test_long_chains),
-        cmocka_unit_test(test_crowded_rows),    cmocka_unit_test(test_oracle),
-        cmocka_unit_test(test_split_k_differs),
+        cmocka_unit_test(test_edge_shapes),    cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_few_rows),       cmocka_unit_test(test_random),
+        cmocka_unit_test(test_special_values), cmocka_unit_test(test_long_chains),
+        cmocka_unit_test(test_crowded_rows),   cmocka_unit_test(test_scratch_grows),
+        cmocka_unit_test(test_oracle),         cmocka_unit_test(test_split_k_differs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

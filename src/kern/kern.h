@@ -72,7 +72,8 @@ struct kern_dropout { // keep element e (index in the micro-batch tensor) iff un
 struct kern {
     const char *isa; // "ref", "avx2", "avx512"
 
-    // GEMM: cut into gemm_blocks(g) independent blocks; each needs gemm_scratch(g) bytes, 64-byte aligned.
+    // GEMM: cut into gemm_blocks(g) independent blocks; each needs gemm_scratch(g) bytes, 64-byte aligned. They depend
+    // on op, m, n, k, segments alone and grow with each: scratch for the largest product will do for smaller ones.
     size_t (*gemm_blocks)(const struct kern_gemm *g);
     size_t (*gemm_scratch)(const struct kern_gemm *g);
     void (*gemm_block)(const struct kern_gemm *g, size_t block, void *scratch);

@@ -15,6 +15,7 @@
 #include "kern/simd/gemm_few.h"
 
 enum {
+    MC = 1552 / MR * MR, // half of 3,072 rows, in whole tiles
     NC = 384,
     KC = 384,
     KC_COLUMNS = 192,     // where A is packed, a tile of it and a panel of B stay in L1 both; a chain a little longer
@@ -34,7 +35,7 @@ static struct kern_gemm_cut cut_of(const struct kern_gemm *g)
     // What an element costs that is read in place, copied, transposed, in multiply-adds of a vector unit that does 32 a
     // cycle. Measured with bench-gemm.
     enum { IN_PLACE = 4, COPIED = 16, TRANSPOSED = 24 };
-    struct kern_gemm_sizes s = {.mr = MR, .nr = NR, .kc = KC, .nc = NC, .cost_a = IN_PLACE, .cost_b = COPIED};
+    struct kern_gemm_sizes s = {.mr = MR, .nr = NR, .kc = KC, .nc = NC, .mc = MC, .cost_a = IN_PLACE, .cost_b = COPIED};
     if (g->op == KERN_TN) {
         s.kc = g->k <= KC_COLUMNS_MAX ? KC_COLUMNS_MAX : KC_COLUMNS;
         s.cost_a = COPIED;
@@ -255,26 +256,27 @@ static void run_pass(const struct block *w)
     }
 }
 
-// Lays the scratch of a block out from `base` (NULL: only measures); returns its bytes.
-static size_t lay_scratch(struct block *w, const struct kern_gemm *g, const struct kern_gemm_cut *cut, float *base)
+// Lays the scratch of a block out from `base` (NULL: only measures); returns its bytes. They depend on m, n, k,
+// segments and grow with each, whatever the cut: scratch for the largest product will do for smaller ones.
+static size_t lay_scratch(struct block *w, const struct kern_gemm *g, float *base)
 {
-    size_t leaves = kern_gemm_leaves(g);
-    size_t longest = kern_gemm_leaf_begin(g, leaves) - kern_gemm_leaf_begin(g, leaves - 1);
+    const size_t leaves = kern_gemm_leaves(g), depth_max = g->op == KERN_TN ? KC_COLUMNS_MAX : KC;
+    const size_t longest = kern_gemm_leaf_begin(g, leaves) - kern_gemm_leaf_begin(g, leaves - 1);
+    const size_t depth = min_size((longest + LINE - 1) / LINE * LINE, depth_max);
+    const size_t tiles = min_size((g->m + MR - 1) / MR, MC / MR), panels = min_size((g->n + NR - 1) / NR, NC / NR);
     size_t used = 0;
 
-    w->kc = cut->kc;
-    w->plane = cut->block_tiles * cut->block_panels * TILE;
+    w->plane = tiles * panels * TILE;
     size_t b = used;
-    w->in_place = b_in_place(g);
-    used += (!w->in_place ? cut->block_panels : g->n % NR != 0) * w->kc * NR;
+    used += panels * depth * NR;
     size_t a = used;
-    used += g->op == KERN_TN ? w->kc * LANES : 0;
+    used += g->op == KERN_TN ? depth * LANES : 0;
     size_t sums = used;
     used += TILE;
     size_t slots = used;
     used += kern_gemm_slots(leaves) * w->plane;
     size_t partial = used;
-    used += longest > w->kc ? w->plane : 0;
+    used += longest > depth_max ? w->plane : 0;
     if (base) {
         w->b = base + b;
         w->a = base + a;
@@ -299,7 +301,9 @@ void GEMM_NAME(block)(const struct kern_gemm *g, size_t block, void *scratch)
     w.rows = min_size(w.tiles * MR, g->m - w.row0);
     w.column0 = panel0 * NR;
     w.columns = min_size(w.panels * NR, g->n - w.column0);
-    lay_scratch(&w, g, &cut, scratch);
+    w.kc = cut.kc;
+    w.in_place = b_in_place(g);
+    lay_scratch(&w, g, scratch);
     if (g->op == KERN_NT && g->m <= FEW && w.leaves == 1) {
         size_t done = few_columns(g, w.column0, w.columns);
         w.column0 += done;
@@ -330,7 +334,6 @@ size_t GEMM_NAME(blocks)(const struct kern_gemm *g)
 
 size_t GEMM_NAME(scratch)(const struct kern_gemm *g)
 {
-    struct kern_gemm_cut cut = cut_of(g);
     struct block w = {.g = g};
-    return cut.rows ? lay_scratch(&w, g, &cut, NULL) : 0;
+    return g->m > 0 && g->n > 0 ? lay_scratch(&w, g, NULL) : 0;
 }
