@@ -59,6 +59,12 @@ function(bg_add_test target file label)
   target_compile_definitions(${target} PRIVATE BRIGADE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${target} COMMAND ${target} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${target} PROPERTIES LABELS "${label};${labels}" TIMEOUT 600 SKIP_RETURN_CODE 77)
+  foreach(each ${label} ${labels}) # the target tests-LABEL builds what `ctest -L LABEL` runs
+    if(NOT TARGET tests-${each})
+      add_custom_target(tests-${each})
+    endif()
+    add_dependencies(tests-${each} ${target})
+  endforeach()
 endfunction()
 
 # The objects of every room up to and including `last`.

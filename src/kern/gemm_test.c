@@ -1,6 +1,7 @@
 // GEMM: every table memcmp-equal to a chain written here independently (fmaf, recursive tree), over edge and random
 // shapes, strides, flags and segments, with denormals, infinities, NaN and -0; within a bound of a double oracle; no
 // write outside C or the announced scratch; and a split-K sum is shown to differ, so equality is not had for nothing.
+// labels: bits
 #include "kern/kern.h"
 
 #include "base/env.h"

@@ -1,6 +1,7 @@
 // Every table of kernels against ref, bit for bit: each case runs for every ISA of this machine and for several cuts of
 // its range, over the same random operands; the whole arena (operands, results, gaps between) must come out the same.
 // Gaps hold a canary, operands lie at odd addresses, scratch is exactly as large as announced.
+// labels: bits
 #include "kern/math_int.h"
 #include "kern/rows_int.h"
 #include "base/env.h"

@@ -199,9 +199,10 @@ static void vocabularies_of_others_are_reproduced(void **state)
         const char *file, *pre;
     } cases[] = {{"tokenizers/gpt-2.gguf", "gpt-2"}, {"tokenizers/starcoder.gguf", "starcoder"}};
     for (size_t i = 0; i < 2; i++) {
-        char *source = shared(cases[i].file), *path = in_directory("v.gguf");
+        char *source = shared(cases[i].file);
         if (!source)
             skip();
+        char *path = in_directory("v.gguf");
         struct tokenizer *tokenizer;
         OK(tokenizer_open(env, source, &err, &tokenizer));
         struct model *model = tiny(tokenizer_size(tokenizer));
