@@ -170,6 +170,17 @@ class Command(unittest.TestCase):
         self.assertEqual(code, 0, err)
         self.assertIn(b"verified", out)
 
+    def test_one_process_a_directory(self):
+        process = self.start("busy", "train.steps=100000")
+        self.wait_for_steps("busy", 3)
+        try:
+            code, _, err = run("train", "--resume", self.path("busy"))
+            self.assertEqual(code, 73, err)
+            self.assertIn("in use by another process", err)
+        finally:
+            process.kill()
+            process.wait()
+
     def test_a_damaged_checkpoint_is_named_and_passed_over(self):
         shutil.copytree(self.path("run"), self.path("damaged"))
         newest = max(glob.glob(self.path("damaged/checkpoints/step-*")), key=lambda p: int(p.rsplit("-", 1)[1]))

@@ -65,6 +65,8 @@ struct bg_env_ops {
     bg_status (*make_directories)(struct bg_env *env, const char *path, struct bg_error *err); // like mkdir -p
     bg_status (*list_directory)(struct bg_env *env, const char *path, bg_list_fn fn, void *arg,
                                 struct bg_error *err); // names in byte order, without . and ..
+    // Held until file_close(*lock) or the death of the process. BG_EXISTS: another process (or lock) holds it.
+    bg_status (*directory_lock)(struct bg_env *env, const char *path, struct bg_error *err, struct bg_file **lock);
     bg_status (*disk_free)(struct bg_env *env, const char *path, struct bg_error *err, uint64_t *bytes);
 
     // Memory: zeroed pages, huge pages advised; sized once at start. Release gives back what reserve gave.

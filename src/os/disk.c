@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <string.h>
 #include <uv.h>
 
@@ -15,6 +16,8 @@ struct bg_file {
     uv_file fd;
     char *path;
 };
+
+static int close_fd(uv_file fd);
 
 static bg_status status_of(int code)
 {
@@ -96,6 +99,28 @@ bg_status os_file_open(struct bg_env *env, const char *path, enum bg_file_mode m
     *file = bg_alloc(sizeof **file);
     (*file)->fd = fd;
     (*file)->path = bg_strdup(path);
+    return BG_OK;
+}
+
+bg_status os_directory_lock(struct bg_env *env, const char *path, struct bg_error *err, struct bg_file **lock)
+{
+    (void)env;
+    uv_fs_t request;
+    int fd = uv_fs_open(NULL, &request, path, UV_FS_O_RDONLY | UV_FS_O_DIRECTORY, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    if (fd < 0)
+        return os_fail(err, fd, "opening", path);
+    // The lock belongs to the open file: the kernel drops it with the process, so none can be left behind.
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int code = uv_translate_sys_error(errno);
+        close_fd(fd);
+        if (code == UV_EAGAIN)
+            return bg_fail(err, BG_EXISTS, "%s is in use by another process; wait for it or stop it", path);
+        return os_fail(err, code, "locking", path);
+    }
+    *lock = bg_alloc(sizeof **lock);
+    (*lock)->fd = fd;
+    (*lock)->path = bg_strdup(path);
     return BG_OK;
 }
 

@@ -44,6 +44,7 @@ static const struct bg_env_ops live_ops = {
     .map_open = os_map_open,
     .map_close = os_map_close,
     .file_open = os_file_open,
+    .directory_lock = os_directory_lock,
     .file_write = os_file_write,
     .file_sync = os_file_sync,
     .file_close = os_file_close,

@@ -19,6 +19,7 @@ bg_status os_fail(struct bg_error *err, int code, const char *action, const char
 // disk.c, mapping.c: the entries of bg_env_ops of the same names.
 bg_status os_map_open(struct bg_env *env, const char *path, struct bg_error *err, struct bg_map *map);
 void os_map_close(struct bg_env *env, struct bg_map *map);
+bg_status os_directory_lock(struct bg_env *env, const char *path, struct bg_error *err, struct bg_file **lock);
 bg_status os_file_open(struct bg_env *env, const char *path, enum bg_file_mode mode, struct bg_error *err,
                        struct bg_file **file);
 bg_status os_file_write(struct bg_env *env, struct bg_file *file, const void *bytes, size_t size, struct bg_error *err);

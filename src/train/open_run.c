@@ -31,10 +31,14 @@ static bg_status make_fresh(struct trainer *t, const struct bg_file_info *info, 
 {
     const char *directory = t->job->run.dir;
     size_t entries = 0;
-    bg_status status = BG_OK;
     if (info->exists && !info->is_directory)
         return bg_fail(err, BG_EXISTS, "run.dir: %s is a file; name a new directory", directory);
-    if (info->exists)
+    bg_status status = t->env->ops->make_directories(t->env, directory, err);
+    if (status)
+        return status;
+    t->directory_made = !info->exists;
+    status = t->env->ops->directory_lock(t->env, directory, err, &t->lock);
+    if (!status)
         status = t->env->ops->list_directory(t->env, directory, count_entry, &entries, err);
     if (status)
         return status;
@@ -42,10 +46,6 @@ static bg_status make_fresh(struct trainer *t, const struct bg_file_info *info, 
         return bg_fail(err, BG_EXISTS,
                        "run.dir: %s is not empty; --resume continues the run in it, another run.dir starts a new one",
                        directory);
-    status = t->env->ops->make_directories(t->env, directory, err);
-    if (status)
-        return status;
-    t->directory_made = !info->exists;
     t->files_made = true;
     return write_job(t, err);
 }
@@ -57,9 +57,12 @@ static bg_status find_run(struct trainer *t, const struct bg_file_info *info, st
     if (!info->exists)
         return bg_fail(err, BG_NOT_FOUND, "--resume: there is no run in %s; leave --resume out to start one",
                        directory);
+    bg_status status = t->env->ops->directory_lock(t->env, directory, err, &t->lock);
+    if (status)
+        return status;
     uint64_t *steps = NULL;
     size_t count = 0;
-    bg_status status = checkpoint_list(t->env, directory, err, &steps, &count);
+    status = checkpoint_list(t->env, directory, err, &steps, &count);
     bg_free(steps);
     if (status || count)
         return status;

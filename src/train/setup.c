@@ -163,4 +163,6 @@ void trainer_close(struct trainer *t)
     bg_free(t->evaluations);
     if (t->files_made || t->directory_made)
         trainer_undo_directory(t);
+    if (t->lock && env->ops->file_close(env, t->lock, &err))
+        trainer_warn(t, "%s", err.text);
 }

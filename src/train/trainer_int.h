@@ -36,6 +36,7 @@ struct trainer {
 
     // The run directory.
     bool directory_made, files_made; // by us, before the first step: a failed start takes them away again
+    struct bg_file *lock;            // of the directory: one process at a time
     bool resumed;
     struct runlog log;
     bool logging;
