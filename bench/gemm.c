@@ -122,11 +122,14 @@ static double seconds_since(struct bg_env *env, uint64_t start)
     return 1e-9 * (double)(env_now_ns(env) - start);
 }
 
-static double peak_gflops(struct bg_env *env, const struct kern *kern)
+// About as many flops as the product has, so that both are disturbed alike.
+static double peak_gflops(struct bg_env *env, const struct kern *kern, double flops)
 {
     float sink[16];
-    size_t bursts = (size_t)BURSTS_A_LANE * env->threads;
-    double flops = (double)kern->fma_burst(sink, BURST_ROUNDS) * (double)bursts;
+    double burst = (double)kern->fma_burst(sink, BURST_ROUNDS);
+    size_t bursts = (size_t)(flops / burst), least = (size_t)BURSTS_A_LANE * env->threads;
+    bursts = bursts < least ? least : bursts;
+    flops = burst * (double)bursts;
     uint64_t start = env_now_ns(env);
     env_parallel_for(env, bursts, run_burst, (void *)(uintptr_t)kern);
     return 1e-9 * flops / seconds_since(env, start);
@@ -162,7 +165,7 @@ static void measure(struct bg_env *env, struct call *c, const char *name, unsign
 
     for (unsigned round = 0; round <= rounds; round++) { // round 0 warms up
         unsigned at = round ? round - 1 : 0;
-        peak[at] = peak_gflops(env, c->kern);
+        peak[at] = peak_gflops(env, c->kern, flops * repeats);
         uint64_t start = env_now_ns(env);
         for (unsigned i = 0; i < repeats; i++)
             env_parallel_for(env, c->kern->gemm_blocks(g), run_block, c);
