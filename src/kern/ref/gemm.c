@@ -7,30 +7,23 @@
 
 enum { STRIP = 32, BLOCK_ROWS = 16, BLOCK_COLUMNS = 128, SLOTS_MAX = 8 * sizeof(size_t) };
 
-static float element_a(const struct kern_gemm *g, size_t i, size_t p)
-{
-    return g->op == KERN_TN ? g->a[p * g->lda + i] : g->a[i * g->lda + p];
-}
-
-static float element_b(const struct kern_gemm *g, size_t p, size_t j)
-{
-    return g->op == KERN_NT ? g->b[j * g->ldb + p] : g->b[p * g->ldb + j];
-}
-
 // C[i, j0 .. j0 + width)
 static void strip(const struct kern_gemm *g, size_t i, size_t j0, size_t width)
 {
     float waiting[SLOTS_MAX][STRIP]; // left children of the tree
     float sum[STRIP];
     size_t leaves = kern_gemm_leaves(g);
+    // Floats from A[i,p] to A[i,p+1], from B[p,j] to B[p,j+1] and to B[p+1,j], as the orientation lays them.
+    size_t a_step = g->op == KERN_TN ? g->lda : 1, a_row = g->op == KERN_TN ? 1 : g->lda;
+    size_t b_column = g->op == KERN_NT ? g->ldb : 1, b_step = g->op == KERN_NT ? 1 : g->ldb;
 
     for (size_t leaf = 0; leaf < leaves; leaf++) {
         for (size_t j = 0; j < width; j++)
             sum[j] = 0.0f;
         for (size_t p = kern_gemm_leaf_begin(g, leaf); p < kern_gemm_leaf_begin(g, leaf + 1); p++) {
-            float a = element_a(g, i, p);
+            const float a = g->a[i * a_row + p * a_step], *b = g->b + p * b_step + j0 * b_column;
             for (size_t j = 0; j < width; j++)
-                sum[j] = fmaf(a, element_b(g, p, j0 + j), sum[j]);
+                sum[j] = fmaf(a, b[j * b_column], sum[j]);
         }
         size_t slot = kern_gemm_slot(leaf, leaves);
         for (size_t s = kern_gemm_waiting(leaf); s-- > slot;) {
