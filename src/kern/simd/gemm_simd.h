@@ -228,7 +228,7 @@ static void sweep(const struct block *w, size_t tile, size_t rows)
         }
         tile_sums(w, &t, (tile * w->panels + panel) * TILE);
         if (final) {
-            t.next_c = (struct fetch){c + NR, g->ldc, NR};
+            t.fetch_c = (struct fetch){c, g->ldc, NR};
             if (whole) {
                 t.out = c;
                 t.ldout = g->ldc;

@@ -42,10 +42,10 @@ struct tile {
     // Added at the end, in this order; NULL or none where not wanted.
     const float *joins; // MR x NR, `plane` apart, the last first
     size_t join_count, plane;
-    const float *bias; // (NR)
-    bool accumulate;   // what `out` holds
-    struct fetch next_a, next_c;
-    const float *next_sums; // next_count planes of a tile
+    const float *bias;            // (NR)
+    bool accumulate;              // what `out` holds
+    struct fetch next_a, fetch_c; // of a later tile; of this one
+    const float *next_sums;       // next_count planes of a tile
     size_t next_count;
 };
 
@@ -56,12 +56,12 @@ enum { BASES = (MR + 2) / 3 };
 
 ALWAYS_INLINE void tile_fetch(const struct tile *t, size_t part)
 {
-    const float *next_a = t->next_a.p + part * t->next_a.ld, *next_c = t->next_c.p + part * t->next_c.ld;
+    const float *next_a = t->next_a.p + part * t->next_a.ld, *c = t->fetch_c.p + part * t->fetch_c.ld;
     const float *next_sums = t->next_sums + part * NR;
     for (size_t i = 0; i < t->next_a.width; i += LINE)
         __builtin_prefetch(next_a + i, 0, 2);
-    for (size_t i = 0; i < t->next_c.width; i += LINE)
-        __builtin_prefetch(next_c + i, 1);
+    for (size_t i = 0; i < t->fetch_c.width; i += LINE)
+        __builtin_prefetch(c + i, 1);
     for (size_t i = 0; i < t->next_count; i++, next_sums += t->plane) {
         for (size_t j = 0; j < NR; j += LINE)
             __builtin_prefetch(next_sums + j, 1);
