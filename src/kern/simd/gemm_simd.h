@@ -20,6 +20,7 @@ enum {
     KC = 384,
     KC_COLUMNS = 192,     // where A is packed, a tile of it and a panel of B stay in L1 both; a chain a little longer
     KC_COLUMNS_MAX = 256, // than that is still better not broken
+    NC_COLUMNS = 512,     // and as passes are short, L2 holds more columns, over which packing A is spread
     CROWDED = 1024,       // rows of B a multiple of this many floats apart share few sets of L2
     GROUP = 8,            // tiles whose columns of A (k,m) are prefetched together, in whole cache lines
 };
@@ -38,6 +39,7 @@ static struct kern_gemm_cut cut_of(const struct kern_gemm *g)
     struct kern_gemm_sizes s = {.mr = MR, .nr = NR, .kc = KC, .nc = NC, .mc = MC, .cost_a = IN_PLACE, .cost_b = COPIED};
     if (g->op == KERN_TN) {
         s.kc = g->k <= KC_COLUMNS_MAX ? KC_COLUMNS_MAX : KC_COLUMNS;
+        s.nc = NC_COLUMNS;
         s.cost_a = COPIED;
     }
     if (g->op == KERN_NT)
@@ -263,7 +265,8 @@ static size_t lay_scratch(struct block *w, const struct kern_gemm *g, float *bas
     const size_t leaves = kern_gemm_leaves(g), depth_max = g->op == KERN_TN ? KC_COLUMNS_MAX : KC;
     const size_t longest = kern_gemm_leaf_begin(g, leaves) - kern_gemm_leaf_begin(g, leaves - 1);
     const size_t depth = min_size((longest + LINE - 1) / LINE * LINE, depth_max);
-    const size_t tiles = min_size((g->m + MR - 1) / MR, MC / MR), panels = min_size((g->n + NR - 1) / NR, NC / NR);
+    const size_t tiles = min_size((g->m + MR - 1) / MR, MC / MR);
+    const size_t panels = min_size((g->n + NR - 1) / NR, (g->op == KERN_TN ? NC_COLUMNS : NC) / NR);
     size_t used = 0;
 
     w->plane = tiles * panels * TILE;
