@@ -143,6 +143,12 @@ static struct trainer_result go_on(struct bg_env *env, struct scenario s)
     return result;
 }
 
+// make check-full looks further.
+static bool full_check(void)
+{
+    return getenv("BRIGADE_CHECK_FULL") != NULL;
+}
+
 static void every_effect(enum fault fault, const char *name, uint64_t stride)
 {
     char *directory = scenario_directory();
@@ -180,7 +186,7 @@ static void death_at_every_effect(void **state)
 static void full_disk_at_every_effect(void **state)
 {
     (void)state;
-    every_effect(FULL, "full disk", 3);
+    every_effect(FULL, "full disk", full_check() ? 1 : 3);
 }
 
 // ---- Real deaths ----
@@ -217,7 +223,7 @@ static void killed_at_random_times(void **state)
     s.run = "killed";
     uint64_t seed = 12345;
     int kills = 0;
-    for (int rounds = 0; rounds < 3; rounds++) {
+    for (int rounds = full_check() ? 60 : 3; rounds > 0; rounds--) {
         for (int attempt = 0;; attempt++) {
             pid_t pid = start_child(directory);
             seed = seed * 6364136223846793005u + 1442695040888963407u;
