@@ -226,6 +226,26 @@ int cli_finish_output(void)
     return EX_IOERR;
 }
 
+void cli_print_json(json_t *object)
+{
+    json_dumpf(object, stdout, JSON_COMPACT);
+    printf("\n");
+    json_decref(object);
+}
+
+int cli_read_input(struct bg_str *text)
+{
+    char part[65536];
+    size_t size;
+    while ((size = fread(part, 1, sizeof part, stdin)) > 0)
+        bg_str_add_bytes(text, part, size);
+    if (!ferror(stdin))
+        return 0;
+    struct bg_error err;
+    (void)bg_fail(&err, BG_IO, "standard input: %s", strerror(errno));
+    return cli_fail(&err);
+}
+
 void cli_bytes(char *text, size_t size, uint64_t bytes)
 {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};

@@ -4,6 +4,7 @@
 #define CLI_CLI_H
 
 #include "base/env.h"
+#include "base/json.h"
 #include "base/str.h"
 
 #include <stdbool.h>
@@ -54,6 +55,12 @@ int cli_misuse(const char *verb, const char *format, ...) BG_PRINTF(2, 3); // 64
 
 // Standard output, with results that must arrive: 0, or the exit code after a message (a closed pipe, a full disk).
 int cli_finish_output(void);
+
+// One JSON object on a line of its own; takes the reference.
+void cli_print_json(json_t *object);
+
+// All of standard input, appended. 0, or the exit code after the message.
+int cli_read_input(struct bg_str *text);
 
 // "1.2 GB", "12.3 k", "1:02:03".
 void cli_bytes(char *text, size_t size, uint64_t bytes);

@@ -8,7 +8,6 @@
 #include "os/host.h"
 #include "train/peak.h"
 
-#include <jansson.h>
 #include <string.h>
 #include <sysexits.h>
 

@@ -7,7 +7,6 @@
 #include "model/io.h"
 #include "train/evaluate.h"
 
-#include <jansson.h>
 #include <sysexits.h>
 
 struct eval_flags {
@@ -23,9 +22,7 @@ static void print_result(const struct cli *cli, const struct evaluate_result *r)
         json_t *o = json_pack("{s:f, s:f, s:f, s:I, s:I, s:I, s:f}", "loss", r->loss, "perplexity", r->perplexity,
                               "bits_per_byte", r->bits_per_byte, "tokens", (json_int_t)r->tokens, "windows",
                               (json_int_t)r->windows, "length", (json_int_t)r->length, "seconds", r->seconds);
-        json_dumpf(o, stdout, JSON_COMPACT);
-        printf("\n");
-        json_decref(o);
+        cli_print_json(o);
         return;
     }
     printf("loss           %.6f\nperplexity     %.4f\n", r->loss, r->perplexity);

@@ -4,13 +4,7 @@
 
 #include "base/mem.h"
 
-#include <jansson.h>
 #include <string.h>
-
-struct text {
-    char *data;
-    size_t size;
-};
 
 static bool collect(void *arg, const char *bytes, size_t size)
 {
@@ -28,12 +22,10 @@ static void print_json(const char *prompt, const struct bg_str *text, const stru
                           body ? body : json_null(), "end", ends[r->end], "prompt_tokens", (int)r->prompt_tokens,
                           "tokens", (int)r->tokens, "seed", (json_int_t)flags->sample.seed, "prompt_seconds",
                           r->prompt_seconds, "seconds", r->seconds);
-    json_dumpf(o, stdout, JSON_COMPACT);
-    printf("\n");
-    json_decref(o);
+    cli_print_json(o);
 }
 
-static int generate(struct cli *cli, struct speaker *s, const struct speak_flags *flags, const struct text *prompt)
+static int generate(struct cli *cli, struct speaker *s, const struct speak_flags *flags, const struct bg_str *prompt)
 {
     struct bg_error err = {0};
     struct token_list ids = {0};
@@ -41,14 +33,14 @@ static int generate(struct cli *cli, struct speaker *s, const struct speak_flags
     struct generate_result result = {0};
     struct generate_options options = {flags->sample, flags->tokens, flags->ignore_eos,
                                        cli->json ? collect : speak_print, cli->json ? &text : NULL};
-    bg_status status = generate_prompt(s->tokenizer, prompt->data, prompt->size, true, &err, &ids);
-    if (!status && !cli->json && !speak_print(NULL, prompt->data, prompt->size))
+    bg_status status = generate_prompt(s->tokenizer, bg_str_text(prompt), prompt->size, true, &err, &ids);
+    if (!status && !cli->json && !speak_print(NULL, bg_str_text(prompt), prompt->size))
         status = bg_fail(&err, BG_IO, "standard output is closed");
     if (!status)
         status = generate_run(cli->env, s->decoder, s->sampler, s->tokenizer, ids.ids, (uint32_t)ids.count, &options,
                               &err, &result);
     if (!status && cli->json)
-        print_json(prompt->data, &text, flags, &result);
+        print_json(bg_str_text(prompt), &text, flags, &result);
     fflush(stdout);
     if (!status && result.end == GENERATE_CONTEXT)
         fprintf(stderr, "\nbrigade: stopped after %u tokens: the context of %u is full\n", result.tokens,
@@ -78,20 +70,20 @@ int cmd_generate(struct cli *cli, int argc, char **argv)
         true};
     struct bg_strlist words = {0};
     struct speaker speaker = {0};
-    struct text text = {0};
+    struct bg_str text = {0};
     int code = cli_parse(cli, &usage, argc, argv, &words);
     if (code < 0 && prompt && file)
         code = cli_misuse("generate", "--prompt or --prompt-file, not both");
     if (code >= 0)
         goto undo_words;
     code = speak_open(cli, words.items[0], seed, &flags, &speaker);
-    if (!code) {
-        struct bg_error err = {0};
-        text.data = file ? speak_read(cli, file, &err, &text.size) : bg_strdup(prompt ? prompt : "");
-        text.size = file ? text.size : strlen(text.data);
-        code = text.data ? generate(cli, &speaker, &flags, &text) : cli_fail(&err);
-    }
-    bg_free(text.data);
+    if (!code && file)
+        code = speak_read(cli, file, &text);
+    else if (!code && prompt)
+        bg_str_add(&text, prompt);
+    if (!code)
+        code = generate(cli, &speaker, &flags, &text);
+    bg_str_fini(&text);
     speak_close(&speaker);
 undo_words:
     bg_strlist_fini(&words);

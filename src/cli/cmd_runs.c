@@ -6,7 +6,6 @@
 #include "train/plot.h"
 #include "train/verify.h"
 
-#include <jansson.h>
 #include <string.h>
 
 int cmd_plot(struct cli *cli, int argc, char **argv)
@@ -58,9 +57,7 @@ static void print_verified(const struct cli *cli, const char *path, const struct
                       "signature_recomputed", r->signature_recomputed, "replayed", (json_int_t)r->replayed,
                       "weights_replayed", r->weights_replayed, "curve_sha256", r->curve_sha256, "weights_sha256",
                       r->weights_sha256, "signature_sha256", r->signature_sha256);
-        json_dumpf(o, stdout, JSON_COMPACT);
-        printf("\n");
-        json_decref(o);
+        cli_print_json(o);
         return;
     }
     printf("steps            %llu%s\n", (unsigned long long)r->steps, r->finished ? "" : " (not finished)");
@@ -128,9 +125,7 @@ static void print_diff(const struct cli *cli, const struct diff_result *r, const
                                       "element", (json_int_t)r->element, "value_a", (double)r->value_a, "value_b",
                                       (double)r->value_b, "elements_differ", (json_int_t)r->elements_differ,
                                       "max_difference", r->max_difference));
-    json_dumpf(o, stdout, JSON_COMPACT);
-    printf("\n");
-    json_decref(o);
+    cli_print_json(o);
 }
 
 int cmd_diff(struct cli *cli, int argc, char **argv)

@@ -29,19 +29,6 @@ static bg_status open_source(struct cli *cli, const char *source, struct bg_erro
     return status;
 }
 
-static int read_input(struct bg_str *text)
-{
-    char part[65536];
-    size_t size;
-    while ((size = fread(part, 1, sizeof part, stdin)) > 0)
-        bg_str_add_bytes(text, part, size);
-    if (!ferror(stdin))
-        return 0;
-    struct bg_error err;
-    (void)bg_fail(&err, BG_IO, "standard input: %s", strerror(errno));
-    return cli_fail(&err);
-}
-
 // ---- train
 
 static int train(struct cli *cli, int argc, char **argv)
@@ -122,10 +109,7 @@ static void print_ids(struct cli *cli, const struct tokenizer *tokenizer, const 
         json_array_append_new(pieces, json_stringn(piece, size));
     }
     json_t *object = json_pack("{s:I, s:o, s:o}", "count", (json_int_t)list->count, "ids", ids, "pieces", pieces);
-    char *text = bg_json_text(object, JSON_COMPACT);
-    puts(text);
-    bg_free(text);
-    json_decref(object);
+    cli_print_json(object);
 }
 
 static int encode(struct cli *cli, int argc, char **argv)
@@ -159,7 +143,7 @@ static int encode(struct cli *cli, int argc, char **argv)
     }
     if (text)
         bg_str_add(&input, text);
-    else if ((code = read_input(&input)) != 0)
+    else if ((code = cli_read_input(&input)) != 0)
         goto undo;
     if (bos && tokenizer_adds_bos(tokenizer)) {
         list.ids = bg_alloc_array(1, sizeof *list.ids);
@@ -220,10 +204,7 @@ static void print_text(struct cli *cli, const struct tokenizer *tokenizer, const
         for (size_t i = 0; !text && i < out.size; i++)
             bg_str_addf(&hex, "%02x", (unsigned)(uint8_t)out.data[i]);
         json_t *object = text ? json_pack("{s:o}", "text", text) : json_pack("{s:s}", "hex", bg_str_text(&hex));
-        char *json = bg_json_text(object, JSON_COMPACT);
-        puts(json);
-        bg_free(json);
-        json_decref(object);
+        cli_print_json(object);
         bg_str_fini(&hex);
     } else {
         fwrite(bg_str_text(&out), 1, out.size, stdout);
@@ -254,7 +235,7 @@ static int decode(struct cli *cli, int argc, char **argv)
         code = cli_fail(&err);
         goto undo;
     }
-    if (words.count == 1 && (code = read_input(&input)) != 0)
+    if (words.count == 1 && (code = cli_read_input(&input)) != 0)
         goto undo;
     for (size_t i = 1; i < words.count; i++)
         bg_str_addf(&input, "%s ", words.items[i]);

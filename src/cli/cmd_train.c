@@ -8,7 +8,6 @@
 #include "os/host.h"
 #include "train/trainer.h"
 
-#include <jansson.h>
 #include <string.h>
 #include <sysexits.h>
 
@@ -119,9 +118,7 @@ static void print_json(const struct job *job, const struct trainer_result *r)
                           r->signature_sha256, "checkpoint", r->checkpoint);
     if (r->valid_loss >= 0)
         json_object_set_new(o, "valid_loss", json_real(r->valid_loss));
-    json_dumpf(o, stdout, JSON_COMPACT);
-    printf("\n");
-    json_decref(o);
+    cli_print_json(o);
 }
 
 static void print_result(const struct cli *cli, const struct job *job, const struct trainer_result *r)

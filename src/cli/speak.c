@@ -107,23 +107,15 @@ bool speak_print(void *arg, const char *bytes, size_t size)
     return fwrite(bytes, 1, size, stdout) == size && fflush(stdout) == 0;
 }
 
-char *speak_read(struct cli *cli, const char *file, struct bg_error *err, size_t *size)
+int speak_read(struct cli *cli, const char *file, struct bg_str *text)
 {
-    if (file && strcmp(file, "-") != 0) {
-        struct bg_map map;
-        if (cli->env->ops->map_open(cli->env, file, err, &map))
-            return NULL;
-        char *text = bg_strndup((const char *)map.data, map.size);
-        *size = map.size;
-        cli->env->ops->map_close(cli->env, &map);
-        return text;
-    }
-    struct bg_str all = {0};
-    char buffer[65536];
-    size_t got;
-    while ((got = fread(buffer, 1, sizeof buffer, stdin)) > 0)
-        bg_str_add_bytes(&all, buffer, got);
-    bg_str_add(&all, "");
-    *size = all.size;
-    return bg_str_take(&all);
+    struct bg_error err = {0};
+    struct bg_map map;
+    if (!strcmp(file, "-"))
+        return cli_read_input(text);
+    if (cli->env->ops->map_open(cli->env, file, &err, &map))
+        return cli_fail(&err);
+    bg_str_add_bytes(text, map.data, map.size);
+    cli->env->ops->map_close(cli->env, &map);
+    return 0;
 }

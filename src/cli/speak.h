@@ -35,7 +35,7 @@ void speak_close(struct speaker *speaker);
 // generate_fn: to standard output at once; stops where it is closed.
 bool speak_print(void *arg, const char *bytes, size_t size);
 
-// The whole of standard input (file NULL or "-") or of a file.
-char *speak_read(struct cli *cli, const char *file, struct bg_error *err, size_t *size);
+// A whole file ("-": standard input), appended. 0, or the exit code after the message.
+int speak_read(struct cli *cli, const char *file, struct bg_str *text);
 
 #endif
