@@ -37,9 +37,8 @@ struct step_executor {
     double *squares;     // (params)
 };
 
-static void *cut(struct step_executor *ex, struct bg_arena *arena, size_t bytes)
+static void *cut(struct bg_arena *arena, size_t bytes)
 {
-    (void)ex;
     void *memory = bg_arena_take(arena, bytes);
     BG_ASSERT(memory); // layout.c counted it
     return memory;
@@ -49,18 +48,18 @@ static void cut_flight(struct step_executor *ex, struct bg_arena *arena)
 {
     const struct layout *l = ex->o.layout;
     uint32_t units = l->unit_end - l->unit_first;
-    struct bg_arena flight = {.base = cut(ex, arena, l->flight_bytes), .size = l->flight_bytes};
+    struct bg_arena flight = {.base = cut(arena, l->flight_bytes), .size = l->flight_bytes};
     ex->flight = flight.base;
-    ex->x = cut(ex, &flight, (units + 1) * l->x_floats * 4);
-    ex->dx = cut(ex, &flight, l->x_floats * 4);
+    ex->x = cut(&flight, (units + 1) * l->x_floats * 4);
+    ex->dx = cut(&flight, l->x_floats * 4);
     for (uint32_t u = 0; u < units; u++) {
         size_t floats = model_stash_floats(ex->o.model, l->unit_first + u, l->batch, l->length, l->group, false, true);
-        ex->stash[u] = cut(ex, &flight, floats * 4);
+        ex->stash[u] = cut(&flight, floats * 4);
     }
-    ex->work = cut(ex, &flight, l->work_floats * 4);
-    ex->tokens = cut(ex, &flight, l->rows * 4);
-    ex->targets = cut(ex, &flight, l->rows * 4);
-    ex->losses = cut(ex, &flight, l->rows * 8);
+    ex->work = cut(&flight, l->work_floats * 4);
+    ex->tokens = cut(&flight, l->rows * 4);
+    ex->targets = cut(&flight, l->rows * 4);
+    ex->losses = cut(&flight, l->rows * 8);
 }
 
 bg_status step_create(struct bg_env *env, const struct step_options *o, const struct optim_state *state,
@@ -87,13 +86,13 @@ bg_status step_create(struct bg_env *env, const struct step_options *o, const st
     cut_flight(ex, &arena);
     for (size_t s = 0; s < l->slots; s++) {
         struct model_grad *slot = &ex->slots[s];
-        slot->dense = cut(ex, &arena, o->model->floats * 4);
+        slot->dense = cut(&arena, o->model->floats * 4);
         slot->embed.capacity = l->sparse_capacity;
-        slot->embed.ids = cut(ex, &arena, (size_t)l->sparse_capacity * 4);
-        slot->embed.rows = cut(ex, &arena, (size_t)l->sparse_capacity * o->model->config.dim * 4);
+        slot->embed.ids = cut(&arena, (size_t)l->sparse_capacity * 4);
+        slot->embed.rows = cut(&arena, (size_t)l->sparse_capacity * o->model->config.dim * 4);
     }
     for (unsigned lane = 0; lane < env->threads; lane++)
-        ex->scratch[lane] = cut(ex, &arena, l->scratch_bytes);
+        ex->scratch[lane] = cut(&arena, l->scratch_bytes);
     *out = ex;
     return BG_OK;
 }
