@@ -81,6 +81,9 @@ struct bg_env_ops {
 
     // 0, or the signal (SIGINT, SIGTERM) that asked for a stop.
     int (*stop_signal)(struct bg_env *env);
+
+    // A named point of a protocol ("before-send"), where tests and the simulator let processes die or stop.
+    void (*point)(struct bg_env *env, const char *name);
 };
 
 struct bg_env {
@@ -98,6 +101,11 @@ static inline uint64_t env_now_ns(struct bg_env *env)
 static inline void env_parallel_for(struct bg_env *env, size_t count, bg_task_fn fn, void *arg)
 {
     env->ops->parallel_for(env, count, fn, arg);
+}
+
+static inline void env_point(struct bg_env *env, const char *name)
+{
+    env->ops->point(env, name);
 }
 
 // Built from the operations above (env.c).

@@ -61,6 +61,7 @@ static const struct bg_env_ops live_ops = {
     .memory_total = os_memory_total,
     .parallel_for = live_parallel_for,
     .stop_signal = live_stop_signal,
+    .point = os_point,
 };
 
 bg_status os_env_create(const struct os_options *o, struct bg_error *err, struct bg_env **env)

@@ -42,6 +42,9 @@ bg_status os_pool_create(const struct os_options *o, struct bg_error *err, unsig
 void os_pool_destroy(struct os_pool *pool);
 void os_pool_run(struct os_pool *pool, size_t count, bg_task_fn fn, void *arg);
 
+// fault.c: nothing, unless BRIGADE_FAULT names this process and point.
+void os_point(struct bg_env *env, const char *name);
+
 // cpu.c: the ISA bits of this CPU, cut by BRIGADE_ISA.
 bg_status os_isa_select(struct bg_error *err, unsigned *isa);
 

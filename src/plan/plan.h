@@ -1,0 +1,169 @@
+// A plan as data (DESIGN 5): which units form a stage, which worker sits where, which micro-batches it computes, and
+// the list of instructions that each worker interprets. Numbers here are indices within the plan: worker 0..W-1, stage
+// 0..S-1, item 0..I-1 (an item is a group of micro-batches, one node of the canonical tree). Nothing in a plan shows in
+// the bits of a job. Everything in this room is pure: no clock, no I/O, no globals.
+#ifndef PLAN_PLAN_H
+#define PLAN_PLAN_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum plan_op_kind {
+    PLAN_F,     // forward of (stage, item)
+    PLAN_B,     // input gradient; with PLAN_FUSED the weight gradient as well
+    PLAN_W,     // weight gradient
+    PLAN_SEND,  // to `peer`: the activation that F(stage, item) made, or with PLAN_GRAD the gradient that B made
+    PLAN_RECV,  // from `peer`: what F(stage, item) needs, or with PLAN_GRAD what B needs
+    PLAN_COLL,  // of `stage`: PLAN_REDUCE (partial sums leave, roots come), PLAN_UNSHARD, PLAN_RESHARD
+    PLAN_STEP,  // all roots are here: vote, commit, apply
+    PLAN_MOVE,  // state of unit `item`: PLAN_OUT to `peer`, else in from `peer`
+    PLAN_EMPTY, // of a schedule table only: a turn in which nothing runs
+};
+enum plan_flag {
+    PLAN_FUSED = 1,
+    PLAN_RECOMPUTE = 2, // F keeps no stash; its B runs the forward again first
+    PLAN_GRAD = 4,
+    PLAN_LAST = 8, // the stage's last weight gradient in this list: its sums may leave unit by unit
+    PLAN_REDUCE = 16,
+    PLAN_UNSHARD = 32,
+    PLAN_RESHARD = 64,
+    PLAN_OUT = 128,
+};
+struct plan_op {
+    uint8_t kind, flags;
+    uint16_t stage;
+    uint32_t item, peer;
+};
+struct plan_list {
+    struct plan_op *ops;
+    size_t count, capacity;
+};
+
+struct plan_stage { // units [unit_first, unit_end)
+    uint32_t unit_first, unit_end;
+};
+struct plan_item { // micro-batches [first, end): an aligned power of two, or its cut at M
+    uint32_t first, end;
+};
+struct plan_seat {
+    uint32_t worker, stage, replica;
+};
+struct plan_follow { // the worker receives every root gradient of these units and steps them, but computes none
+    uint32_t worker, unit_first, unit_end;
+};
+
+#define PLAN_NOBODY UINT32_MAX
+
+struct plan {
+    uint32_t units, micro_batches, workers;
+    struct plan_stage *stages;
+    uint32_t stage_count;
+    struct plan_item *items;
+    uint32_t item_count;
+    struct plan_seat *seats; // by (stage, replica)
+    uint32_t seat_count;
+    struct plan_follow *follows; // by (worker, unit_first)
+    uint32_t follow_count;
+    uint32_t *route;         // (stages, items): the worker that computes it (PLAN_NOBODY: nobody has to)
+    struct plan_list *lists; // (workers)
+};
+void plan_fini(struct plan *plan);
+struct plan plan_copy(const struct plan *plan);
+
+// ---- Text: one record a line, canonical order; plan_parse(plan_format(p)) == p, and equal plans have equal text ----
+// plan 1 units U micro_batches M workers W / stage i first end / item i first end / seat w s r /
+// follow w first end / mbmap s i w / list w: op op ...    (op spelling: 0F3 2B1 2BW1 2W1 0SEND_F3>1 2RECV_B1<0 0COLL
+// 1STEP MOVE5>2 MOVE5<0, flags after a dot: 0F3.r 2BW1.l)
+char *plan_format(const struct plan *plan); // bg_free it
+// Errors name the line, what was found and what was expected. Bounded: no input makes it take more than a few times
+// the memory of its text. Also validates.
+BG_MUST_USE bg_status plan_parse(const char *text, size_t size, struct bg_error *err, struct plan *plan);
+// The one validator: indices in range, stages cover the units in order, items partition the micro-batches as nodes of
+// the tree, every (stage, item) that has a route is computed once by a worker that sits there, each SEND has its RECV
+// at the peer and the other way round, F before B before W, the lists drain. Names the first op at fault.
+BG_MUST_USE bg_status plan_validate(const struct plan *plan, struct bg_error *err);
+
+// ---- Making plans (build.c, cut.c, order.c) ----
+#define PLAN_STAGES_MAX  256
+#define PLAN_WORKERS_MAX 1024
+
+// "PxD", "R0+R1+..." (replicas of each stage). `auto` and files are the caller's. replicas[s] for *stages stages.
+BG_MUST_USE bg_status plan_shape_parse(const char *text, struct bg_error *err, uint32_t replicas[PLAN_STAGES_MAX],
+                                       uint32_t *stages);
+// What a wanted shape becomes with only `workers` of them: its stages while each can have a worker (the extra ones go
+// to the first stages round by round, at most as wanted + more where workers are left over), else `workers` stages.
+void plan_shape_fit(const uint32_t *wanted, uint32_t wanted_stages, uint32_t workers, uint32_t units,
+                    uint32_t replicas[PLAN_STAGES_MAX], uint32_t *stages);
+// Contiguous cut of the units into `stages` stages, minimal largest sum of costs (ties: earliest cuts; every stage at
+// least one unit).
+BG_MUST_USE bg_status plan_cut(const double *costs, uint32_t units, uint32_t stages, struct bg_error *err,
+                               struct plan_stage *out);
+
+enum plan_schedule { PLAN_GPIPE, PLAN_1F1B, PLAN_INTERLEAVED };
+BG_MUST_USE bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule,
+                                          uint32_t *chunks); // gpipe | 1f1b | interleaved[:CHUNKS] (default 2)
+struct plan_options {
+    const double *costs; // (units) relative time of each
+    uint32_t units, micro_batches;
+    uint32_t group;           // micro-batches an item, a power of two
+    const uint32_t *replicas; // (stages): workers of each pipeline rank
+    uint32_t stages;          // pipeline ranks; interleaved: every rank has `chunks` stages (rank r: r, r + P, ...)
+    enum plan_schedule schedule;
+    uint32_t chunks;
+    bool split;     // B and W apart (W as late as the memory of 1F1B allows: right before the next F of its slot)
+    bool recompute; // F without stash
+    uint32_t followers; // workers after the computing ones that follow every unit (the shadow)
+};
+// Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs, sizes within
+// one of each other, larger ones first. Lowered, with COLL and STEP, validated.
+BG_MUST_USE bg_status plan_build(const struct plan_options *options, struct bg_error *err, struct plan *plan);
+
+// ---- Lowering (lower.c) ----
+// Before: plan->lists hold compute ops and PLAN_EMPTY only. After: SEND and RECV are in. The rule: go round the workers
+// in rank order; if the head op's inputs are present (own RECV done, or made on this worker), emit it, then at once
+// append its SEND here and the RECV to the consumer's list; an empty cell is a turn too. What does not drain is refused
+// with every stuck op named. present: NULL, or what is there already (recovery).
+struct plan_present { // (stages, items) each, or NULL: worker that holds it, PLAN_NOBODY: nobody
+    const uint32_t *activation; // input of (stage, item) lies at its consumer already
+    const uint32_t *gradient;   // gradient of the output of (stage, item) lies at its consumer already
+};
+BG_MUST_USE bg_status plan_lower(struct plan *plan, const struct plan_present *present, struct bg_error *err);
+// Turns until the lowered lists have run when every op takes one turn on its worker (published: simulated_steps).
+BG_MUST_USE bg_status plan_simulate_turns(const struct plan *plan, struct bg_error *err, uint64_t *turns);
+void plan_merge_bw(struct plan_list *list); // adjacent B, W of one (stage, item) become a fused B; drops empties
+void plan_add_reduce(struct plan_list *list, uint32_t micro_batches); // COLL REDUCE after a stage's last W
+void plan_add_unshard(struct plan_list *list, uint32_t ahead);        // COLL UNSHARD/RESHARD around a stage's use
+
+// Most items whose forward is done and whose weight gradient is not, on this worker and stage.
+uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage);
+
+// ---- Recovery (recover.c): the rest of a step for a new membership ----
+enum plan_held { // of (stage, item)
+    PLAN_HELD_X = 1,      // input activation
+    PLAN_HELD_Y = 2,      // output activation (made here, so that it can be sent again)
+    PLAN_HELD_DY = 4,     // gradient of the output
+    PLAN_HELD_DX = 8,     // gradient of the input (made here)
+    PLAN_HELD_STASH = 16, // forward done here, weight gradient not yet
+    PLAN_HELD_B = 32,     // with STASH: the input gradient is done, W is missing
+    PLAN_HELD_G = 64,     // the weight gradient is in a partial sum here
+};
+struct plan_holdings { // of one worker of the plan
+    const uint8_t *items; // (stages, items) of enum plan_held
+    const uint8_t *roots; // (units): 1 = holds the whole root gradient of the unit
+};
+// `plan` has stages, items, seats, follows of the new membership and no lists, route all PLAN_NOBODY. Finds what is
+// missing: leaves of every stage that has a unit whose root nobody holds, and losses nobody has; gives it to workers
+// of the stage (the fewest missing leaves first, then the lowest index, runs of neighbouring items together), adds
+// forwards whose outputs are lost, and lowers the rest of the step: ops that survivors already did are left out,
+// boundary tensors that lie somewhere are sent again from there. COLL and STEP as in any plan.
+struct plan_recovery {
+    uint32_t leaves;   // micro-batches x stages whose weight gradient has to be computed by another than before
+    uint32_t forwards; // micro-batches x stages whose forward runs only for its output
+};
+BG_MUST_USE bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *losses,
+                                   bool split, struct bg_error *err, struct plan_recovery *recovery);
+
+#endif
