@@ -71,6 +71,8 @@ struct plan {
     struct plan_list *lists; // (workers)
 };
 void plan_fini(struct plan *plan);
+// Names the cut and the items (units, micro-batches, stages, items; not seats, routes, lists). Never 0.
+uint64_t plan_cut_hash(const struct plan *plan);
 struct plan plan_copy(const struct plan *plan);
 
 // ---- Text: one record a line, canonical order; plan_parse(plan_format(p)) == p, and equal plans have equal text ----
