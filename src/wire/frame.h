@@ -44,17 +44,19 @@ struct wire_frame {
     uint64_t step;
     uint32_t from; // member that sends; the receiver's link knows better and refuses another
     uint32_t a, b, c;
-    uint64_t bytes;   // of the payload
-    uint64_t check;   // wire_check() of the payload
-    uint64_t extra;   // kind's own
+    uint64_t bytes; // of the payload
+    uint64_t check; // wire_check() of the payload
+    uint64_t extra; // kind's own
 };
-enum { WIRE_FRAME_BYTES = 80 }; // magic "BRG1", the fields above in this order, then XXH3 of the header
+// Magic "BRG1", the fields above in this order, four zero bytes, then XXH3 of the 72 bytes before it.
+enum { WIRE_FRAME_BYTES = 80 };
 
 void wire_frame_encode(const struct wire_frame *frame, uint8_t out[WIRE_FRAME_BYTES]);
 // Refuses a wrong magic, kind, size, payload limit or header check, saying which.
 BG_MUST_USE bg_status wire_frame_decode(const uint8_t in[WIRE_FRAME_BYTES], struct bg_error *err,
                                         struct wire_frame *frame);
-const char *wire_kind_name(uint16_t kind);
+const char *wire_kind_name(uint16_t kind);              // "?" for what is none
+uint64_t wire_kind_bytes_max(uint16_t kind);            // 0 for what is none
 uint64_t wire_check(const void *payload, size_t bytes); // XXH3, 64 bits
 // "PART bucket 3 piece 0 node 1.0 of step 12, generation 4, from member 2"
 void wire_frame_describe(const struct wire_frame *frame, char *text, size_t size);
