@@ -170,7 +170,7 @@ static void token_grad(const struct model_run *run, const float *dx, float *work
     struct sums sums = {run, dx, dim, (size_t)run->batch * run->length, w.keys, w.starts, out, tree_levels(run->count)};
     env_parallel_for(run->env, (out->count + GRAIN_IDS - 1) / GRAIN_IDS, sums_item, &sums);
     if (accumulate)
-        sparse_fold(run->kern, &grad->embed, &node, dim);
+        model_sparse_fold(run->kern, &grad->embed, &node, dim);
 }
 
 // Learned positions: row p is a chain over the sequences of a micro-batch, so (sequences, T * dim) summed by columns.

@@ -23,14 +23,20 @@ static void fold_item(void *arg, size_t index, unsigned lane)
     f->kern->add(f->to + first, f->to + first, f->from + first, n);
 }
 
-static void fold_range(const struct kern *kern, struct bg_env *env, float *to, const float *from, size_t first,
-                       size_t end)
+void model_bucket_fold(const struct model *model, const struct kern *kern, struct bg_env *env, uint32_t bucket,
+                       float *to, const float *from)
 {
-    struct fold fold = {kern, to + first, from + first, end - first};
+    const struct model_bucket *b = &model->buckets[bucket];
+    struct fold fold = {kern, to + b->first, from + b->first, (size_t)b->floats};
     env_parallel_for(env, (fold.count + GRAIN_FLOATS - 1) / GRAIN_FLOATS, fold_item, &fold);
 }
 
-void sparse_fold(const struct kern *kern, struct model_sparse *to, const struct model_sparse *from, size_t dim)
+bool model_bucket_dense(const struct model *model, uint32_t bucket)
+{
+    return bucket > 0 || model->config.tie;
+}
+
+void model_sparse_fold(const struct kern *kern, struct model_sparse *to, const struct model_sparse *from, size_t dim)
 {
     size_t common = 0;
     for (size_t i = 0, j = 0; i < to->count && j < from->count;) {
@@ -64,28 +70,30 @@ void sparse_fold(const struct kern *kern, struct model_sparse *to, const struct 
 void model_grad_fold(const struct model *model, const struct kern *kern, struct bg_env *env, struct model_grad *to,
                      const struct model_grad *from)
 {
-    size_t embed = model_offset(model, 0, MODEL_ROLE_EMBED), dim = model->config.dim;
-    if (model->config.tie) {
-        fold_range(kern, env, to->dense, from->dense, 0, model->floats);
-    } else { // the embedding's dense part holds nothing yet
-        fold_range(kern, env, to->dense, from->dense, 0, embed);
-        fold_range(kern, env, to->dense, from->dense, embed + (size_t)model->config.vocab * dim, model->floats);
+    for (uint32_t b = 0; b < model->bucket_count; b++) {
+        if (model_bucket_dense(model, b))
+            model_bucket_fold(model, kern, env, b, to->dense, from->dense);
     }
-    sparse_fold(kern, &to->embed, &from->embed, dim);
+    model_sparse_fold(kern, &to->embed, &from->embed, model->config.dim);
 }
 
-void model_grad_finish(const struct model *model, struct model_grad *root)
+void model_table_join(const struct model *model, float *table, const struct model_sparse *rows)
 {
     size_t dim = model->config.dim;
-    float *table = root->dense + model_offset(model, 0, MODEL_ROLE_EMBED);
-    if (!model->config.tie)
-        memset(table, 0, model->config.vocab * dim * sizeof *table);
-    for (size_t i = 0; i < root->embed.count; i++) {
-        float *row = table + (size_t)root->embed.ids[i] * dim;
-        const float *sum = root->embed.rows + i * dim;
+    for (size_t i = 0; i < rows->count; i++) {
+        float *row = table + (size_t)rows->ids[i] * dim;
+        const float *sum = rows->rows + i * dim;
         for (size_t d = 0; model->config.tie && d < dim; d++)
             row[d] = row[d] + sum[d];
         if (!model->config.tie)
             memcpy(row, sum, dim * sizeof *row);
     }
+}
+
+void model_grad_finish(const struct model *model, struct model_grad *root)
+{
+    float *table = root->dense + model->buckets[0].first;
+    if (!model->config.tie)
+        memset(table, 0, (size_t)model->buckets[0].floats * sizeof *table);
+    model_table_join(model, table, &root->embed);
 }

@@ -1,6 +1,7 @@
 // The model as data: which tensors a family has (one table a family), their order, offsets and units, and the rotary
-// tables. Parameters are sorted by name in byte order, which is the order of every hash and of every file, and start at
-// 64-byte boundaries; the gaps between them are zero and stay so.
+// tables. Parameters are sorted by name in byte order, which is the order of every hash and of every file. In memory
+// they lie bucket by bucket (model.h), each bucket's in name order, and start at 64-byte boundaries; the gaps between
+// them are zero and stay so.
 #include "model/model_int.h"
 
 #include "base/assert.h"
@@ -172,6 +173,31 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct model_param *)a)->name, ((const struct model_param *)b)->name);
 }
 
+static uint32_t bucket_of(const struct model_param *p)
+{
+    return p->role == MODEL_ROLE_EMBED ? 0 : 1 + p->unit;
+}
+
+static void lay_buckets(struct model *model)
+{
+    uint32_t last = model->unit_count - 1;
+    model->bucket_count = 1 + model->unit_count;
+    model->buckets = bg_alloc_array(model->bucket_count, sizeof *model->buckets);
+    for (uint32_t b = 0; b < model->bucket_count; b++) {
+        struct model_bucket *bucket = &model->buckets[b];
+        bucket->first = model->floats;
+        bucket->unit = b > 0 ? b - 1 : model->config.tie ? last : 0;
+        for (uint32_t i = 0; i < model->param_count; i++) {
+            struct model_param *p = &model->params[i];
+            if (bucket_of(p) != b)
+                continue;
+            p->offset = model->floats;
+            model->floats += (p->count + 15) / 16 * 16;
+        }
+        bucket->floats = model->floats - bucket->first;
+    }
+}
+
 // Sorts, lays offsets, tells every unit where its parameters are.
 static void lay_params(struct model *model)
 {
@@ -182,11 +208,10 @@ static void lay_params(struct model *model)
     }
     for (uint32_t i = 0; i < model->param_count; i++) {
         struct model_param *p = &model->params[i];
-        p->offset = model->floats;
-        model->floats += (p->count + 15) / 16 * 16;
         model->elements += p->count;
         model->units[p->unit].param[p->role] = (int32_t)i;
     }
+    lay_buckets(model);
 }
 
 static void make_rope(struct model *model)
@@ -233,6 +258,7 @@ void model_destroy(struct model *model)
     if (!model)
         return;
     bg_free(model->params);
+    bg_free(model->buckets);
     bg_free(model->units);
     bg_free(model->rope_cos);
     bg_free(model->rope_sin);

@@ -19,7 +19,7 @@ struct model_param {
     uint32_t rank;     // 1 or 2
     uint64_t shape[2]; // Hugging Face layout, also in memory
     uint64_t count;    // elements
-    uint64_t offset;   // floats from the base of weights (and of gradients, moments); 16-aligned
+    uint64_t offset;   // floats from the base of weights (and of gradients, moments); 16-aligned, by bucket
     uint32_t unit;
     uint32_t role; // enum model_role
     enum model_init init;
@@ -64,12 +64,21 @@ struct model_unit {
     int32_t param[MODEL_ROLES]; // index into model->params, -1: absent. A tied head does not list the embedding
 };
 
+// What gradients and state are handled by: a contiguous range of every set of parameters. Bucket 0 is the token table,
+// bucket 1 + u all other parameters of unit u (none: floats == 0).
+struct model_bucket {
+    uint64_t first, floats; // 16-aligned, gaps included
+    uint32_t unit; // whose backward makes the dense gradient. Untied, the token table has none: only sparse rows
+};
+
 struct model {
     struct model_config config;
-    struct model_param *params; // in name order (byte order), which is also the order of offsets
+    struct model_param *params; // in name order (byte order): the order of hashes, files and norms, not of offsets
     uint32_t param_count;
-    uint64_t floats;   // of one full set of parameters, with alignment gaps (gaps stay +0)
-    uint64_t elements; // parameters proper
+    struct model_bucket *buckets;
+    uint32_t bucket_count; // 1 + unit_count
+    uint64_t floats;       // of one full set of parameters, with alignment gaps (gaps stay +0)
+    uint64_t elements;     // parameters proper
     struct model_unit *units;
     uint32_t unit_count;
     float *rope_cos, *rope_sin; // (context, head_dim/2), Llama family
@@ -133,10 +142,17 @@ enum model_backward_part { MODEL_BACKWARD_INPUT = 1, MODEL_BACKWARD_WEIGHT = 2, 
 void model_backward(const struct model_run *run, uint32_t unit, enum model_backward_part part, float *dx,
                     const float *x_in, float *stash, float *work, struct model_grad *grad, bool accumulate);
 
-// to += from, dense and sparse: two held nodes of the tree fold.
+// to += from: two held nodes of the tree fold. Of one bucket's dense range, of sparse rows (absent + x = x; ids stay
+// ascending), of everything.
+void model_bucket_fold(const struct model *model, const struct kern *kern, struct bg_env *env, uint32_t bucket,
+                       float *to, const float *from);
+void model_sparse_fold(const struct kern *kern, struct model_sparse *to, const struct model_sparse *from, size_t dim);
 void model_grad_fold(const struct model *model, const struct kern *kern, struct bg_env *env, struct model_grad *to,
                      const struct model_grad *from);
-// At the root: scatters (untied) or adds (tied: root = head + embedding) the sparse rows into dense.
+bool model_bucket_dense(const struct model *model, uint32_t bucket); // its gradient has a dense part
+// Joins the root's sparse rows into a token table's gradient (vocab, dim): added (tied: root = head + embedding) or
+// copied over rows that must be zero before (untied). finish: in place, with that zeroing.
+void model_table_join(const struct model *model, float *table, const struct model_sparse *rows);
 void model_grad_finish(const struct model *model, struct model_grad *root);
 
 // Linear algebra shared by units, decode and tests: y = x W^T + b on all lanes.

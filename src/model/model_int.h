@@ -220,7 +220,4 @@ void head_forward(const struct model_run *run, const float *x_in, float *stash, 
 void head_backward(const struct model_run *run, enum model_backward_part part, float *dx, const float *x_in,
                    float *stash, float *work, struct model_grad *grad, bool accumulate);
 
-// to += from (absent + x = x); rows stay in order of ids.
-void sparse_fold(const struct kern *kern, struct model_sparse *to, const struct model_sparse *from, size_t dim);
-
 #endif

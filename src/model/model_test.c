@@ -162,11 +162,23 @@ static void test_params(void **state)
     for (uint32_t i = 0; i < m->param_count; i++) {
         const struct model_param *p = &m->params[i];
         assert_int_equal(p->offset % 16, 0);
-        assert_true(i == 0 || (strcmp(m->params[i - 1].name, p->name) < 0 &&
-                               m->params[i - 1].offset + m->params[i - 1].count <= p->offset));
+        assert_true(i == 0 || strcmp(m->params[i - 1].name, p->name) < 0);
+        const struct model_bucket *b = &m->buckets[p->role == MODEL_ROLE_EMBED ? 0 : 1 + p->unit];
+        assert_true(p->offset >= b->first && p->offset + p->count <= b->first + b->floats);
+        for (uint32_t j = 0; j < i; j++) { // apart from each other
+            const struct model_param *q = &m->params[j];
+            assert_true(q->offset + q->count <= p->offset || p->offset + p->count <= q->offset);
+        }
         assert_ptr_equal(model_param_find(m, p->name), p);
         assert_int_equal(m->units[p->unit].param[p->role], i);
         assert_int_equal(p->decay, p->rank == 2);
+    }
+    assert_int_equal(m->bucket_count, 1 + m->unit_count);
+    for (uint32_t b = 0; b < m->bucket_count; b++) {
+        uint64_t next = b + 1 < m->bucket_count ? m->buckets[b + 1].first : m->floats;
+        assert_int_equal(m->buckets[b].first % 16, 0);
+        assert_int_equal(m->buckets[b].first + m->buckets[b].floats, next);
+        assert_int_equal(m->buckets[b].unit, b > 0 ? b - 1 : 0); // untied: the rows come from the embedding
     }
     assert_null(model_param_find(m, "model.layers.2.mlp.up_proj.weight"));
     const struct model_param *k = model_param_find(m, "model.layers.1.self_attn.k_proj.weight");
