@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "model/io.h"
 #include "os/live.h"
+#include "wire/message.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -98,6 +99,68 @@ static bg_status make(struct job *job)
     return status;
 }
 
+// message_fuzz: the byte that picks the message, then its payload.
+static bg_status seed_message(struct job *job, uint8_t pick, const char *name, const uint8_t *payload, size_t size)
+{
+    uint8_t bytes[2049] = {pick};
+    memcpy(bytes + 1, payload, size);
+    char *folder = bg_format("%s/message_fuzz", job->directory), *path = bg_format("%s/%s", folder, name);
+    bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
+    if (!status)
+        status = env_write_file(job->env, path, bytes, size + 1, &job->err);
+    bg_free(folder);
+    bg_free(path);
+    return status;
+}
+
+static bg_status seed_messages(struct job *job)
+{
+    static const uint8_t ones[4] = {1, 1, 1, 1};
+    static const double values[2] = {1.5, 2.5};
+    const struct message_hello hello = {.version = MESSAGE_VERSION, .member = 1, .address = "@brigade"};
+    const struct message_commit commit = {.step = 3, .loss = 1, .norm = 2, .clip = 1};
+    const struct message_task_done done = {.id = 1, .evaluated = true, .directory = "step-3"};
+    const struct message_member member = {1, MESSAGE_WORKER, "@brigade"};
+    const struct message_evaluation evaluation = {2, 3, 4, 5};
+    const struct message_report report = {.unit_count = 4,
+                                          .units = ones,
+                                          .roots = ones,
+                                          .stage_count = 2,
+                                          .item_count = 2,
+                                          .items = ones,
+                                          .loss_count = 2,
+                                          .loss_known = ones,
+                                          .losses = values};
+    const struct message_generation generation = {.has_commit = true,
+                                                  .commit = commit,
+                                                  .member_count = 1,
+                                                  .members = &member,
+                                                  .now = "",
+                                                  .steady = "plan",
+                                                  .steady_bytes = 4};
+    const struct message_task task = {
+        .id = 1, .evaluation_count = 1, .evaluations = &evaluation, .loss_count = 2, .losses = values};
+    uint8_t out[10][2048];
+    const size_t sizes[10] = {
+        message_hello_encode(&hello, out[0], 2048),
+        message_welcome_encode(&(struct message_welcome){7}, out[1], 2048),
+        message_trouble_encode(&(struct message_trouble){.text = "late"}, out[2], 2048),
+        message_commit_encode(&commit, out[3], 2048),
+        message_task_done_encode(&done, out[4], 2048),
+        message_report_encode(&report, out[5], 2048),
+        message_generation_encode(&generation, out[6], 2048),
+        message_task_encode(&task, out[7], 2048),
+        message_loss_encode(4, 2, values, out[8], 2048),
+        message_vote_encode(2, ones, values, 1, out[9], 2048),
+    };
+    static const char *const names[10] = {"hello",  "welcome",    "trouble", "commit", "task_done",
+                                          "report", "generation", "task",    "loss",   "vote"};
+    bg_status status = BG_OK;
+    for (uint8_t i = 0; i < 10 && !status; i++)
+        status = seed_message(job, i, names[i], out[i], sizes[i]);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -111,6 +174,8 @@ int main(int argc, char **argv)
         status = job.env->ops->make_directories(job.env, argv[1], &job.err);
     if (!status)
         status = make(&job);
+    if (!status)
+        status = seed_messages(&job);
     if (status)
         fprintf(stderr, "make_seeds: %s\n", job.err.text);
     if (job.env)

@@ -17,11 +17,11 @@ enum message_role { MESSAGE_WORKER, MESSAGE_SHADOW };
 
 // HELLO: first frame on a link to the controller. Between workers only `member` counts.
 struct message_hello {
-    uint32_t version;    // MESSAGE_VERSION
-    uint32_t member;     // id that an earlier WELCOME gave, 0: none
-    uint64_t token;      // of the spawn that it comes from, 0: joined by hand
+    uint32_t version;                // MESSAGE_VERSION
+    uint32_t member;                 // id that an earlier WELCOME gave, 0: none
+    uint64_t token;                  // of the spawn that it comes from, 0: joined by hand
     uint64_t process, process_start; // pid and start time
-    uint32_t role;       // enum message_role
+    uint32_t role;                   // enum message_role
     uint8_t signature[32];
     char address[128]; // peers connect here
 };
@@ -34,7 +34,7 @@ struct message_welcome {
 enum message_trouble_kind { MESSAGE_PEER_LOST, MESSAGE_BAD_FRAME, MESSAGE_WAITS, MESSAGE_FAILED };
 struct message_trouble {
     uint32_t kind;
-    uint32_t peer; // member at fault, or waited for
+    uint32_t peer;   // member at fault, or waited for
     uint32_t status; // bg_status of MESSAGE_FAILED (the job cannot go on: disk full, not finite, ...)
     char text[800];
 };
@@ -48,16 +48,16 @@ struct message_commit {
 
 // REPORT: what a member holds, in terms of the plan that it last ran (`plan` = its hash; 0: none).
 struct message_report {
-    uint64_t version;  // steps applied: its weights are W[version], the open step is `version`
-    uint64_t plan;     // of the cut and items that `items` speaks of: plan_cut_hash()
+    uint64_t version; // steps applied: its weights are W[version], the open step is `version`
+    uint64_t plan;    // of the cut and items that `items` speaks of: plan_cut_hash()
     uint32_t unit_count;
     const uint8_t *units; // (unit_count) 1: weights and moments of the unit are here, at `version`
     const uint8_t *roots; // (unit_count) 1: all roots that the unit's step needs are here
     uint32_t stage_count, item_count;
-    const uint8_t *items; // (stages, items) enum plan_held bits
-    uint32_t loss_count;  // (micro_batches), or 0
-    const uint8_t *loss_known; // (loss_count)
-    const double *losses;      // (loss_count)
+    const uint8_t *items;                     // (stages, items) enum plan_held bits
+    uint32_t loss_count;                      // (micro_batches), or 0
+    const uint8_t *loss_known;                // (loss_count)
+    const double *losses;                     // (loss_count)
     uint64_t computed_leaves, frames_refused; // since the process started
     void *memory;
 };
@@ -76,7 +76,7 @@ struct message_generation {
     uint64_t checkpoint; // of SOURCE_CHECKPOINT: its step (== step)
     bool has_commit;     // members at version step - 1 apply this first
     struct message_commit commit;
-    uint32_t self;       // receiver's worker index in the plans
+    uint32_t self; // receiver's worker index in the plans
     uint32_t member_count;
     const struct message_member *members;
     const char *now, *steady; // plan text; now == "": same as steady
@@ -107,7 +107,7 @@ struct message_task {
     const struct message_evaluation {
         uint64_t step, tokens;
         double loss, bits_per_byte;
-    } *evaluations; // known ones
+    } * evaluations;     // known ones
     uint64_t loss_count; // == frame.step
     const double *losses;
     void *memory;
