@@ -50,9 +50,24 @@ static void draw_item(void *arg, size_t index, unsigned lane)
 
 void model_init_weights(const struct model *model, struct bg_env *env, uint64_t seed, float *weights)
 {
+    model_init_units(model, env, seed, NULL, weights);
+}
+
+bool model_holds_param(const struct model *model, const uint8_t *units, uint32_t param)
+{
+    const struct model_param *p = &model->params[param];
+    bool shared = p->role == MODEL_ROLE_EMBED && model->config.tie;
+    return !units || units[p->unit] || (shared && units[model->unit_count - 1]);
+}
+
+void model_init_units(const struct model *model, struct bg_env *env, uint64_t seed, const uint8_t *units,
+                      float *weights)
+{
     for (uint32_t i = 0; i < model->param_count; i++) {
         const struct model_param *p = &model->params[i];
         float *out = weights + p->offset;
+        if (!model_holds_param(model, units, i))
+            continue;
         if (p->init == MODEL_INIT_ZERO) {
             memset(out, 0, p->count * sizeof *out);
             continue;

@@ -89,6 +89,11 @@ void model_destroy(struct model *model);
 const struct model_param *model_param_find(const struct model *model, const char *name); // NULL: absent
 // NUMERICS 14: every tensor from its own name; on all lanes, the same bits on any number of them.
 void model_init_weights(const struct model *model, struct bg_env *env, uint64_t seed, float *weights);
+// Of the parameters that these units use; units (unit_count), NULL: all. Other pages stay untouched.
+void model_init_units(const struct model *model, struct bg_env *env, uint64_t seed, const uint8_t *units,
+                      float *weights);
+// One of these units uses it: its own, and of a tied head the token table.
+bool model_holds_param(const struct model *model, const uint8_t *units, uint32_t param);
 
 // Sparse rows: the gradient of the token embedding (NUMERICS 10): token ids ascending, one row of `dim` each.
 struct model_sparse {

@@ -266,16 +266,23 @@ static bg_status load_tensor(const struct safetensors *file, const char *path, c
     return tensor_view_to_f32(view, err, base + param->offset);
 }
 
-static bg_status load_tensors(struct bg_env *env, const char *directory, const char *name, const char *const *prefixes,
-                              float *const *bases, size_t count, const struct model *model, struct bg_error *err)
+struct tensors { // sets of parameters in one file
+    const char *file;
+    size_t count;
+    const char *prefixes[2]; // of a tensor's name in the file
+    float *bases[2];
+};
+
+static bg_status load_tensors(struct bg_env *env, const char *directory, const struct tensors *sets,
+                              const struct model *model, const uint8_t *units, struct bg_error *err)
 {
-    char *path = bg_format("%s/%s", directory, name);
+    char *path = bg_format("%s/%s", directory, sets->file);
     struct safetensors *file = NULL;
     bg_status status = safetensors_open(env, path, err, &file);
     for (uint32_t p = 0; p < model->param_count && !status; p++) {
-        for (size_t i = 0; i < count && !status; i++) {
-            char *tensor = bg_format("%s%s", prefixes[i], model->params[p].name);
-            status = load_tensor(file, path, tensor, &model->params[p], bases[i], err);
+        for (size_t i = 0; i < sets->count && model_holds_param(model, units, p) && !status; i++) {
+            char *tensor = bg_format("%s%s", sets->prefixes[i], model->params[p].name);
+            status = load_tensor(file, path, tensor, &model->params[p], sets->bases[i], err);
             bg_free(tensor);
         }
     }
@@ -312,23 +319,13 @@ bg_status checkpoint_losses(struct bg_env *env, const char *directory, const str
     return status;
 }
 
-bg_status checkpoint_load(struct bg_env *env, const char *directory, const struct manifest *manifest,
-                          const struct model *model, const struct optim_state *state, double *losses,
-                          struct bg_error *err)
+bg_status checkpoint_load(struct bg_env *env, const char *directory, const struct model *model, const uint8_t *units,
+                          const struct optim_state *state, struct bg_error *err)
 {
-    bg_status status =
-        load_tensors(env, directory, "model.safetensors", (const char *const[]){""}, &state->weights, 1, model, err);
-    if (!status)
-        status = load_tensors(env, directory, "optimizer.safetensors", (const char *const[]){"m.", "v."},
-                              (float *const[]){state->m, state->v}, 2, model, err);
-    double *curve = NULL;
-    if (!status)
-        status = checkpoint_losses(env, directory, manifest, err, &curve);
-    if (status)
-        return status;
-    memcpy(losses, curve, (size_t)manifest->step * 8);
-    bg_free(curve);
-    return BG_OK;
+    const struct tensors weights = {"model.safetensors", 1, {""}, {state->weights}};
+    const struct tensors moments = {"optimizer.safetensors", 2, {"m.", "v."}, {state->m, state->v}};
+    bg_status status = load_tensors(env, directory, &weights, model, units, err);
+    return status ? status : load_tensors(env, directory, &moments, model, units, err);
 }
 
 static bg_status list_leftover(void *arg, const char *name, struct bg_error *err)

@@ -30,11 +30,10 @@ char *checkpoint_path(const char *run_directory, uint64_t step); // bg_free it
 // The manifest, after every hash in it was recomputed and the files a checkpoint must have were found in it.
 BG_MUST_USE bg_status checkpoint_verify(struct bg_env *env, const char *directory, struct bg_error *err,
                                         struct manifest *manifest);
-// Weights, moments and losses (manifest->step of them) of a checkpoint that was verified.
-BG_MUST_USE bg_status checkpoint_load(struct bg_env *env, const char *directory, const struct manifest *manifest,
-                                      const struct model *model, const struct optim_state *state, double *losses,
-                                      struct bg_error *err);
-// Only the losses; bg_free them.
+// Weights and moments of a checkpoint that was verified, of the units held (NULL: all).
+BG_MUST_USE bg_status checkpoint_load(struct bg_env *env, const char *directory, const struct model *model,
+                                      const uint8_t *units, const struct optim_state *state, struct bg_error *err);
+// Its losses (manifest->step of them); bg_free them.
 BG_MUST_USE bg_status checkpoint_losses(struct bg_env *env, const char *directory, const struct manifest *manifest,
                                         struct bg_error *err, double **losses);
 

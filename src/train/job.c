@@ -355,6 +355,15 @@ char *job_to_yaml(const struct job *job)
     return job_writer_finish(writer);
 }
 
+struct optim_options job_optim(const struct job *job)
+{
+    return (struct optim_options){.beta1 = job->train.beta1,
+                                  .beta2 = job->train.beta2,
+                                  .eps = job->train.eps,
+                                  .weight_decay = job->train.weight_decay,
+                                  .clip = job->train.clip};
+}
+
 // Warm-up rises so that step 0 already moves and step `warmup` has the full rate; then the schedule falls to min_lr,
 // which step `steps` would have.
 double job_lr(const struct job *job, uint64_t step)

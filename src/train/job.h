@@ -5,6 +5,7 @@
 
 #include "base/env.h"
 #include "model/config.h"
+#include "train/optim.h"
 
 struct job_list {
     char **items;
@@ -57,6 +58,8 @@ void job_fini(struct job *job);
 char *job_to_yaml(const struct job *job);
 // One line a key: name, type, default, meaning; for --help. bg_free it.
 char *job_help(void);
+
+struct optim_options job_optim(const struct job *job);
 
 // Learning rate of 0-based step, in double (NUMERICS 13): lr (s + 1) / (warmup + 1) below warmup; then from lr at step
 // warmup to min_lr at step `steps` along half a cosine or a line, or lr throughout.

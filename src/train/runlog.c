@@ -19,9 +19,9 @@ bg_status runlog_step(struct runlog *log, const struct runlog_step *step, struct
     curve_bits_format(r->loss, bits);
     int size = snprintf(line, sizeof line,
                         "{\"step\": %llu, \"loss\": %.17g, \"loss_bits\": \"%s\", \"grad_norm\": %.9g, \"lr\": %.9g, "
-                        "\"tokens\": %llu, \"tokens_per_second\": %.1f, \"workers\": 1, \"generation\": 0}\n",
+                        "\"tokens\": %llu, \"tokens_per_second\": %.1f, \"workers\": %u, \"generation\": %u}\n",
                         (unsigned long long)r->step, r->loss, bits, r->norm, step->lr, (unsigned long long)step->tokens,
-                        step->tokens_per_second);
+                        step->tokens_per_second, step->workers, step->generation);
     return log->env->ops->file_write(log->env, log->steps, line, (size_t)size, err);
 }
 

@@ -29,6 +29,7 @@ struct runlog_step {
     double lr;
     uint64_t tokens; // of this step
     double tokens_per_second;
+    uint32_t workers, generation; // that computed it
 };
 BG_MUST_USE bg_status runlog_step(struct runlog *log, const struct runlog_step *step, struct bg_error *err);
 // Takes over `fields` (an object, or NULL); adds time (wall, ms) and event.

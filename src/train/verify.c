@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "train/signature.h"
 #include "train/steplog.h"
-#include "train/trainer_int.h"
+#include "train/material.h"
 
 #include <string.h>
 
@@ -180,20 +180,19 @@ static bg_status load_job(struct verifier *v, struct bg_error *err, struct job *
 // Where the data or model.from is no longer at hand, the stored text stands (and was hashed).
 static bg_status verify_signature(struct verifier *v, const struct job *job, struct bg_error *err)
 {
-    struct trainer_options options = {.job = job, .dry = true};
-    struct trainer t = {.env = v->env, .options = &options, .job = job};
+    struct material m;
     struct bg_error unavailable;
     bg_status status = BG_OK;
-    if (trainer_open_model(&t, &unavailable) == BG_OK) {
+    if (material_open(&m, v->env, job, NULL, NULL, &unavailable) == BG_OK) {
         v->result.signature_recomputed = true;
-        char *difference = v->signature ? signature_difference(v->signature, t.signature) : NULL;
+        char *difference = v->signature ? signature_difference(v->signature, m.signature) : NULL;
         if (difference)
             status = bg_fail(err, BG_MISMATCH, "%s: the job and data there are not those of the checkpoints: %s",
                              v->path, difference);
         bg_free(difference);
-        memcpy(v->result.signature_sha256, t.signature_sha256, 65);
+        memcpy(v->result.signature_sha256, m.signature_sha256, 65);
     }
-    trainer_close(&t);
+    material_close(&m);
     return status;
 }
 
