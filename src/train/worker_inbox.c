@@ -1,0 +1,218 @@
+// Values that arrive from other workers: boundary tensors of the open step, pieces of state on the move. A value stays
+// in the sender's memory and is read there until the step ends. Frames of an older generation or step are refused;
+// those of the next step, or of a generation whose plan is still on its way, wait.
+#include "train/worker_int.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static size_t at(const struct worker *w, uint32_t stage, uint32_t item)
+{
+    return (size_t)stage * w->plan->item_count + item;
+}
+
+const float *worker_input(const struct worker *w, uint32_t stage, uint32_t item)
+{
+    const struct worker_value *value = &w->activations[at(w, stage, item)];
+    if (value->here)
+        return value->event.payload;
+    if (stage > 0 && w->local[stage - 1] != UINT32_MAX && (w->items[at(w, stage - 1, item)] & PLAN_HELD_Y))
+        return executor_output(w->ex, w->local[stage - 1], item);
+    return NULL;
+}
+
+const float *worker_output_gradient(const struct worker *w, uint32_t stage, uint32_t item)
+{
+    const struct worker_value *value = &w->gradients[at(w, stage, item)];
+    if (value->here)
+        return value->event.payload;
+    if (stage + 1 < w->plan->stage_count && w->local[stage + 1] != UINT32_MAX &&
+        (w->items[at(w, stage + 1, item)] & PLAN_HELD_DX))
+        return executor_input_gradient(w->ex, w->local[stage + 1], item);
+    return NULL;
+}
+
+static void refuse(struct worker *w, struct comm_event *event)
+{
+    w->frames_refused++;
+    w->comm->counts.frames_refused++;
+    comm_release(w->comm, event);
+}
+
+static bg_status bad_frame(struct worker *w, struct comm_event *event, struct bg_error *err)
+{
+    char text[160];
+    wire_frame_describe(&event->frame, text, sizeof text);
+    bg_status status = worker_tell_trouble(w, MESSAGE_BAD_FRAME, event->peer, BG_CORRUPT, err,
+                                           "%s: its bytes do not match its check: damaged on the way", text);
+    refuse(w, event);
+    return status;
+}
+
+static bg_status take_boundary(struct worker *w, struct comm_event *event, struct bg_error *err)
+{
+    const struct wire_frame *f = &event->frame;
+    bool gradient = f->kind == WIRE_GRADIENT;
+    if (f->a >= w->plan->stage_count || f->b >= w->plan->item_count || w->local[f->a] == UINT32_MAX ||
+        f->bytes != executor_boundary_bytes(w->ex, f->b)) {
+        refuse(w, event);
+        return BG_OK;
+    }
+    struct worker_value *value = &(gradient ? w->gradients : w->activations)[at(w, f->a, f->b)];
+    if (value->here) {
+        bool same = value->event.frame.check == f->check;
+        w->duplicates++;
+        char text[160];
+        wire_frame_describe(f, text, sizeof text);
+        comm_release(w->comm, event);
+        return same ? BG_OK
+                    : bg_fail(err, BG_CORRUPT,
+                              "%s differs from the same value that is here already: one of the two was computed "
+                              "wrongly (silent corruption)",
+                              text);
+    }
+    *value = (struct worker_value){true, *event};
+    w->items[at(w, f->a, f->b)] |= gradient ? PLAN_HELD_DY : PLAN_HELD_X;
+    return BG_OK;
+}
+
+void worker_release_boundaries(struct worker *w)
+{
+    size_t cells = w->plan ? (size_t)w->plan->stage_count * w->plan->item_count : 0;
+    for (size_t i = 0; i < cells; i++) {
+        if (w->activations[i].here)
+            comm_release(w->comm, &w->activations[i].event);
+        if (w->gradients[i].here)
+            comm_release(w->comm, &w->gradients[i].event);
+        w->activations[i].here = w->gradients[i].here = false;
+        w->items[i] &= (uint8_t) ~(PLAN_HELD_X | PLAN_HELD_DY);
+    }
+}
+
+// ---- State on the move ----
+
+static uint32_t state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2])
+{
+    const struct model *model = w->job->model;
+    uint32_t count = 0;
+    buckets[count++] = 1 + unit;
+    if (unit == 0 || (model->config.tie && unit == model->unit_count - 1))
+        buckets[count++] = 0;
+    return count;
+}
+
+static uint8_t *state_mark(const struct worker *w, uint32_t which, uint32_t bucket, uint32_t piece)
+{
+    uint32_t total = w->piece_first[w->job->model->bucket_count];
+    return &w->state_here[(size_t)which * total + w->piece_first[bucket] + piece];
+}
+
+bool worker_state_complete(const struct worker *w, uint32_t unit)
+{
+    uint32_t buckets[2], count = state_buckets(w, unit, buckets);
+    for (uint32_t b = 0; b < count; b++)
+        for (uint32_t which = 0; which < 3; which++)
+            for (uint32_t piece = 0; piece < w->piece_first[buckets[b] + 1] - w->piece_first[buckets[b]]; piece++)
+                if (!*state_mark(w, which, buckets[b], piece))
+                    return false;
+    return true;
+}
+
+bg_status worker_send_state(struct worker *w, uint32_t unit, uint32_t peer, struct bg_error *err)
+{
+    uint32_t buckets[2], count = state_buckets(w, unit, buckets);
+    bg_status status = BG_OK;
+    for (uint32_t b = 0; b < count; b++) {
+        for (uint32_t piece = 0; piece < w->piece_first[buckets[b] + 1] - w->piece_first[buckets[b]]; piece++) {
+            for (uint32_t which = 0; which < 3 && !status; which++) {
+                struct wire_frame frame = worker_head(w, WIRE_STATE);
+                frame.a = buckets[b];
+                frame.b = piece;
+                frame.c = which;
+                size_t floats = 0;
+                const float *values = executor_state_piece(w->ex, which, buckets[b], piece, &floats);
+                status = worker_post(w, peer, &frame, values, floats * sizeof *values, err);
+            }
+        }
+    }
+    return status;
+}
+
+static bg_status take_state(struct worker *w, struct comm_event *event)
+{
+    const struct wire_frame *f = &event->frame;
+    uint32_t buckets = w->job->model->bucket_count;
+    if (f->c > 2 || f->a >= buckets || f->b >= w->piece_first[f->a + 1] - w->piece_first[f->a]) {
+        refuse(w, event);
+        return BG_OK;
+    }
+    size_t floats = 0;
+    float *to = executor_state_piece(w->ex, f->c, f->a, f->b, &floats);
+    uint8_t *mark = state_mark(w, f->c, f->a, f->b);
+    if (f->bytes != floats * sizeof *to) {
+        refuse(w, event);
+        return BG_OK;
+    }
+    if (!*mark) // the token table may come with two units
+        memcpy(to, event->payload, (size_t)f->bytes);
+    *mark = 1;
+    comm_release(w->comm, event);
+    return BG_OK;
+}
+
+// ---- Everything ----
+
+static void keep_early(struct worker *w, const struct comm_event *event)
+{
+    if (w->early_count == w->early_capacity) {
+        w->early_capacity = w->early_capacity ? 2 * w->early_capacity : 64;
+        w->early = bg_realloc_array(w->early, w->early_capacity, sizeof *w->early);
+    }
+    w->early[w->early_count++] = *event;
+}
+
+bg_status worker_take_value(struct worker *w, struct comm_event *event, struct bg_error *err)
+{
+    const struct wire_frame *f = &event->frame;
+    if (f->generation != w->generation || f->job != w->job_id || f->step < w->version) {
+        refuse(w, event);
+        return BG_OK;
+    }
+    if (!w->running || !w->linked || f->step > w->version) {
+        keep_early(w, event);
+        return BG_OK;
+    }
+    if (wire_check(event->payload, (size_t)f->bytes) != f->check)
+        return bad_frame(w, event, err);
+    env_point(w->env, "after-receive");
+    switch (f->kind) {
+    case WIRE_ACTIVATION:
+    case WIRE_GRADIENT:
+        return take_boundary(w, event, err);
+    case WIRE_PART:
+        return worker_take_part(w, event, err);
+    case WIRE_ROOT:
+        return worker_take_root(w, event, err);
+    case WIRE_STATE:
+        return take_state(w, event);
+    default:
+        refuse(w, event);
+        return BG_OK;
+    }
+}
+
+bg_status worker_take_early(struct worker *w, struct bg_error *err)
+{
+    size_t count = w->early_count;
+    bg_status status = BG_OK;
+    w->early_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct comm_event event = w->early[i]; // taking may keep it again, at a place that we have read
+        if (status)
+            comm_release(w->comm, &event);
+        else
+            status = worker_take_value(w, &event, err);
+    }
+    return status;
+}
