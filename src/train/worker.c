@@ -267,8 +267,9 @@ static bg_status from_controller(struct worker *w, struct comm_event *event, str
     case WIRE_WELCOME:
         status = welcome(w, event, err);
         break;
-    case WIRE_PREPARE:
-        status = w->welcomed ? worker_prepare(w, &event->frame, err) : BG_OK;
+    case WIRE_PREPARE: // once everything that has arrived was taken in: the dead may have sent a lot before
+        if (w->welcomed && event->frame.generation > w->prepare)
+            w->prepare = event->frame.generation;
         break;
     case WIRE_GENERATION:
         status = worker_take_generation(w, event, err);
@@ -363,18 +364,21 @@ static bg_status advance(struct worker *w, uint64_t now, struct bg_error *err, b
 enum worker_state worker_turn(struct worker *w, struct bg_error *err)
 {
     uint64_t now = env_now_ns(w->env);
-    bool busy = false, ran = false;
+    bool busy = false, ran = false, more = true;
     bg_status status = BG_OK;
     for (int i = 0; i < EVENTS_PER_TURN && !status && !w->left; i++) {
         struct comm_event event = {0};
         status = comm_next(w->comm, err, &event);
-        if (status || event.kind == COMM_NOTHING)
+        more = event.kind != COMM_NOTHING;
+        if (status || !more)
             break;
         status = take_event(w, &event, err);
         busy = true;
     }
     if (w->left)
         return WORKER_LEFT;
+    if (!status && !more && w->prepare > w->generation)
+        status = worker_prepare(w, w->prepare, err);
     seek_controller(w, now);
     if (!status && w->orphan_since_ns && now - w->orphan_since_ns > w->o.orphan_ns)
         status = bg_fail(err, BG_IO, "no controller at %s for %.0f s: giving up", w->o.controller,

@@ -46,7 +46,7 @@ void worker_fence(struct worker *w)
 {
     memset(w->have, 0, w->job->model->unit_count);
     w->running = false;
-    w->generation = 0;
+    w->generation = w->prepare = 0;
     w->version = 0;
     release_early(w);
     drop_task(w);
@@ -56,12 +56,29 @@ void worker_fence(struct worker *w)
 
 // ---- PREPARE and REPORT ----
 
+static bool bucket_rooted(const struct worker *w, uint32_t bucket)
+{
+    for (uint32_t piece = 0; piece < executor_pieces(w->ex, bucket); piece++)
+        if (!executor_root_held(w->ex, bucket, piece))
+            return false;
+    return true;
+}
+
+// Every root that the unit's gradients make is here: nobody has to compute its leaves again.
+static bool unit_rooted(const struct worker *w, uint32_t unit)
+{
+    for (uint32_t b = 0; b < w->job->model->bucket_count; b++)
+        if (w->job->model->buckets[b].unit == unit && !bucket_rooted(w, b))
+            return false;
+    return unit > 0 || bucket_rooted(w, EXECUTOR_SPARSE);
+}
+
 static bg_status report(struct worker *w, struct bg_error *err)
 {
     uint32_t units = w->job->model->unit_count;
     uint8_t *roots = bg_alloc_array(units, 1);
     for (uint32_t u = 0; u < units; u++)
-        roots[u] = w->have[u] && executor_unit_rooted(w->ex, u);
+        roots[u] = w->have[u] && unit_rooted(w, u);
     struct message_report m = {
         .version = w->version,
         .plan = w->cut,
@@ -87,11 +104,9 @@ static bg_status report(struct worker *w, struct bg_error *err)
     return status;
 }
 
-bg_status worker_prepare(struct worker *w, const struct wire_frame *frame, struct bg_error *err)
+bg_status worker_prepare(struct worker *w, uint32_t generation, struct bg_error *err)
 {
-    if (frame->generation <= w->generation)
-        return BG_OK;
-    w->generation = frame->generation;
+    w->generation = generation;
     w->running = w->linked = false;
     release_early(w);
     drop_task(w);

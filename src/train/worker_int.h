@@ -62,8 +62,8 @@ struct worker {
     uint8_t *holds; // (units) of seats and follows
 
     // The generation.
-    uint32_t generation;
-    bool running; // false between PREPARE and GENERATION
+    uint32_t generation, prepare; // prepare: the highest that the controller has announced
+    bool running;                 // false between PREPARE and GENERATION
     uint64_t steps;
     uint32_t self;
     struct worker_peer *peers; // (workers of the plan), own entry unused
@@ -124,7 +124,7 @@ bg_status worker_links_ready(struct worker *w, struct bg_error *err);  // makes 
 void worker_close_links(struct worker *w, bool all);                   // or only those to nobody in the generation
 
 // worker_generation.c
-bg_status worker_prepare(struct worker *w, const struct wire_frame *frame, struct bg_error *err);
+bg_status worker_prepare(struct worker *w, uint32_t generation, struct bg_error *err);
 bg_status worker_take_generation(struct worker *w, const struct comm_event *event, struct bg_error *err);
 bg_status worker_commit(struct worker *w, const struct message_commit *commit, struct bg_error *err);
 void worker_forget_step(struct worker *w); // everything of the open step but what the executor holds
