@@ -67,26 +67,34 @@ struct plan {
     uint32_t seat_count;
     struct plan_follow *follows; // by (worker, unit_first)
     uint32_t follow_count;
-    uint32_t *route;         // (stages, items): the worker that computes it (PLAN_NOBODY: nobody has to)
+    uint32_t *route;         // (stages, items): whose weight gradient of it counts (PLAN_NOBODY: none has to)
     struct plan_list *lists; // (workers)
+    bool rest;               // of plan_recover: what workers hold already stands in for ops that are left out
 };
 void plan_fini(struct plan *plan);
 // Names the cut and the items (units, micro-batches, stages, items; not seats, routes, lists). Never 0.
 uint64_t plan_cut_hash(const struct plan *plan);
 struct plan plan_copy(const struct plan *plan);
+void plan_list_add(struct plan_list *list, struct plan_op op);
+void plan_list_insert(struct plan_list *list, size_t at, struct plan_op op);
 
 // ---- Text: one record a line, canonical order; plan_parse(plan_format(p)) == p, and equal plans have equal text ----
-// plan 1 units U micro_batches M workers W / stage i first end / item i first end / seat w s r /
-// follow w first end / mbmap s i w / list w: op op ...    (op spelling: 0F3 2B1 2BW1 2W1 0SEND_F3>1 2RECV_B1<0 0COLL
-// 1STEP MOVE5>2 MOVE5<0, flags after a dot: 0F3.r 2BW1.l)
+// plan 1 units U micro_batches M workers W [rest] / stage i first end / item i first end / seat w s r /
+// follow w first end / mbmap s i w (for every stage and item; "-": nobody) / list w: op op ... (for every worker)
+// Ops: 0F3 2B1 2BW1 2W1 0SEND_F3>1 1RECV_F3<0 2SEND_B1>0 1RECV_B1<1 0COLL.reduce 0COLL.unshard 0COLL.reshard STEP
+// MOVE5>2 MOVE5<0; other flags after a dot, r = recompute, l = last: 0F3.r 2BW1.rl 2W1.l
 char *plan_format(const struct plan *plan); // bg_free it
-// Errors name the line, what was found and what was expected. Bounded: no input makes it take more than a few times
-// the memory of its text. Also validates.
+// Blank lines and lines that begin with # are skipped, spaces may be many. Errors name the line, what was found and
+// what was expected. Bounded: no input makes it take more than a few times the memory of its text. Also validates.
 BG_MUST_USE bg_status plan_parse(const char *text, size_t size, struct bg_error *err, struct plan *plan);
 // The one validator: indices in range, stages cover the units in order, items partition the micro-batches as nodes of
-// the tree, every (stage, item) that has a route is computed once by a worker that sits there, each SEND has its RECV
-// at the peer and the other way round, F before B before W, the lists drain. Names the first op at fault.
+// the tree, every (stage, item) is computed once, by a worker that sits there, its weight gradient by its route (in the
+// rest of a step: at most once), each SEND has its RECV at the peer and the other way round, F before B before W, a
+// reduction for each seat, the lists drain. Names the first op at fault.
 BG_MUST_USE bg_status plan_validate(const struct plan *plan, struct bg_error *err);
+
+enum { PLAN_OP_TEXT = 64 };
+void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT]); // as in a list; "-" is an empty cell
 
 // ---- Making plans (build.c, cut.c, order.c) ----
 #define PLAN_STAGES_MAX  256
@@ -115,8 +123,8 @@ struct plan_options {
     uint32_t stages;          // pipeline ranks; interleaved: every rank has `chunks` stages (rank r: r, r + P, ...)
     enum plan_schedule schedule;
     uint32_t chunks;
-    bool split;     // B and W apart (W as late as the memory of 1F1B allows: right before the next F of its slot)
-    bool recompute; // F without stash
+    bool split;         // B and W apart (W as late as the memory of 1F1B allows: right before the next F of its slot)
+    bool recompute;     // F without stash
     uint32_t followers; // workers after the computing ones that follow every unit (the shadow)
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs, sizes within
@@ -128,7 +136,7 @@ BG_MUST_USE bg_status plan_build(const struct plan_options *options, struct bg_e
 // in rank order; if the head op's inputs are present (own RECV done, or made on this worker), emit it, then at once
 // append its SEND here and the RECV to the consumer's list; an empty cell is a turn too. What does not drain is refused
 // with every stuck op named. present: NULL, or what is there already (recovery).
-struct plan_present { // (stages, items) each, or NULL: worker that holds it, PLAN_NOBODY: nobody
+struct plan_present {           // (stages, items) each, or NULL: worker that holds it, PLAN_NOBODY: nobody
     const uint32_t *activation; // input of (stage, item) lies at its consumer already
     const uint32_t *gradient;   // gradient of the output of (stage, item) lies at its consumer already
 };
@@ -136,14 +144,15 @@ BG_MUST_USE bg_status plan_lower(struct plan *plan, const struct plan_present *p
 // Turns until the lowered lists have run when every op takes one turn on its worker (published: simulated_steps).
 BG_MUST_USE bg_status plan_simulate_turns(const struct plan *plan, struct bg_error *err, uint64_t *turns);
 void plan_merge_bw(struct plan_list *list); // adjacent B, W of one (stage, item) become a fused B; drops empties
-void plan_add_reduce(struct plan_list *list, uint32_t micro_batches); // COLL REDUCE after a stage's last W
-void plan_add_unshard(struct plan_list *list, uint32_t ahead);        // COLL UNSHARD/RESHARD around a stage's use
+// COLL REDUCE after a stage's W number `micro_batches` in this list (0: after its last).
+void plan_add_reduce(struct plan_list *list, uint32_t micro_batches);
+void plan_add_unshard(struct plan_list *list, uint32_t ahead); // COLL UNSHARD/RESHARD around a stage's use
 
 // Most items whose forward is done and whose weight gradient is not, on this worker and stage.
 uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage);
 
 // ---- Recovery (recover.c): the rest of a step for a new membership ----
-enum plan_held { // of (stage, item)
+enum plan_held {          // of (stage, item)
     PLAN_HELD_X = 1,      // input activation
     PLAN_HELD_Y = 2,      // output activation (made here, so that it can be sent again)
     PLAN_HELD_DY = 4,     // gradient of the output
@@ -152,7 +161,7 @@ enum plan_held { // of (stage, item)
     PLAN_HELD_B = 32,     // with STASH: the input gradient is done, W is missing
     PLAN_HELD_G = 64,     // the weight gradient is in a partial sum here
 };
-struct plan_holdings { // of one worker of the plan
+struct plan_holdings {    // of one worker of the plan
     const uint8_t *items; // (stages, items) of enum plan_held
     const uint8_t *roots; // (units): 1 = holds the whole root gradient of the unit
 };

@@ -1,0 +1,160 @@
+// The record itself: its memory, its lists, and what closes a list behind the computing.
+#include "plan/plan.h"
+
+#include "base/mem.h"
+#include "plan/plan_int.h"
+
+#include <string.h>
+
+void plan_fini(struct plan *plan)
+{
+    bg_free(plan->stages);
+    bg_free(plan->items);
+    bg_free(plan->seats);
+    bg_free(plan->follows);
+    bg_free(plan->route);
+    for (uint32_t w = 0; plan->lists && w < plan->workers; w++)
+        bg_free(plan->lists[w].ops);
+    bg_free(plan->lists);
+    *plan = (struct plan){0};
+}
+
+static void *duplicate(const void *from, size_t count, size_t bytes_each)
+{
+    if (!from)
+        return NULL;
+    void *copy = bg_alloc_array(count, bytes_each);
+    memcpy(copy, from, count * bytes_each);
+    return copy;
+}
+
+struct plan plan_copy(const struct plan *plan)
+{
+    struct plan copy = *plan;
+    copy.stages = duplicate(plan->stages, plan->stage_count, sizeof *plan->stages);
+    copy.items = duplicate(plan->items, plan->item_count, sizeof *plan->items);
+    copy.seats = duplicate(plan->seats, plan->seat_count, sizeof *plan->seats);
+    copy.follows = duplicate(plan->follows, plan->follow_count, sizeof *plan->follows);
+    copy.route = duplicate(plan->route, plan_cells(plan), sizeof *plan->route);
+    copy.lists = duplicate(plan->lists, plan->workers, sizeof *plan->lists);
+    for (uint32_t w = 0; copy.lists && w < plan->workers; w++) {
+        copy.lists[w].ops = duplicate(plan->lists[w].ops, plan->lists[w].count, sizeof *plan->lists[w].ops);
+        copy.lists[w].capacity = plan->lists[w].count;
+    }
+    return copy;
+}
+
+void plan_list_insert(struct plan_list *list, size_t at, struct plan_op op)
+{
+    if (list->count == list->capacity) {
+        list->capacity = list->capacity ? 2 * list->capacity : 8;
+        list->ops = bg_realloc_array(list->ops, list->capacity, sizeof *list->ops);
+    }
+    memmove(list->ops + at + 1, list->ops + at, (list->count - at) * sizeof *list->ops);
+    list->ops[at] = op;
+    list->count++;
+}
+
+void plan_list_add(struct plan_list *list, struct plan_op op)
+{
+    plan_list_insert(list, list->count, op);
+}
+
+uint32_t *plan_map_create(const struct plan *plan)
+{
+    uint32_t *map = bg_alloc_array(plan_cells(plan), sizeof *map);
+    for (size_t i = 0; i < plan_cells(plan); i++)
+        map[i] = PLAN_NOBODY;
+    return map;
+}
+
+void plan_reset_lists(struct plan *plan)
+{
+    for (uint32_t w = 0; plan->lists && w < plan->workers; w++)
+        bg_free(plan->lists[w].ops);
+    bg_free(plan->lists);
+    plan->lists = bg_alloc_array(plan->workers, sizeof *plan->lists);
+}
+
+static bool ends_leaf(const struct plan_op *op)
+{
+    return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
+}
+
+void plan_close_lists(struct plan *plan)
+{
+    bool *closed = bg_alloc_array(plan->stage_count, sizeof *closed);
+    for (uint32_t w = 0; w < plan->workers; w++) {
+        struct plan_list *list = &plan->lists[w];
+        memset(closed, 0, plan->stage_count * sizeof *closed);
+        for (size_t i = list->count; i-- > 0;) {
+            struct plan_op *op = &list->ops[i];
+            if (!ends_leaf(op) || closed[op->stage])
+                continue;
+            closed[op->stage] = true;
+            op->flags |= PLAN_LAST;
+        }
+        plan_add_reduce(list, 0);
+        for (uint32_t i = plan->seat_count; i-- > 0;) { // a seat without an item has sums to take all the same
+            const struct plan_seat *seat = &plan->seats[i];
+            if (seat->worker == w && !closed[seat->stage])
+                plan_list_add(list, (struct plan_op){PLAN_COLL, PLAN_REDUCE, (uint16_t)seat->stage, 0, 0});
+        }
+        plan_list_add(list, (struct plan_op){.kind = PLAN_STEP});
+    }
+    bg_free(closed);
+}
+
+void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
+{
+    uint32_t left[PLAN_STAGES_MAX] = {0}; // gradients of the stage until its reduction
+    for (size_t i = 0; i < list->count; i++)
+        if (ends_leaf(&list->ops[i]))
+            left[list->ops[i].stage]++;
+    for (uint32_t s = 0; s < PLAN_STAGES_MAX && micro_batches; s++)
+        left[s] = left[s] >= micro_batches ? micro_batches : 0;
+    struct plan_list out = {0};
+    for (size_t i = 0; i < list->count; i++) {
+        const struct plan_op *op = &list->ops[i];
+        plan_list_add(&out, *op);
+        if (ends_leaf(op) && left[op->stage] > 0 && --left[op->stage] == 0)
+            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_REDUCE, op->stage, 0, 0});
+    }
+    bg_free(list->ops);
+    *list = out;
+}
+
+uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage)
+{
+    // An item is in flight from its F (or from the start, where the stash is held already) to its last B or W.
+    const struct plan_list *list = &plan->lists[worker];
+    size_t *end = bg_alloc_array(plan->item_count, sizeof *end),
+           *start = bg_alloc_array(plan->item_count, sizeof *start);
+    for (size_t i = 0; i < list->count; i++) {
+        const struct plan_op *op = &list->ops[i];
+        if (op->stage != stage || op->kind > PLAN_W)
+            continue;
+        if (op->kind != PLAN_F) {
+            end[op->item] = i + 1;
+            if (op->flags & PLAN_RECOMPUTE && start[op->item] > list->count)
+                start[op->item] -= list->count + 1; // its F kept the input for it
+        } else {
+            start[op->item] = op->flags & PLAN_RECOMPUTE ? list->count + 2 + i : i + 1;
+        }
+    }
+    uint32_t now = 0, most = 0;
+    for (uint32_t i = 0; i < plan->item_count; i++)
+        now += end[i] && (start[i] == 0 || start[i] > list->count);
+    most = now;
+    for (size_t i = 0; i < list->count; i++) {
+        const struct plan_op *op = &list->ops[i];
+        if (op->stage != stage || op->kind > PLAN_W)
+            continue;
+        now += end[op->item] && start[op->item] == i + 1;
+        most = now > most ? now : most;
+        now -= end[op->item] == i + 1;
+    }
+    bg_free(start);
+    bg_free(end);
+    return most;
+}

@@ -1,0 +1,53 @@
+// What the files of the plan room share: indexing, text of the validator's findings, the work that orders are made of.
+#ifndef PLAN_PLAN_INT_H
+#define PLAN_PLAN_INT_H
+
+#include "plan/plan.h"
+
+static inline size_t plan_cells(const struct plan *plan)
+{
+    return (size_t)plan->stage_count * plan->item_count;
+}
+
+static inline size_t plan_cell(const struct plan *plan, uint32_t stage, uint32_t item)
+{
+    return (size_t)stage * plan->item_count + item;
+}
+
+static inline uint32_t plan_item_leaves(const struct plan *plan, uint32_t item)
+{
+    return plan->items[item].end - plan->items[item].first;
+}
+
+uint32_t *plan_map_create(const struct plan *plan); // (stages, items), all PLAN_NOBODY; bg_free it
+void plan_reset_lists(struct plan *plan);           // one empty list for each worker
+// Behind the lowered ops: PLAN_LAST, the reductions of every seat, STEP.
+void plan_close_lists(struct plan *plan);
+
+// ---- The compute ops of a step, or of the rest of one, before they are in order ----
+enum plan_work_bit {
+    PLAN_WORK_F = 1,
+    PLAN_WORK_B = 2,
+    PLAN_WORK_W = 4,
+    PLAN_WORK_HAS_X = 8,      // the input activation is somewhere: no F has to be waited for
+    PLAN_WORK_HAS_DY = 16,    // the gradient of the output is somewhere
+    PLAN_WORK_HAS_STASH = 32, // the forward was done where the backward will be
+};
+struct plan_work {
+    const uint8_t *bits;  // (stages, items) of enum plan_work_bit
+    const uint32_t *at;   // (stages, items): the worker of all ops of it
+    const uint32_t *rank; // (items): lower ones first, all different
+    bool split, recompute;
+};
+// Appends the F, B or W (`bit`) of a cell to its worker's list, if the cell needs it; a fused B is its W as well.
+void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage, uint32_t item, uint8_t bit);
+void plan_rank_items(const struct plan *plan, const uint32_t *at, uint32_t *rank);
+
+// The orders. GPipe drains always; 1F1B where all stages have equally many replicas; interleaved where moreover each
+// has a multiple of `pipelines` items; greedy always.
+void plan_order_gpipe(struct plan *plan, const struct plan_work *work);
+void plan_order_1f1b(struct plan *plan, const struct plan_work *work);
+void plan_order_interleaved(struct plan *plan, const struct plan_work *work, uint32_t pipelines, uint32_t chunks);
+void plan_order_greedy(struct plan *plan, const struct plan_work *work);
+
+#endif
