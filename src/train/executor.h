@@ -3,11 +3,14 @@
 // that holds every unit (step.h); a worker of many is train/worker.h.
 //
 // Gradients are handled by *bucket*: a contiguous float range of the model's memory, model->buckets[b]: 0 the token
-// table, 1 + u the rest of unit u. A bucket is cut into pieces of EXECUTOR_PIECE floats. The token embedding's rows are
-// sparse and form a bucket of their own, EXECUTOR_SPARSE, of one piece.
+// table, 1 + u the rest of unit u (which may be empty: no pieces). A bucket is cut into pieces of EXECUTOR_PIECE
+// floats. The token embedding's rows are sparse and form a bucket of their own, EXECUTOR_SPARSE, of one piece: a block
+// {u32 count, u32 capacity, 56 zero bytes, i32 ids[capacity] up to a multiple of 64 bytes, float rows[count * dim]}.
+// Untied, the token table has no dense gradient: bucket 0 then has pieces of state, but no sums and no root.
 //
 // Memory: every set of parameters (weights, m, v, root, each slot) has the full model's size and layout whatever the
-// stages; pages of units that are not here are never touched.
+// stages; pages of units that are not here are never touched. What peers may read (options.memory) is given back in
+// executor_begin() at the earliest, and a root, once there, keeps its bytes until then.
 #ifndef TRAIN_EXECUTOR_H
 #define TRAIN_EXECUTOR_H
 
@@ -30,8 +33,12 @@ struct executor_options {
     double dropout;
     struct optim_options optim;
     uint32_t batch, length, micro_batches;
-    struct executor_memory memory; // weights, moments, root, slots, boundaries: what peers may read
+    struct executor_memory memory; // weights, moments, root, slots, boundaries: what peers may read; zeroed, 64-aligned
+    // NULL, or the caller's: a process that computes everything alone. It then has no root of its own
+    // (executor_adopt_root) and must not call executor_reduce, executor_set_root or executor_root_part.
+    const struct optim_state *state;
 };
+struct executor_memory executor_memory_env(struct bg_env *env); // env's reservations
 
 struct executor;
 BG_MUST_USE bg_status executor_create(struct bg_env *env, const struct executor_options *options, struct bg_error *err,
@@ -48,34 +55,39 @@ struct executor_seating {
     uint32_t stage_count;
     const struct tree_node *items; // nodes that partition the micro-batches
     uint32_t item_count;
-    uint32_t slots; // partial sums held at once per stage; grown when more are needed (allocates)
-    bool split;     // B and W may come apart
-    bool recompute; // flights are kept for one item only; B runs the forward again
+    uint32_t slots;       // partial sums held at once per stage; grown when more are needed (allocates)
+    bool split;           // B and W may come apart
+    bool recompute;       // F keeps no stash; B (or both) runs the forward again
     const uint8_t *holds; // (units): steps these (stages and followed units)
 };
-// Reserves what the seating needs and keeps what fits. Sums, stashes and boundaries of the open step survive if the
-// items and this stage's units are the same as before (`kept` says so), else they are gone.
+// Reserves what the seating needs and keeps what fits. A stage whose units sat here before, with the same items and
+// split, keeps its sums, stashes and boundaries of the open step; kept: all of these stages did. Roots survive any
+// seating. Flights and slots grow by themselves when a plan needs more than it said (that allocates). If this fails
+// nothing is seated.
 BG_MUST_USE bg_status executor_seat(struct executor *ex, const struct executor_seating *seating, struct bg_error *err,
                                     bool *kept);
-struct optim_state executor_state(const struct executor *ex); // weights, m, v: full sets, reserved here
-float *executor_root(const struct executor *ex);              // the root gradient, full set
-uint64_t executor_bytes(const struct executor *ex);           // touched at most
+struct optim_state executor_state(const struct executor *ex); // weights, m, v: full sets
+// The root gradient, full set. A tied token table's rows are joined in elsewhere: peers may still read this.
+const float *executor_root(const struct executor *ex);
+uint64_t executor_bytes(const struct executor *ex); // touched at most
 
 // ---- A step ----
-void executor_begin(struct executor *ex, uint64_t step); // forgets sums, stashes, boundaries
+void executor_begin(struct executor *ex, uint64_t step);                  // forgets sums, stashes, boundaries
 size_t executor_boundary_bytes(const struct executor *ex, uint32_t item); // of one boundary tensor
 // Memory of ours for boundary tensors, stable until executor_begin: the output of F, and the input gradient of B.
 float *executor_output(struct executor *ex, uint32_t stage, uint32_t item);
 float *executor_input_gradient(struct executor *ex, uint32_t stage, uint32_t item);
 
 // F. x: input (NULL for the stage with the embedding); the output goes to executor_output() unless this stage has the
-// head, whose losses go to losses (a double a micro-batch of the item, token losses summed).
+// head, whose losses go to losses (a double a micro-batch of the item, token losses summed). May run again: the output
+// then gets the bytes it has.
 BG_MUST_USE bg_status executor_forward(struct executor *ex, uint32_t stage, uint32_t item, const float *x,
                                        double *losses, struct bg_error *err);
 // B, W or both (model_backward_part). dy: gradient of the output (NULL with the head); the input gradient goes to
-// executor_input_gradient() unless the stage has the embedding. x as given to F. With `last`, `ready(arg, bucket)` is
-// called as soon as a bucket's sums of this stage are final (wait-free backpropagation): after the last unit that adds
-// to it, folds included; EXECUTOR_SPARSE too.
+// executor_input_gradient() unless the stage has the embedding. x as given to F. Refused: without F (or, for W, without
+// B) before, and where the item's gradient is in a sum already. With `last`, `ready(arg, bucket)` is called (by this
+// thread) as soon as a bucket's sums of this stage are final (wait-free backpropagation): after the last unit that adds
+// to it, folds included; EXECUTOR_SPARSE too. executor_nodes() and executor_part() of that bucket then are final.
 struct executor_backward {
     uint32_t stage, item;
     enum model_backward_part part;
@@ -85,7 +97,8 @@ struct executor_backward {
     void *arg;
 };
 BG_MUST_USE bg_status executor_backward(struct executor *ex, const struct executor_backward *b, struct bg_error *err);
-bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item);
+bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item);          // F here, W not yet
+bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item); // with a stash: B done
 
 // ---- Sums ----
 struct executor_part { // a node's value of one piece
@@ -96,19 +109,23 @@ struct executor_part { // a node's value of one piece
 // The maximal nodes that are held of the stage's gradients. Returns their number (at most TREE_SLOTS_MAX).
 size_t executor_nodes(const struct executor *ex, uint32_t stage, struct tree_node nodes[TREE_SLOTS_MAX]);
 uint32_t executor_pieces(const struct executor *ex, uint32_t bucket);
-// Ours, in place (contiguous: a piece lies in one bucket). For EXECUTOR_SPARSE a block {count, capacity, ids, rows}.
+// Ours, in place (contiguous: a piece lies in one bucket). values NULL: the node is not held.
 struct executor_part executor_part(const struct executor *ex, uint32_t stage, uint32_t bucket, uint32_t piece,
                                    struct tree_node node);
-uint32_t executor_bucket_stage(const struct executor *ex, uint32_t bucket); // hosted stage that makes it, UINT32_MAX: none
+uint32_t executor_bucket_stage(const struct executor *ex,
+                               uint32_t bucket); // hosted stage that makes it, UINT32_MAX: none
 // Evaluates the tree over parts that cover all micro-batches without overlap (any order; refused otherwise, naming the
-// gap) into the root; the sums themselves stay as they are. *root: what to send to the others.
+// gap) into the root; the sums themselves stay as they are. *root: what to send to the others. Nothing is computed
+// where the root is there already.
 BG_MUST_USE bg_status executor_reduce(struct executor *ex, uint32_t bucket, uint32_t piece,
                                       const struct executor_part *parts, size_t count, struct bg_error *err,
                                       struct executor_part *root);
-// A root piece that another reduced: copied into ours. Sparse blocks are checked (ids ascending, in range).
+// A root piece that another reduced: copied into ours. Sparse blocks are checked (ids ascending, in range). Where the
+// root is there already the two are compared: BG_CORRUPT names the piece.
 BG_MUST_USE bg_status executor_set_root(struct executor *ex, uint32_t bucket, uint32_t piece, const void *bytes,
                                         size_t size, struct bg_error *err);
-struct executor_part executor_root_part(const struct executor *ex, uint32_t bucket, uint32_t piece); // to send it again
+struct executor_part executor_root_part(const struct executor *ex, uint32_t bucket,
+                                        uint32_t piece);    // NULL values: none
 uint32_t executor_roots_missing(const struct executor *ex); // pieces of buckets held here without a root yet
 bool executor_root_held(const struct executor *ex, uint32_t bucket, uint32_t piece);
 bool executor_unit_rooted(const struct executor *ex, uint32_t unit); // every bucket the unit's step needs
@@ -116,17 +133,25 @@ bool executor_unit_rooted(const struct executor *ex, uint32_t unit); // every bu
 // the embedding and, when tied, the head. `needs` for a set of held units:
 bool executor_needs(const struct model *model, const uint8_t *holds, uint32_t bucket);
 
+// One process: the stage's own tree is complete, and its slot is the root from here to executor_begin().
+void executor_adopt_root(struct executor *ex);
+
 // All roots are there: joins the sparse rows in (once), then sums of squares per parameter; those of parameters not
 // held are left alone.
 void executor_squares(struct executor *ex, double *squares);
 bool executor_holds_param(const struct executor *ex, uint32_t param);
 void executor_apply(struct executor *ex, uint64_t step, double lr, float clip); // held parameters only
 
-// Pieces of the state (weights, m, v of a bucket), for joining workers.
+// Pieces of the state (which: 0 weights, 1 m, 2 v; of a bucket), for joining workers.
 float *executor_state_piece(struct executor *ex, uint32_t which, uint32_t bucket, uint32_t piece, size_t *floats);
 
-// For evaluation in this thread between ops (full state held): memory and lanes' scratch.
+// For evaluation in this thread between ops (full state held): memory and lanes' scratch. The first stage's idle flight
+// if there is one that is large enough, else memory reserved at the first call.
 void *executor_evaluate_memory(struct executor *ex, uint32_t *sequences, struct bg_error *err); // NULL: see err
 void *const *executor_scratch(struct executor *ex);
+
+// Measures this machine on a block's forward with the first item's data: model flops per second to expect of a step. 0:
+// no block is hosted. Between steps.
+double executor_probe(struct executor *ex);
 
 #endif

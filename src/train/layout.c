@@ -24,6 +24,11 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 // Fisher-Yates with counted randomness: the same seed gives the same order everywhere.
 static void shuffle(struct tree_node *order, size_t count, uint64_t seed)
 {
@@ -61,6 +66,68 @@ static bg_status arrange(struct tree_node *order, size_t count, const char *how,
     return bg_fail(err, BG_INVALID, "run.order: \"%s\" is not ascending, descending or shuffle:SEED", how);
 }
 
+static size_t rows_of(const struct layout_options *o, uint32_t count)
+{
+    return (size_t)count * o->batch * o->length;
+}
+
+size_t layout_boundary_bytes(const struct model *model, const struct layout_options *o, uint32_t count)
+{
+    return aligned(rows_of(o, count) * model->config.dim * 4);
+}
+
+size_t layout_flight_bytes(const struct model *model, const struct layout_options *o, uint32_t count, bool split,
+                           size_t *at)
+{
+    size_t bytes = (o->unit_end - o->unit_first - 1) * layout_boundary_bytes(model, o, count);
+    for (uint32_t u = o->unit_first; u < o->unit_end; u++) {
+        if (at)
+            at[u - o->unit_first] = bytes;
+        bytes += aligned(model_stash_floats(model, u, o->batch, o->length, count, split, true) * 4);
+    }
+    return bytes;
+}
+
+// A stage's last output, dx, units' work, then tokens, targets and losses.
+size_t layout_work_bytes(const struct model *model, const struct layout_options *o, uint32_t count)
+{
+    size_t rows = rows_of(o, count);
+    return 2 * layout_boundary_bytes(model, o, count) +
+           aligned(model_work_floats(model, o->batch, o->length, count, true) * 4) + 2 * aligned(rows * 4) +
+           aligned(rows * 8);
+}
+
+uint32_t layout_sparse_rows(const struct model *model, const struct layout_options *o)
+{
+    uint64_t tokens = (uint64_t)o->micro_batches * o->batch * o->length;
+    return tokens < model->config.vocab ? (uint32_t)tokens : model->config.vocab;
+}
+
+size_t layout_sparse_bytes(const struct model *model, const struct layout_options *o)
+{
+    size_t rows = layout_sparse_rows(model, o);
+    return 64 + aligned(rows * 4) + aligned(rows * model->config.dim * 4);
+}
+
+uint32_t layout_evaluate_sequences(const struct model *model, uint32_t length, size_t flight_bytes)
+{
+    uint32_t sequences = min_u32(1 + 2047 / length, 64);
+    while (sequences > 1 && evaluate_bytes(model, length, sequences) > flight_bytes)
+        sequences /= 2;
+    return sequences;
+}
+
+size_t layout_scratch_bytes(const struct model *model, const struct kern *kern, const struct layout_options *o,
+                            uint32_t count)
+{
+    uint32_t windows = min_u32(1 + 2047 / o->length, 64);
+    size_t bytes = model_scratch_bytes(model, kern, o->batch, o->length, count, true);
+    for (; windows > 0; windows /= 2) // of every number of them that an evaluation may take
+        bytes = larger(bytes, model_scratch_bytes(model, kern, 1, o->length, windows, false));
+    size_t sum = larger(LAYOUT_SUM_FLOATS, model->config.dim) * 4; // a sum on every level of the tree
+    return aligned(larger(bytes, tree_node_root(o->micro_batches).level * sum));
+}
+
 // Sizes for groups of 2^level micro-batches.
 static bg_status measure(const struct model *model, const struct kern *kern, unsigned threads,
                          const struct layout_options *o, uint32_t level, struct bg_error *err, struct layout *layout)
@@ -84,31 +151,12 @@ static bg_status measure(const struct model *model, const struct kern *kern, uns
     }
     l.slots = tree_slots(l.order, l.groups, o->micro_batches);
 
-    l.rows = (size_t)group * o->batch * o->length;
-    l.x_floats = aligned(l.rows * model->config.dim * 4) / 4;
-    l.work_floats = aligned(model_work_floats(model, o->batch, o->length, group, true) * 4) / 4;
-    size_t stash = 0;
-    for (uint32_t u = o->unit_first; u < o->unit_end; u++)
-        stash += aligned(model_stash_floats(model, u, o->batch, o->length, group, false, true) * 4);
-    // Boundaries (each unit's input and output, shared between neighbours), dx, stashes, work, then tokens, targets
-    // and losses.
-    l.flight_bytes = (size_t)(o->unit_end - o->unit_first + 1) * l.x_floats * 4 + l.x_floats * 4 + stash +
-                     l.work_floats * 4 + 2 * aligned(l.rows * 4) + aligned(l.rows * 8);
-    uint64_t tokens = (uint64_t)o->micro_batches * o->batch * o->length;
-    l.sparse_capacity = tokens < model->config.vocab ? (uint32_t)tokens : model->config.vocab;
-    l.slot_bytes = aligned(model->floats * 4) + aligned((size_t)l.sparse_capacity * 4) +
-                   aligned((size_t)l.sparse_capacity * model->config.dim * 4);
-
-    l.evaluate_sequences = min_u32(1 + 2047 / o->length, 64);
-    while (l.evaluate_sequences > 1 && evaluate_bytes(model, o->length, l.evaluate_sequences) > l.flight_bytes)
-        l.evaluate_sequences /= 2;
+    size_t flight = layout_flight_bytes(model, o, group, false, NULL);
+    l.evaluate_sequences = layout_evaluate_sequences(model, o->length, flight);
     size_t evaluate = evaluate_bytes(model, o->length, l.evaluate_sequences);
-    if (evaluate > l.flight_bytes)
-        l.flight_bytes = evaluate;
-    size_t scratch = model_scratch_bytes(model, kern, o->batch, o->length, group, true);
-    size_t scratch_evaluate = model_scratch_bytes(model, kern, 1, o->length, l.evaluate_sequences, false);
-    l.scratch_bytes = aligned(scratch > scratch_evaluate ? scratch : scratch_evaluate);
-    l.bytes = l.flight_bytes + l.slots * l.slot_bytes + threads * l.scratch_bytes;
+    l.bytes = flight + layout_work_bytes(model, o, group) + (evaluate > flight ? evaluate : 0) +
+              l.slots * (aligned(model->floats * 4) + layout_sparse_bytes(model, o)) +
+              threads * layout_scratch_bytes(model, kern, o, group);
     *layout = l;
     return BG_OK;
 }

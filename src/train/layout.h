@@ -19,16 +19,24 @@ struct layout {
     uint32_t group;          // largest number of micro-batches in flight
     struct tree_node *order; // (groups) nodes in the order in which they are computed
     size_t groups, slots;
-    size_t rows;     // tokens of a full group
-    size_t x_floats; // one boundary: (rows, dim)
-    size_t work_floats;
-    size_t scratch_bytes;        // one lane's
-    uint32_t sparse_capacity;    // rows of a slot's embedding gradient
-    size_t flight_bytes;         // activations of one group in flight, evaluation fits as well
-    size_t slot_bytes;           // one node's gradients
-    uint32_t evaluate_sequences; // windows at once that fit into a flight
-    size_t bytes;                // flight + slots + scratch of all lanes
+    uint32_t evaluate_sequences; // windows at once in an evaluation
+    size_t bytes;                // flight, work, slots, scratch of all lanes, evaluation
 };
+
+enum { LAYOUT_SUM_FLOATS = 4096 }; // that a lane adds at once along the tree
+
+// What `count` micro-batches at once need, in bytes: multiples of 64. Of the options all but group and order count.
+size_t layout_boundary_bytes(const struct model *model, const struct layout_options *o, uint32_t count); // (rows, dim)
+// One group in flight: boundaries between the stage's units, then stashes. `at` (units of the stage): offsets of these.
+size_t layout_flight_bytes(const struct model *model, const struct layout_options *o, uint32_t count, bool split,
+                           size_t *at);
+size_t layout_work_bytes(const struct model *model, const struct layout_options *o, uint32_t count); // of any stage
+size_t layout_scratch_bytes(const struct model *model, const struct kern *kern, const struct layout_options *o,
+                            uint32_t count);                                            // one lane's
+uint32_t layout_sparse_rows(const struct model *model, const struct layout_options *o); // of one node, at most
+size_t layout_sparse_bytes(const struct model *model, const struct layout_options *o);  // its block (executor.h)
+// Windows at once in an evaluation, so that they fit into a flight; at least one, which may need more than that.
+uint32_t layout_evaluate_sequences(const struct model *model, uint32_t length, size_t flight_bytes);
 
 BG_MUST_USE bg_status layout_create(const struct model *model, const struct kern *kern, unsigned threads,
                                     const struct layout_options *options, struct bg_error *err, struct layout *layout);

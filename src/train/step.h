@@ -1,6 +1,6 @@
-// One step as a transaction (DESIGN 3): RUN computes groups of micro-batches forward and backward into the slots of the
-// canonical tree, REDUCED holds the root gradient, COMMIT decides, APPLY steps the optimizer. The executor works on a
-// stage, units [unit_first, unit_end); one process is the stage that holds all of them.
+// One step of one process as a transaction (DESIGN 3): RUN computes groups of micro-batches forward and backward into
+// the slots of the canonical tree, REDUCED holds the root gradient, COMMIT decides, APPLY steps the optimizer. What
+// computes is train/executor.h, which many workers share: here it hosts one stage of all units.
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H
 
@@ -24,13 +24,6 @@ struct step_executor;
 BG_MUST_USE bg_status step_create(struct bg_env *env, const struct step_options *options,
                                   const struct optim_state *state, struct bg_error *err, struct step_executor **ex);
 void step_destroy(struct step_executor *ex);
-
-// The ops that a schedule is made of, on this stage and the group order[index]:
-void step_begin(struct step_executor *ex, uint64_t step);
-void step_load(struct step_executor *ex, size_t index);    // tokens and targets from the data order
-void step_forward(struct step_executor *ex, size_t index); // units ascending; the last stage leaves losses
-// Units descending; the group's node goes into its slot and complete siblings fold.
-BG_MUST_USE bg_status step_backward(struct step_executor *ex, size_t index, struct bg_error *err);
 
 // All of a step through `commit`. BG_NOT_FINITE names step and tensor and leaves weights and moments as they were.
 BG_MUST_USE bg_status step_run(struct step_executor *ex, struct step_commit *commit, uint64_t step, double lr,
