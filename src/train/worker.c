@@ -42,15 +42,27 @@ bg_status worker_tell_trouble(struct worker *w, enum message_trouble_kind kind, 
     return worker_tell(w, &frame, payload, bytes, err);
 }
 
+// Names of the points around a send and a receive of a value, for faults.
+static const char *const before_send[WIRE_KIND_COUNT] = {[WIRE_ACTIVATION] = "before-send-activation",
+                                                         [WIRE_GRADIENT] = "before-send-gradient",
+                                                         [WIRE_PART] = "before-send-part",
+                                                         [WIRE_ROOT] = "before-send-root",
+                                                         [WIRE_STATE] = "before-send-state"};
+static const char *const after_send[WIRE_KIND_COUNT] = {[WIRE_ACTIVATION] = "after-send-activation",
+                                                        [WIRE_GRADIENT] = "after-send-gradient",
+                                                        [WIRE_PART] = "after-send-part",
+                                                        [WIRE_ROOT] = "after-send-root",
+                                                        [WIRE_STATE] = "after-send-state"};
+
 bg_status worker_post(struct worker *w, uint32_t peer, const struct wire_frame *frame, const void *payload,
                       size_t bytes, struct bg_error *err)
 {
     struct worker_link *link = peer < w->peer_count ? worker_link_of(w, w->peers[peer].member) : NULL;
     if (!link) // lost: the controller will say how it goes on
         return BG_OK;
-    env_point(w->env, "before-send");
+    env_point(w->env, before_send[frame->kind]);
     bg_status status = comm_send(w->comm, link->link, frame, payload, bytes, err);
-    env_point(w->env, "after-send");
+    env_point(w->env, after_send[frame->kind]);
     return status;
 }
 
