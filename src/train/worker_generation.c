@@ -68,7 +68,7 @@ static bool bucket_rooted(const struct worker *w, uint32_t bucket)
 static bool unit_rooted(const struct worker *w, uint32_t unit)
 {
     for (uint32_t b = 0; b < w->job->model->bucket_count; b++)
-        if (w->job->model->buckets[b].unit == unit && !bucket_rooted(w, b))
+        if (w->job->model->buckets[b].unit == unit && model_bucket_dense(w->job->model, b) && !bucket_rooted(w, b))
             return false;
     return unit > 0 || bucket_rooted(w, EXECUTOR_SPARSE);
 }

@@ -110,7 +110,7 @@ static bg_status run_collective(struct worker *w, const struct plan_op *op, stru
     bg_status status = BG_OK;
     for (uint32_t b = 0; b < w->job->model->bucket_count && !status; b++) {
         uint32_t unit = w->job->model->buckets[b].unit;
-        if (unit >= stage->unit_first && unit < stage->unit_end)
+        if (unit >= stage->unit_first && unit < stage->unit_end && model_bucket_dense(w->job->model, b))
             status = worker_post_bucket(w, b, err);
     }
     return !status && stage->unit_first == 0 ? worker_post_bucket(w, EXECUTOR_SPARSE, err) : status;
