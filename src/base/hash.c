@@ -26,12 +26,7 @@ void bg_sha256_final(struct bg_sha256 *hash, char hex[65])
     BG_ASSERT(EVP_DigestFinal_ex(hash->state, digest, &size) == 1 && size == 32);
     EVP_MD_CTX_free(hash->state);
     hash->state = NULL;
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < 32; i++) {
-        hex[2 * i] = digits[digest[i] >> 4];
-        hex[2 * i + 1] = digits[digest[i] & 15];
-    }
-    hex[64] = 0;
+    bg_sha256_from_bytes(digest, hex);
 }
 
 void bg_sha256_hex(const void *bytes, size_t size, char hex[65])
@@ -40,6 +35,26 @@ void bg_sha256_hex(const void *bytes, size_t size, char hex[65])
     bg_sha256_init(&hash);
     bg_sha256_update(&hash, bytes, size);
     bg_sha256_final(&hash, hex);
+}
+
+static unsigned digit_of(char c)
+{
+    return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+void bg_sha256_to_bytes(const char hex[65], uint8_t bytes[32])
+{
+    for (size_t i = 0; i < 32; i++)
+        bytes[i] = (uint8_t)(digit_of(hex[2 * i]) << 4 | digit_of(hex[2 * i + 1]));
+}
+
+void bg_sha256_from_bytes(const uint8_t bytes[32], char hex[65])
+{
+    for (size_t i = 0; i < 32; i++) {
+        hex[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    hex[64] = '\0';
 }
 
 uint64_t bg_xxh64(const void *bytes, size_t size)

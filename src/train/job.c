@@ -293,36 +293,36 @@ static bg_status check_train(const struct resolver *r, struct bg_error *err)
     return BG_OK;
 }
 
-// The model's own rules; its errors name keys, this adds where they were given.
+// A fault that names keys, with where the first of them was given.
+static bg_status locate(const struct resolver *r, const struct bg_error *fault, struct bg_error *err)
+{
+    const char *where = NULL;
+    for (size_t i = 0; i < job_key_count() && !where; i++)
+        if (strstr(fault->text, job_key_at(i)->name))
+            where = r->where[i];
+    return bg_fail(err, fault->status, "%s%s%s", where ? where : "", where ? ": " : "", fault->text);
+}
+
 static bg_status check_shape(const struct resolver *r, struct bg_error *err)
 {
     struct model_config config = r->job.model.config;
     if (!r->job.model.vocab_set)
         config.vocab = 256; // any that is valid: the tokenizer's size is not known yet
     struct bg_error fault = {0};
-    bg_status status = model_config_check(&config, &fault);
-    if (status == BG_OK)
-        return BG_OK;
-    const char *where = NULL;
-    for (size_t i = 0; i < job_key_count() && !where; i++)
-        if (strstr(fault.text, job_key_at(i)->name))
-            where = r->where[i];
-    return bg_fail(err, status, "%s%s%s", where ? where : "", where ? ": " : "", fault.text);
+    bg_status status = model_config_check(&config, &fault); // the model's own rules
+    return status ? locate(r, &fault, err) : BG_OK;
 }
 
 static bg_status check(struct resolver *r, struct bg_error *err)
 {
-    const struct job *job = &r->job;
-    if (job->run.workers > 1)
-        return bg_fail(err, BG_UNSUPPORTED,
-                       "%s: run.workers: this version trains in one process: use run.workers: 1 and "
-                       "let run.threads use the cores",
-                       given(r, "run.workers"));
-    if (strcmp(job->run.plan, "auto") != 0 && strcmp(job->run.plan, "1x1") != 0)
-        return bg_fail(err, BG_UNSUPPORTED, "%s: run.plan: this version trains in one process: use auto (or 1x1)",
-                       given(r, "run.plan"));
-    bg_status status = check_train(r, err);
-    if (status != BG_OK || job->model.from)
+    struct job_spread spread;
+    struct bg_error fault = {0};
+    uint32_t units = r->job.model.from ? 0 : r->job.model.config.layers + 2;
+    bg_status status = job_spread(NULL, &r->job, units, &fault, &spread);
+    if (status)
+        return locate(r, &fault, err);
+    status = check_train(r, err);
+    if (status != BG_OK || r->job.model.from)
         return status;
     return check_shape(r, err);
 }

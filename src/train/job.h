@@ -5,6 +5,7 @@
 
 #include "base/env.h"
 #include "model/config.h"
+#include "plan/plan.h"
 #include "train/optim.h"
 
 struct job_list {
@@ -40,8 +41,10 @@ struct job {
     } train;
     struct { // run
         char *dir;
-        uint32_t workers, threads; // threads 0: all cores
+        uint32_t workers, threads; // threads 0: all cores, shared out among the workers
         char *plan, *schedule, *shadow, *recovery;
+        bool split, recompute, respawn;
+        uint32_t heartbeat_ms, join_ms;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
         char *order;    // physical: order in which groups are computed: "ascending" (default), "descending",
                         // "shuffle:SEED" (tests)
@@ -58,6 +61,21 @@ void job_fini(struct job *job);
 char *job_to_yaml(const struct job *job);
 // One line a key: name, type, default, meaning; for --help. bg_free it.
 char *job_help(void);
+
+// How the job is spread over processes: run.plan and run.schedule understood. units: of the model (0: not known yet).
+// All of it is physical.
+struct job_spread {
+    uint32_t replicas[PLAN_STAGES_MAX], stages, seats;
+    enum plan_schedule schedule;
+    uint32_t chunks;
+    bool shadow;
+    struct plan_stage *cut; // of a plan file, else NULL: the controller cuts. bg_free it
+};
+// Errors name the key. A plan file is read through env; without env it is left aside (stages 0).
+BG_MUST_USE bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
+                                 struct job_spread *spread);
+// Many processes: more than one seat, or a shadow.
+bool job_is_spread(const struct job_spread *spread);
 
 struct optim_options job_optim(const struct job *job);
 

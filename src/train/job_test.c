@@ -43,10 +43,38 @@ static void check_defaults(void **state)
     assert_true(job.train.beta1 == 0.9 && job.train.beta2 == 0.95 && job.train.eps == 1e-8 && job.train.dropout == 0);
     assert_true(job.train.seed == 1 && job.train.eval_every == 100 && job.train.checkpoint_every == 100);
     assert_true(job.train.keep == 3 && job.train.eval_tokens == 0);
-    assert_true(job.run.workers == 1 && job.run.threads == 0 && job.run.group == 0);
+    assert_true(job.run.workers == 0 && job.run.threads == 0 && job.run.group == 0);
     assert_string_equal(job.run.dir, "runs/corpus");
     assert_string_equal(job.run.order, "ascending");
     job_fini(&job);
+}
+
+static void spread(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *plan, *shadow;
+        uint32_t workers, stages, seats;
+        bool has_shadow, many;
+    } cases[] = {
+        {"auto", "auto", 0, 1, 1, false, false}, {"auto", "auto", 4, 1, 4, false, true},
+        {"auto", "true", 1, 1, 1, true, true},   {"2x2", "auto", 0, 2, 4, false, true},
+        {"2x1", "auto", 2, 2, 2, true, true},    {"2x1", "false", 2, 2, 2, false, true},
+        {"1+2", "auto", 0, 2, 3, true, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job job = {.train = {.micro_batches = 4},
+                          .run = {.plan = (char *)(uintptr_t)cases[i].plan,
+                                  .schedule = (char *)(uintptr_t) "1f1b",
+                                  .shadow = (char *)(uintptr_t)cases[i].shadow,
+                                  .workers = cases[i].workers}};
+        struct job_spread s;
+        struct bg_error err;
+        assert_int_equal(job_spread(NULL, &job, 8, &err, &s), BG_OK);
+        assert_true(s.stages == cases[i].stages && s.seats == cases[i].seats && s.chunks == 1 && !s.cut);
+        assert_int_equal(s.shadow, cases[i].has_shadow);
+        assert_int_equal(job_is_spread(&s), cases[i].many);
+    }
 }
 
 static const char example[] =
@@ -67,8 +95,9 @@ static const char every_key[] =
     "  schedule: linear\n  weight_decay: 0\n  betas:\n    - 0.5\n    - 0.25\n  eps: 1e-10\n  clip: 0\n"
     "  dropout: 0.2\n  seed: 18446744073709551615\n  eval_every: 0\n  checkpoint_every: 0\n  keep: 1\n"
     "  eval_tokens: 1000\n"
-    "run:\n  dir: \"out\\tdir\"\n  workers: 1\n  threads: 3\n  plan: 1x1\n  schedule: 1f1b\n  shadow: 'off'\n"
-    "  recovery: live\n  group: 4\n  order: shuffle:9\n";
+    "run:\n  dir: \"out\\tdir\"\n  workers: 4\n  threads: 3\n  plan: 2x2\n  schedule: interleaved:2\n  split: true\n"
+    "  recompute: true\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n"
+    "  join_ms: 20\n  group: 4\n  order: shuffle:9\n";
 
 // Through YAML and back, every key keeps its value.
 static void check_round_trip(void **state)
@@ -128,6 +157,9 @@ static void check_every_key(void **state)
     assert_true(job.train.seed == UINT64_MAX && job.train.schedule == JOB_LINEAR && job.train.warmup == 2);
     assert_string_equal(job.run.dir, "out\tdir");
     assert_string_equal(job.run.order, "shuffle:9");
+    assert_true(job.run.workers == 4 && job.run.heartbeat_ms == 400 && job.run.join_ms == 20);
+    assert_true(job.run.split && job.run.recompute && !job.run.respawn);
+    assert_string_equal(job.run.recovery, "checkpoint");
     job_fini(&job);
 }
 
@@ -244,8 +276,13 @@ static const struct refusal {
     {"just a text\n", NULL, BG_FORMAT, {"job.yaml:1", "sections"}},
     {"data: x\n", NULL, BG_INVALID, {"job.yaml:1", "data", "keys"}},
     {"[a]: 1\n", NULL, BG_FORMAT, {"job.yaml:1", "name of a key"}},
-    {"data: {train: x}\nrun: {workers: 2}\n", NULL, BG_UNSUPPORTED, {"job.yaml:2", "run.workers", "one process"}},
-    {"data: {train: x}\nrun: {plan: 2x1}\n", NULL, BG_UNSUPPORTED, {"job.yaml:2", "run.plan"}},
+    {"data: {train: x}\nrun: {workers: 3, plan: 2x2}\n", NULL, BG_INVALID, {"job.yaml:2", "run.workers", "4 seats"}},
+    {"data: {train: x}\nrun: {plan: 9x1}\n", NULL, BG_INVALID, {"job.yaml:2", "run.plan", "9 stages", "8 units"}},
+    {"data: {train: x}\nrun: {plan: 5x1, schedule: interleaved}\n", NULL, BG_INVALID, {"run.plan", "10 stages"}},
+    {"data: {train: x}\nrun: {plan: 1x9}\n", NULL, BG_INVALID, {"run.plan", "9 replicas", "8 micro-batches"}},
+    {"data: {train: x}\nrun: {schedule: zigzag}\n", NULL, BG_INVALID, {"job.yaml:2", "run.schedule", "gpipe"}},
+    {"data: {train: x}\nrun: {shadow: off}\n", NULL, BG_INVALID, {"run.shadow", "auto, true, false"}},
+    {"data: {train: x}\nrun: {recovery: pray}\n", NULL, BG_INVALID, {"run.recovery", "live, checkpoint"}},
     {"data: {train: x}\nrun: {order: random}\n", NULL, BG_INVALID, {"run.order", "shuffle:SEED"}},
     {"data: {train: x}\nmodel:\n  dim: 100\n  heads: 6\n",
      NULL,
@@ -372,10 +409,10 @@ static void check_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_defaults),  cmocka_unit_test(check_round_trip), cmocka_unit_test(check_every_key),
-        cmocka_unit_test(check_overrides), cmocka_unit_test(check_families),   cmocka_unit_test(check_from),
-        cmocka_unit_test(check_refusals),  cmocka_unit_test(check_bounds),     cmocka_unit_test(check_names),
-        cmocka_unit_test(check_schedule),  cmocka_unit_test(check_help),
+        cmocka_unit_test(spread),          cmocka_unit_test(check_defaults),  cmocka_unit_test(check_round_trip),
+        cmocka_unit_test(check_every_key), cmocka_unit_test(check_overrides), cmocka_unit_test(check_families),
+        cmocka_unit_test(check_from),      cmocka_unit_test(check_refusals),  cmocka_unit_test(check_bounds),
+        cmocka_unit_test(check_names),     cmocka_unit_test(check_schedule),  cmocka_unit_test(check_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

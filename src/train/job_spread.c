@@ -1,0 +1,121 @@
+// How a job is spread over processes: run.plan, run.schedule, run.workers and run.shadow together. Errors name the key
+// and the reason.
+#include "train/job.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static bool is_shape(const char *text)
+{
+    struct bg_error ignored;
+    uint32_t replicas[PLAN_STAGES_MAX], stages;
+    return plan_shape_parse(text, &ignored, replicas, &stages) == BG_OK;
+}
+
+// Of a plan file counts which units form a stage and how many workers sit there; who does what when is the
+// controller's.
+static bg_status take_plan(const char *path, const struct plan *plan, uint32_t units, struct bg_error *err,
+                           struct job_spread *s)
+{
+    if (units && plan->units != units)
+        return bg_fail(err, BG_MISMATCH, "run.plan: %s is a plan of %u units, the model has %u", path, plan->units,
+                       units);
+    if (plan->stage_count > PLAN_STAGES_MAX)
+        return bg_fail(err, BG_INVALID, "run.plan: %s has %u stages, at most %d", path, plan->stage_count,
+                       PLAN_STAGES_MAX);
+    for (uint32_t i = 0; i < plan->seat_count; i++) {
+        s->replicas[plan->seats[i].stage]++;
+        for (uint32_t j = 0; j < i; j++)
+            if (plan->seats[j].worker == plan->seats[i].worker)
+                return bg_fail(err, BG_INVALID,
+                               "run.plan: in %s worker %u sits at two stages; for that use run.plan=STAGESxREPLICAS "
+                               "and run.schedule=interleaved",
+                               path, plan->seats[i].worker);
+    }
+    s->stages = plan->stage_count;
+    s->cut = bg_alloc_array(plan->stage_count, sizeof *s->cut);
+    memcpy(s->cut, plan->stages, plan->stage_count * sizeof *s->cut);
+    return BG_OK;
+}
+
+static bg_status read_plan(struct bg_env *env, const char *path, uint32_t units, struct bg_error *err,
+                           struct job_spread *s)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (status) {
+        bg_fail_prefix(err, "run.plan: neither auto, a shape such as 2x2 or 1+2, nor a file");
+        return status;
+    }
+    struct plan plan;
+    status = plan_parse((const char *)map.data, map.size, err, &plan);
+    if (status) {
+        bg_fail_prefix(err, "run.plan: %s", path);
+    } else {
+        status = take_plan(path, &plan, units, err, s);
+        plan_fini(&plan);
+    }
+    env->ops->map_close(env, &map);
+    return status;
+}
+
+static bg_status check(const struct job *job, uint32_t units, const struct job_spread *s, struct bg_error *err)
+{
+    uint32_t stages = s->stages * s->chunks;
+    if (job->run.workers && job->run.workers != s->seats)
+        return bg_fail(err, BG_INVALID,
+                       "run.workers: %u, but run.plan %s has %u seats; change one of them (run.plan=auto takes any "
+                       "number of workers)",
+                       job->run.workers, job->run.plan, s->seats);
+    if (units && stages > units)
+        return bg_fail(err, BG_INVALID,
+                       "run.plan: %u stages, but the model has only %u units (%u layers, embedding, head)", stages,
+                       units, units - 2);
+    if (s->cut && s->chunks > 1)
+        return bg_fail(err, BG_INVALID, "run.schedule: %s with a plan file; give run.plan=STAGESxREPLICAS",
+                       job->run.schedule);
+    for (uint32_t i = 0; i < s->stages; i++)
+        if (s->replicas[i] > job->train.micro_batches)
+            return bg_fail(err, BG_INVALID,
+                           "run.plan: %u replicas of stage %u, but a step has %u micro-batches (train.micro_batches): "
+                           "some would have nothing to do",
+                           s->replicas[i], i, job->train.micro_batches);
+    return BG_OK;
+}
+
+bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
+                     struct job_spread *out)
+{
+    struct job_spread s = {0};
+    bg_status status = plan_schedule_parse(job->run.schedule, err, &s.schedule, &s.chunks);
+    if (status) {
+        bg_fail_prefix(err, "run.schedule");
+        return status;
+    }
+    if (strcmp(job->run.plan, "auto") == 0) {
+        s.stages = 1;
+        s.replicas[0] = job->run.workers ? job->run.workers : 1;
+    } else if (is_shape(job->run.plan)) {
+        status = plan_shape_parse(job->run.plan, err, s.replicas, &s.stages);
+    } else if (env) {
+        status = read_plan(env, job->run.plan, units, err, &s);
+    }
+    for (uint32_t i = 0; i < s.stages; i++) {
+        s.seats += s.replicas[i];
+        s.shadow |= s.replicas[i] == 1;
+    }
+    s.shadow = strcmp(job->run.shadow, "auto") == 0 ? s.shadow && s.seats > 1 : strcmp(job->run.shadow, "true") == 0;
+    if (!status && s.stages)
+        status = check(job, units, &s, err);
+    if (status)
+        bg_free(s.cut);
+    else
+        *out = s;
+    return status;
+}
+
+bool job_is_spread(const struct job_spread *spread)
+{
+    return spread->seats > 1 || spread->shadow;
+}
