@@ -15,8 +15,6 @@ void worker_forget_step(struct worker *w)
         memset(w->items, 0, cells);
     memset(w->loss_known, 0, w->job->micro_batches);
     worker_forget_parts(w);
-    for (uint32_t i = 0; i < w->piece_first[w->job->model->bucket_count + 1]; i++)
-        w->pieces[i].rooted = false;
     w->op = 0;
     w->voted = w->waits = false;
     w->computed = 0;

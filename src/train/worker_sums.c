@@ -169,7 +169,8 @@ bg_status worker_take_part(struct worker *w, struct comm_event *event, struct bg
     for (uint32_t i = slot->parts; i; i = w->parts[i - 1].next) {
         if (w->parts[i - 1].node.level != node.level || w->parts[i - 1].node.index != node.index)
             continue;
-        bool same = w->parts[i - 1].check == f->check;
+        // Behind the last id a block of rows may hold anything.
+        bool same = f->a == EXECUTOR_SPARSE || w->parts[i - 1].check == f->check;
         bg_status status = same ? BG_OK : disagree(w, event, err);
         w->duplicates++;
         comm_release(w->comm, event);
@@ -192,23 +193,11 @@ bg_status worker_take_root(struct worker *w, struct comm_event *event, struct bg
         comm_release(w->comm, event);
         return BG_OK;
     }
-    struct worker_piece *slot = piece_of(w, f->a, f->b);
-    bg_status status = BG_OK;
-    if (executor_root_held(w->ex, f->a, f->b)) {
-        w->duplicates++;
-        if (!slot->rooted) { // ours, reduced here
-            struct executor_part root = executor_root_part(w->ex, f->a, f->b);
-            slot->root = wire_check(root.values, root.bytes);
-            slot->rooted = true;
-        }
-        if (slot->root != f->check)
-            status = disagree(w, event, err);
-    } else {
-        status = executor_set_root(w->ex, f->a, f->b, event->payload, (size_t)f->bytes, err);
-        slot->root = f->check;
-        slot->rooted = true;
-        release_parts(w, slot);
-    }
+    w->duplicates += executor_root_held(w->ex, f->a, f->b);
+    bg_status status = executor_set_root(w->ex, f->a, f->b, event->payload, (size_t)f->bytes, err); // or compares
+    release_parts(w, piece_of(w, f->a, f->b));
+    if (status)
+        bg_fail_prefix(err, "member %u", event->peer);
     comm_release(w->comm, event);
     return status;
 }
@@ -237,6 +226,6 @@ void worker_forget_parts(struct worker *w)
     w->part_count = 0;
     uint32_t total = w->piece_first[w->job->model->bucket_count + 1];
     for (uint32_t i = 0; i < total; i++)
-        w->pieces[i].parts = w->pieces[i].leaves = 0; // what is known of roots stays
+        w->pieces[i].parts = w->pieces[i].leaves = 0;
     memset(w->posted, 0, w->job->model->bucket_count + 1);
 }
