@@ -20,7 +20,7 @@ enum store_kind {
 struct store_record {
     enum store_kind kind;
     uint64_t a, b, c, d;
-    double x, y, z; // stored as bits
+    double x, y, z;   // stored as bits
     const char *text; // NULL or up to 1023 bytes
 };
 
