@@ -8,6 +8,7 @@
 struct os_options {
     unsigned threads;    // lanes of parallel_for; 0: as many as the CPUs this process may use
     bool pin;            // each lane on a CPU of its own, where there are enough of them
+    unsigned first_cpu;  // with pin: 1 + the place of lane 0's CPU among those of this process; 0: where it runs now
     bool keep_caller;    // leave the affinity of the creating thread (lane 0) alone: for libraries
     bool handle_signals; // SIGINT and SIGTERM ask for a stop; one environment of a process may have this
 };

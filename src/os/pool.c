@@ -251,9 +251,9 @@ bg_status os_pool_create(const struct os_options *o, struct bg_error *err, unsig
     pool->lanes = count;
     pool->caller_cpus = allowed;
     pool->spins = count <= cpu_count;
-    // One lane alone is better placed by the kernel: two such processes must not meet on one CPU.
-    bool pin = o->pin && count > 1 && count <= cpu_count;
-    unsigned first = pin ? current_cpu(cpus, cpu_count) : 0;
+    // One lane alone is better placed by the kernel, unless told where: two such processes must not meet on one CPU.
+    bool pin = o->pin && (count > 1 || o->first_cpu) && count <= cpu_count;
+    unsigned first = !pin ? 0 : o->first_cpu ? (o->first_cpu - 1) % cpu_count : current_cpu(cpus, cpu_count);
     BG_ASSERT(uv_mutex_init(&pool->mutex) == 0 && uv_cond_init(&pool->work) == 0 && uv_cond_init(&pool->finished) == 0);
     for (unsigned i = 1; i < count; i++) {
         pool->lane[i] = (struct lane){.pool = pool, .index = i, .cpu = pin ? cpus[(first + i) % cpu_count] : -1};

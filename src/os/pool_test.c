@@ -1,11 +1,13 @@
 // parallel_for: every index once, for any count and number of lanes; nested calls; a burst of small jobs with
 // pauses that make lanes sleep; the float mode of pool threads; nothing allocated.
 // labels: threads
+#define _GNU_SOURCE // affinity
 #include "os/live.h"
 
 #include "base/mem.h"
 
 #include <fenv.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,6 +26,31 @@ static struct bg_env *make_env(unsigned threads)
     if (os_env_create(&(struct os_options){.threads = threads, .pin = true}, &err, &env))
         fail_msg("%s", err.text);
     return env;
+}
+
+// Workers of one host get places side by side; a place beyond the last starts over.
+static void one_lane_at_a_place(void **state)
+{
+    (void)state;
+    cpu_set_t before, now;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int cpus = CPU_COUNT(&before), place = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET((size_t)cpu, &before))
+            continue;
+        for (int round = 0; round < 2; round++) {
+            struct bg_error err = {0};
+            struct bg_env *env = NULL;
+            struct os_options o = {.threads = 1, .pin = true, .first_cpu = (unsigned)(1 + place + round * cpus)};
+            assert_int_equal(os_env_create(&o, &err, &env), BG_OK);
+            assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+            assert_true(CPU_COUNT(&now) == 1 && CPU_ISSET((size_t)cpu, &now));
+            os_env_destroy(env);
+        }
+        place++;
+    }
+    assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+    assert_true(CPU_EQUAL(&before, &now));
 }
 
 struct job {
@@ -157,11 +184,9 @@ static void refuses_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_index_once),
-        cmocka_unit_test(nested_runs_inline),
-        cmocka_unit_test(two_environments_nest),
-        cmocka_unit_test(jobs_with_pauses),
-        cmocka_unit_test(float_mode),
+        cmocka_unit_test(every_index_once),   cmocka_unit_test(one_lane_at_a_place),
+        cmocka_unit_test(nested_runs_inline), cmocka_unit_test(two_environments_nest),
+        cmocka_unit_test(jobs_with_pauses),   cmocka_unit_test(float_mode),
         cmocka_unit_test(refuses_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
