@@ -14,16 +14,12 @@ void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage
     bool fused = !work->split && (bits & PLAN_WORK_B) && (bits & PLAN_WORK_W);
     if (!(bits & bit) || (bit == PLAN_WORK_W && fused))
         return;
-    if (bit == PLAN_WORK_F) {
-        // Without a backward of its own, or with a stash there already, it runs for its output only.
-        bool output_only = !(bits & PLAN_WORK_B) || (bits & PLAN_WORK_HAS_STASH);
-        flags = work->recompute || output_only ? PLAN_RECOMPUTE : 0;
-    } else if (bit == PLAN_WORK_B) {
-        kind = PLAN_B;
-        flags = (uint8_t)((fused ? PLAN_FUSED : 0) | (work->recompute ? PLAN_RECOMPUTE : 0));
-    } else {
-        kind = PLAN_W;
-    }
+    if (bit != PLAN_WORK_F)
+        kind = bit == PLAN_WORK_B ? PLAN_B : PLAN_W;
+    if (bit == PLAN_WORK_B && fused)
+        flags |= PLAN_FUSED;
+    if (bit != PLAN_WORK_W && work->recompute)
+        flags |= PLAN_RECOMPUTE;
     plan_list_add(&plan->lists[work->at[cell]], (struct plan_op){kind, flags, (uint16_t)stage, item, 0});
 }
 

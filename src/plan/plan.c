@@ -95,10 +95,14 @@ void plan_close_lists(struct plan *plan)
             op->flags |= PLAN_LAST;
         }
         plan_add_reduce(list, 0);
-        for (uint32_t i = plan->seat_count; i-- > 0;) { // a seat without an item has sums to take all the same
+        size_t head =
+            0; // a stage without work here has its sums ready, and takes part: right behind what is sent again
+        while (head < list->count && list->ops[head].kind == PLAN_SEND)
+            head++;
+        for (uint32_t i = 0; i < plan->seat_count; i++) {
             const struct plan_seat *seat = &plan->seats[i];
             if (seat->worker == w && !closed[seat->stage])
-                plan_list_add(list, (struct plan_op){PLAN_COLL, PLAN_REDUCE, (uint16_t)seat->stage, 0, 0});
+                plan_list_insert(list, head, (struct plan_op){PLAN_COLL, PLAN_REDUCE, (uint16_t)seat->stage, 0, 0});
         }
         plan_list_add(list, (struct plan_op){.kind = PLAN_STEP});
     }
@@ -117,8 +121,12 @@ void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
     for (size_t i = 0; i < list->count; i++) {
         const struct plan_op *op = &list->ops[i];
         plan_list_add(&out, *op);
-        if (ends_leaf(op) && left[op->stage] > 0 && --left[op->stage] == 0)
-            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_REDUCE, op->stage, 0, 0});
+        if (!ends_leaf(op) || left[op->stage] == 0 || --left[op->stage] > 0)
+            continue;
+        const uint16_t stage = op->stage;
+        if (i + 1 < list->count && op[1].kind == PLAN_SEND && (op[1].flags & PLAN_GRAD) && op[1].stage == stage)
+            plan_list_add(&out, list->ops[++i]); // the stage before waits for it
+        plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_REDUCE, stage, 0, 0});
     }
     bg_free(list->ops);
     *list = out;
@@ -126,35 +134,25 @@ void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
 
 uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage)
 {
-    // An item is in flight from its F (or from the start, where the stash is held already) to its last B or W.
     const struct plan_list *list = &plan->lists[worker];
-    size_t *end = bg_alloc_array(plan->item_count, sizeof *end),
-           *start = bg_alloc_array(plan->item_count, sizeof *start);
-    for (size_t i = 0; i < list->count; i++) {
-        const struct plan_op *op = &list->ops[i];
-        if (op->stage != stage || op->kind > PLAN_W)
-            continue;
-        if (op->kind != PLAN_F) {
-            end[op->item] = i + 1;
-            if (op->flags & PLAN_RECOMPUTE && start[op->item] > list->count)
-                start[op->item] -= list->count + 1; // its F kept the input for it
-        } else {
-            start[op->item] = op->flags & PLAN_RECOMPUTE ? list->count + 2 + i : i + 1;
-        }
-    }
+    bool *seen = bg_alloc_array(plan->item_count, sizeof *seen);
     uint32_t now = 0, most = 0;
-    for (uint32_t i = 0; i < plan->item_count; i++)
-        now += end[i] && (start[i] == 0 || start[i] > list->count);
+    for (size_t i = 0; i < list->count; i++) { // a backward without its forward: the stash is there from the start
+        const struct plan_op *op = &list->ops[i];
+        if (op->kind > PLAN_W || op->stage != stage || seen[op->item])
+            continue;
+        seen[op->item] = true;
+        now += op->kind != PLAN_F;
+    }
     most = now;
     for (size_t i = 0; i < list->count; i++) {
         const struct plan_op *op = &list->ops[i];
-        if (op->stage != stage || op->kind > PLAN_W)
+        if (op->kind > PLAN_W || op->stage != stage)
             continue;
-        now += end[op->item] && start[op->item] == i + 1;
+        now += op->kind == PLAN_F;
+        now -= ends_leaf(op);
         most = now > most ? now : most;
-        now -= end[op->item] == i + 1;
     }
-    bg_free(start);
-    bg_free(end);
+    bg_free(seen);
     return most;
 }

@@ -123,8 +123,8 @@ struct plan_options {
     uint32_t stages;          // pipeline ranks; interleaved: every rank has `chunks` stages (rank r: r, r + P, ...)
     enum plan_schedule schedule;
     uint32_t chunks;
-    bool split;         // B and W apart (W as late as the memory of 1F1B allows: right before the next F of its slot)
-    bool recompute;     // F without stash
+    bool split;     // B and W apart (W as late as the memory allows: before the next F of its slot; GPipe: at the end)
+    bool recompute; // F without stash
     uint32_t followers; // workers after the computing ones that follow every unit (the shadow)
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs, sizes within
@@ -148,7 +148,8 @@ void plan_merge_bw(struct plan_list *list); // adjacent B, W of one (stage, item
 void plan_add_reduce(struct plan_list *list, uint32_t micro_batches);
 void plan_add_unshard(struct plan_list *list, uint32_t ahead); // COLL UNSHARD/RESHARD around a stage's use
 
-// Most items whose forward is done and whose weight gradient is not, on this worker and stage.
+// Most items whose forward is done and whose weight gradient is not, on this worker and stage. In the rest of a step,
+// items whose backward has no forward in the list count from its start, and forwards for their output only to its end.
 uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage);
 
 // ---- Recovery (recover.c): the rest of a step for a new membership ----
@@ -165,13 +166,21 @@ struct plan_holdings {    // of one worker of the plan
     const uint8_t *items; // (stages, items) of enum plan_held
     const uint8_t *roots; // (units): 1 = holds the whole root gradient of the unit
 };
-// `plan` has stages, items, seats, follows of the new membership and no lists, route all PLAN_NOBODY. Finds what is
-// missing: leaves of every stage that has a unit whose root nobody holds, and losses nobody has; gives it to workers
-// of the stage (the fewest missing leaves first, then the lowest index, runs of neighbouring items together), adds
-// forwards whose outputs are lost, and lowers the rest of the step: ops that survivors already did are left out,
-// boundary tensors that lie somewhere are sent again from there. COLL and STEP as in any plan.
+// `plan` has stages, items, seats, follows of the new membership and no lists. route: NULL or all PLAN_NOBODY, or who
+// had it in the plan that broke off (by the new numbering; PLAN_NOBODY: a worker that is gone): what nobody has begun
+// stays there. Holdings of a stage count where the worker sits at it; roots count everywhere. Finds what is missing:
+// leaves of every stage that has a unit whose root nobody holds, and losses nobody has; leaves them with the worker
+// that has them in flight (stash, else input), else with their route; gives the others to workers of the stage (the
+// fewest missing leaves first, then the lowest index, runs of neighbouring items together), adds forwards and input
+// gradients whose outputs are lost, and lowers the rest of the step: ops that survivors already did are left out,
+// boundary tensors that lie somewhere are sent again from there before anything else (their RECV stands right before
+// the use, so messages of a pair of workers are matched by name, not by order). COLL and STEP as in any plan.
+// After: route is who holds the leaf or will (PLAN_NOBODY: every root of the stage is there), rest is set. A stash is
+// of use only with its input beside it, a finished B only with the gradient of its output. A B that is not fused and
+// has no W behind it runs for its output only. If this fails *plan is as it was.
 struct plan_recovery {
-    uint32_t leaves;   // micro-batches x stages whose weight gradient has to be computed by another than before
+    uint32_t
+        leaves; // micro-batches x stages whose weight gradient is missing, in nobody's hands, and was given out anew
     uint32_t forwards; // micro-batches x stages whose forward runs only for its output
 };
 BG_MUST_USE bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *losses,
