@@ -39,8 +39,9 @@ struct comm_ops {
     void (*name)(struct comm *comm, uint32_t link, uint32_t peer);
     void (*close)(struct comm *comm, uint32_t link); // no event follows; queued frames may be lost
     // Queues a frame; never blocks. Payload inside memory from reserve() is not copied: it must keep its bytes until
-    // the step's end (the protocol's promise), else it is copied at once (control messages). BG_FULL: the queue's limit.
-    // A link that is down swallows frames (its COMM_DOWN tells). frame->bytes, check and from are filled in here.
+    // the step's end (the protocol's promise), else it is copied at once (control messages). BG_FULL: the queue's
+    // limit. A link that is down swallows frames (its COMM_DOWN tells). frame->bytes, check and from are filled in
+    // here.
     bg_status (*send)(struct comm *comm, uint32_t link, const struct wire_frame *frame, const void *payload,
                       size_t bytes, struct bg_error *err);
     // The next thing that happened; COMM_NOTHING at once if nothing did.

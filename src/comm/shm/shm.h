@@ -2,9 +2,9 @@
 // (peer's uid checked), over which each side passes one sealed memfd with its ring, an eventfd, and the memfds of its
 // arenas. Each side writes only its own memfds; the other maps them read-only and believes nothing it reads there.
 //
-// connect() never waits: frames may be sent at once, and a peer that is stopped or busy answers when it can. Payloads of
-// up to 64 MiB are copied where they are not in memory from reserve() (or not at a multiple of 4 bytes in it). At most
-// 1024 links and 1024 reservations. Events have to be released before destroy().
+// connect() never waits: frames may be sent at once, and a peer that is stopped or busy answers when it can. Payloads
+// of up to 64 MiB are copied where they are not in memory from reserve() (or not at a multiple of 4 bytes in it). At
+// most 1024 links and 1024 reservations. Events have to be released before destroy().
 #ifndef COMM_SHM_SHM_H
 #define COMM_SHM_SHM_H
 
