@@ -267,6 +267,7 @@ static bg_status take_commit(struct worker *w, const struct comm_event *event, s
     if (!w->running || event->frame.generation != w->generation)
         return BG_OK;
     bg_status status = message_commit_decode(event->payload, (size_t)event->frame.bytes, err, &m);
+    w->committed = m.step + 1;
     if (!status && m.step == w->version && w->voted)
         status = worker_commit(w, &m, err);
     return status ? status : w->linked ? worker_take_early(w, err) : BG_OK;

@@ -1,6 +1,7 @@
-// One worker of many: interprets its list of the plan op by op, moves boundary tensors and sums over an endpoint, votes,
-// applies what the controller committed, and reports when a generation begins (docs/adr/0005). Event-driven: worker_turn()
-// never blocks, so the live loop (worker_run) and the simulator drive the same code. The shadow and joiners are workers.
+// One worker of many: interprets its list of the plan op by op, moves boundary tensors and sums over an endpoint,
+// votes, applies what the controller committed, and reports when a generation begins (docs/adr/0005). Event-driven:
+// worker_turn() never blocks, so the live loop (worker_run) and the simulator drive the same code. The shadow and
+// joiners are workers.
 #ifndef TRAIN_WORKER_H
 #define TRAIN_WORKER_H
 
@@ -30,13 +31,14 @@ struct worker_job { // how this worker gets at the job: the live one is train/wo
 
 struct worker_options {
     const struct worker_job *job;
-    struct comm *comm;       // ours; the caller destroys it
-    const char *controller;  // its address
-    uint64_t token;          // of the spawn, 0: joined by hand
+    struct comm *comm;      // ours; the caller destroys it
+    const char *controller; // its address
+    uint64_t token;         // of the spawn, 0: joined by hand
     enum message_role role;
     uint64_t process, process_start;
     uint64_t patience_ns; // an op that waits longer says so (TROUBLE), naming op and member; 0: 5 s
     uint64_t orphan_ns;   // without a controller for so long: gives up; 0: 60 s
+    bool order_free;      // bench only: applies without waiting for COMMIT, unclipped. The bits are gone
 };
 
 struct worker;

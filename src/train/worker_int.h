@@ -79,6 +79,7 @@ struct worker {
     size_t op;
     uint64_t waits_since_ns, patience_ns;
     bool waits, voted;
+    uint64_t committed;                           // of order_free: steps that the controller has logged
     uint8_t *items;                               // (stages, items) enum plan_held
     struct worker_value *activations, *gradients; // (stages, items)
     double *losses;                               // (micro_batches)

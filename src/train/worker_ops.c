@@ -146,6 +146,19 @@ static bg_status vote(struct worker *w, struct bg_error *err)
     return status;
 }
 
+static bg_status run_step(struct worker *w, struct bg_error *err, bool *ran)
+{
+    bool behind = w->o.order_free && w->committed && w->committed < w->version; // the controller takes one at a time
+    if (w->voted || behind || executor_roots_missing(w->ex) > 0)
+        return BG_OK;
+    *ran = true;
+    bg_status status = vote(w, err);
+    if (status || !w->o.order_free)
+        return status;
+    struct message_commit now = {.step = w->version, .clip = 1};
+    return worker_commit(w, &now, err);
+}
+
 // What it needs is here? Then runs it. STEP stays the current op until COMMIT comes.
 static bg_status run(struct worker *w, const struct plan_op *op, struct bg_error *err, bool *ran)
 {
@@ -168,10 +181,7 @@ static bg_status run(struct worker *w, const struct plan_op *op, struct bg_error
     case PLAN_MOVE:
         return run_move(w, op, err, ran);
     case PLAN_STEP:
-        if (w->voted || executor_roots_missing(w->ex) > 0)
-            return BG_OK;
-        *ran = true;
-        return vote(w, err);
+        return run_step(w, err, ran);
     case PLAN_EMPTY:
         *ran = true;
         return BG_OK;
