@@ -5,7 +5,8 @@
 // Gradients are handled by *bucket*: a contiguous float range of the model's memory, model->buckets[b]: 0 the token
 // table, 1 + u the rest of unit u (which may be empty: no pieces). A bucket is cut into pieces of EXECUTOR_PIECE
 // floats. The token embedding's rows are sparse and form a bucket of their own, EXECUTOR_SPARSE, of one piece: a block
-// {u32 count, u32 capacity, 56 zero bytes, i32 ids[capacity] up to a multiple of 64 bytes, float rows[count * dim]}.
+// {u32 count, u32 capacity, 56 zero bytes, i32 ids[capacity] (zero from count on) up to a multiple of 64 bytes, float
+// rows[count * dim]}, so that equal rows are equal bytes.
 // Untied, the token table has no dense gradient: bucket 0 then has pieces of state, but no sums and no root.
 //
 // Memory: every set of parameters (weights, m, v, root, each slot) has the full model's size and layout whatever the

@@ -95,13 +95,13 @@ void region_retire(struct executor *ex, struct region region);
 void retired_release(struct executor *ex);
 bg_status flight_add(struct executor *ex, struct stage *stage, struct bg_error *err);
 bg_status slot_reserve(struct executor *ex, struct slot *slot, struct bg_error *err);
-void slot_seal(struct slot *slot); // the block's header says what the rows are
+void slot_seal(struct slot *slot);  // the block is what the rows are: call it when they have changed
+void slot_empty(struct slot *slot); // no rows, whatever lies there
 // Before a slot is written: what was given out moves aside, and its sums come along where they are added to.
 bg_status slot_prepare(struct executor *ex, struct stage *stage, size_t slot, bool keep, struct bg_error *err);
 void stages_destroy(struct executor *ex, struct stage **stages, uint32_t count);
 
 // executor_sums.c
-bool range_same(struct tree_node a, struct tree_node b, uint32_t leaves); // the same micro-batches
 void sums_begin(struct executor *ex);
 static inline struct model_bucket executor_range(const struct executor *ex, uint32_t bucket, uint32_t piece)
 {

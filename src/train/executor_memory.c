@@ -76,9 +76,19 @@ bg_status slot_reserve(struct executor *ex, struct slot *slot, struct bg_error *
     return BG_OK;
 }
 
+// Ids behind the last one are zero, so that blocks of equal rows are equal bytes.
 void slot_seal(struct slot *slot)
 {
-    slot->header->count = slot->grad.embed.count;
+    uint32_t count = slot->grad.embed.count, before = slot->header->count;
+    if (before > count)
+        memset(slot->grad.embed.ids + count, 0, (before - count) * sizeof *slot->grad.embed.ids);
+    slot->header->count = count;
+}
+
+void slot_empty(struct slot *slot)
+{
+    memset(slot->grad.embed.ids, 0, slot->grad.embed.capacity * sizeof *slot->grad.embed.ids);
+    slot->grad.embed.count = slot->header->count = 0;
 }
 
 static void slot_retire(struct executor *ex, struct slot *slot)

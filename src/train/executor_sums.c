@@ -11,7 +11,7 @@ enum { GRAIN_IDS = 16 };
 
 // ---- What is where ----
 
-bool range_same(struct tree_node a, struct tree_node b, uint32_t leaves)
+static bool range_same(struct tree_node a, struct tree_node b, uint32_t leaves)
 {
     return tree_node_first(a) == tree_node_first(b) && tree_node_end(a, leaves) == tree_node_end(b, leaves);
 }
@@ -339,8 +339,11 @@ bg_status executor_reduce(struct executor *ex, uint32_t bucket, uint32_t piece, 
     bool *rooted = rooted_at(ex, bucket, piece);
     if (!*rooted) {
         bg_status status = take_parts(ex, bucket, piece, parts, count, err);
-        if (!status && bucket == EXECUTOR_SPARSE)
+        if (!status && bucket == EXECUTOR_SPARSE) {
             status = unite_ids(ex, count, &ex->root.grad.embed, err);
+            if (status)
+                slot_empty(&ex->root);
+        }
         if (status)
             return status;
         struct reduction r = {.ex = ex, .floats = ex->o.model->config.dim};
@@ -373,8 +376,10 @@ static bg_status set_rows(struct executor *ex, const void *bytes, size_t size, s
     memcpy(rows->ids, block.ids, block.count * sizeof *rows->ids);
     for (uint32_t i = 0; i < block.count; i++) { // ours: nobody else writes it
         if (rows->ids[i] < 0 || (i > 0 && rows->ids[i] <= rows->ids[i - 1]) ||
-            (uint32_t)rows->ids[i] >= ex->o.model->config.vocab)
+            (uint32_t)rows->ids[i] >= ex->o.model->config.vocab) {
+            slot_empty(&ex->root);
             return fail_part(err, EXECUTOR_SPARSE, 0, "ids do not ascend below the vocabulary's size");
+        }
     }
     memcpy(rows->rows, block.values, (size_t)block.count * ex->o.model->config.dim * sizeof(float));
     rows->count = block.count;
@@ -382,35 +387,19 @@ static bg_status set_rows(struct executor *ex, const void *bytes, size_t size, s
     return BG_OK;
 }
 
-static bg_status same_root(const struct executor *ex, uint32_t bucket, uint32_t piece, const void *bytes, size_t size,
-                           struct bg_error *err)
-{
-    struct executor_part ours = executor_root_part(ex, bucket, piece);
-    bool same = size == ours.bytes;
-    if (same && bucket == EXECUTOR_SPARSE) { // behind the last id a block may hold anything
-        struct sum_part a, b;
-        bg_status status = open_block(ex, bytes, size, err, &b);
-        if (status)
-            return status;
-        same = open_block(ex, ours.values, size, err, &a) == BG_OK && a.count == b.count &&
-               memcmp(a.ids, b.ids, a.count * sizeof *a.ids) == 0 &&
-               memcmp(a.values, b.values, (size_t)a.count * ex->o.model->config.dim * sizeof(float)) == 0;
-    } else if (same) {
-        same = memcmp(bytes, ours.values, size) == 0;
-    }
-    return same
-               ? BG_OK
-               : fail_part(err, bucket, piece, "two roots of one step differ: a worker computes or sends wrong values");
-}
-
 bg_status executor_set_root(struct executor *ex, uint32_t bucket, uint32_t piece, const void *bytes, size_t size,
                             struct bg_error *err)
 {
     BG_ASSERT(!ex->o.state);
     bool *rooted = rooted_at(ex, bucket, piece);
-    if (*rooted)
-        return same_root(ex, bucket, piece, bytes, size, err);
     bg_status status = BG_OK;
+    if (*rooted) {
+        struct executor_part ours = executor_root_part(ex, bucket, piece);
+        if (size != ours.bytes || memcmp(bytes, ours.values, size) != 0)
+            return fail_part(err, bucket, piece,
+                             "two roots of one step differ: a worker computes or sends wrong values");
+        return BG_OK;
+    }
     if (bucket == EXECUTOR_SPARSE) {
         status = set_rows(ex, bytes, size, err);
     } else {
