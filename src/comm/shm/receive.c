@@ -75,8 +75,7 @@ void shm_release(struct shm *shm, struct shm_holding *holding)
 
 bool shm_has_slots(const struct shm_link *link)
 {
-    return link->theirs && !link->spoiled &&
-           atomic_load_explicit(&link->theirs->head, memory_order_acquire) != link->tail;
+    return link->theirs && !link->spoiled && atomic_load(&link->theirs->head) != link->tail;
 }
 
 // Slots that can be read; errors tell a head that cannot be.
@@ -97,11 +96,10 @@ static bg_status look(struct shm_link *link, struct bg_error *err, bool *any)
 static void consume(struct shm_link *link)
 {
     link->tail++;
-    atomic_store_explicit(&link->ring->tail, link->tail, memory_order_release);
+    atomic_store(&link->ring->tail, link->tail);
     if (link->their_head - link->tail > SHM_SLOTS / 2 || link->woken_head == link->their_head)
         return;
-    atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&link->theirs->starving, memory_order_relaxed)) {
+    if (atomic_load(&link->theirs->starving)) {
         link->woken_head = link->their_head;
         os_event_raise(link->their_event);
     }

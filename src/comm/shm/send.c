@@ -13,7 +13,7 @@ static bool has_room(struct shm *shm, struct shm_link *link)
 {
     if (link->head - link->their_tail < SHM_SLOTS)
         return true;
-    uint64_t tail = atomic_load_explicit(&link->theirs->tail, memory_order_acquire);
+    uint64_t tail = atomic_load(&link->theirs->tail); // after `starving` was said
     if (tail - link->their_tail > SHM_SLOTS) {
         link->spoiled = true;
         shm_link_end(shm, link, "bad ring: done with slot %" PRIu64 " of %" PRIu64, tail, link->head);
@@ -63,12 +63,12 @@ static bool publish(struct shm *shm, struct shm_link *link, struct shm_entry *en
     }
 }
 
-// The peer announces its sleep and then looks at the ring again; we publish and then look whether it sleeps. Each sleep
-// is ended once.
+// The peer says that it sleeps and then looks at the ring again; we publish and then look whether it sleeps. One of the
+// two sees the other, since all four are sequentially consistent. Each sleep is ended once.
 static void wake(struct shm_link *link)
 {
-    atomic_thread_fence(memory_order_seq_cst);
-    uint32_t sleep = atomic_load_explicit(&link->theirs->sleeping, memory_order_relaxed);
+    atomic_store(&link->ring->head, link->head);
+    uint32_t sleep = atomic_load(&link->theirs->sleeping);
     if (sleep % 2 && sleep != link->woken_sleep) {
         link->woken_sleep = sleep;
         os_event_raise(link->their_event);

@@ -141,10 +141,9 @@ static void say_sleeping(struct shm *shm, bool asleep)
         struct shm_link *link = shm->active[i];
         if (!link->ring)
             continue;
-        atomic_store_explicit(&link->ring->sleeping, shm->sleep, memory_order_relaxed);
-        atomic_store_explicit(&link->ring->starving, asleep && link->queue_count, memory_order_relaxed);
+        atomic_store(&link->ring->starving, asleep && link->queue_count);
+        atomic_store(&link->ring->sleeping, shm->sleep);
     }
-    atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void shm_op_wait(struct comm *comm, uint64_t timeout_ns)
