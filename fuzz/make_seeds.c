@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "model/io.h"
 #include "os/live.h"
+#include "plan/plan.h"
 #include "wire/message.h"
 
 #include <stdio.h>
@@ -60,6 +61,34 @@ static bg_status save(struct job *job, const struct model *model, const float *w
     bg_free(llama2c);
     bg_free(config);
     bg_free(tensors);
+    return status;
+}
+
+// One plan of each schedule, and the rest of a step of one.
+static bg_status make_plans(struct job *job)
+{
+    static const double costs[4] = {1, 2, 1, 1};
+    static const uint32_t replicas[2] = {1, 2};
+    const struct plan_holdings nothing[4] = {{0}};
+    const uint8_t losses[3] = {0};
+    char *folder = bg_format("%s/plan_fuzz", job->directory);
+    bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
+    for (uint32_t i = 0; i < 4 && !status; i++) {
+        struct plan_options options = {costs, 4, 3, 1, replicas, 2, (enum plan_schedule)(i % 3), 2, i > 1, i == 1, 1};
+        struct plan plan = {0};
+        struct plan_recovery counted;
+        status = plan_build(&options, &job->err, &plan);
+        if (!status && i == 3)
+            status = plan_recover(&plan, nothing, losses, true, &job->err, &counted);
+        if (status)
+            break;
+        char *text = plan_format(&plan), *path = bg_format("%s/plan-%u", folder, i);
+        status = env_write_file(job->env, path, text, strlen(text), &job->err);
+        bg_free(text);
+        bg_free(path);
+        plan_fini(&plan);
+    }
+    bg_free(folder);
     return status;
 }
 
@@ -158,7 +187,7 @@ static bg_status seed_messages(struct job *job)
     bg_status status = BG_OK;
     for (uint8_t i = 0; i < 10 && !status; i++)
         status = seed_message(job, i, names[i], out[i], sizes[i]);
-    return status;
+    return status ? status : make_plans(job);
 }
 
 int main(int argc, char **argv)

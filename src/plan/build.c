@@ -118,6 +118,7 @@ bg_status plan_build(const struct plan_options *options, struct bg_error *err, s
         status = plan_lower(&made, NULL, err);
     }
     if (!status) {
+        plan_place_receives(&made, NULL, NULL);
         plan_close_lists(&made);
         status = plan_validate(&made, err);
     }

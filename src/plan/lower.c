@@ -137,6 +137,44 @@ bg_status plan_lower(struct plan *plan, const struct plan_present *present, stru
     return status;
 }
 
+static uint32_t *map_of(const struct plan *plan, const uint32_t *from)
+{
+    uint32_t *map = plan_map_create(plan);
+    if (from)
+        memcpy(map, from, plan_cells(plan) * sizeof *map);
+    return map;
+}
+
+void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32_t *dy_from)
+{
+    uint32_t *x = map_of(plan, x_from), *dy = map_of(plan, dy_from);
+    for (uint32_t w = 0; w < plan->workers; w++)
+        for (size_t k = 0; k < plan->lists[w].count; k++) {
+            const struct plan_op *op = &plan->lists[w].ops[k];
+            if (op->kind == PLAN_RECV)
+                (op->flags & PLAN_GRAD ? dy : x)[plan_cell(plan, op->stage, op->item)] = op->peer;
+        }
+    for (uint32_t w = 0; w < plan->workers; w++) {
+        struct plan_list *list = &plan->lists[w], out = {0};
+        for (size_t k = 0; k < list->count; k++) {
+            const struct plan_op *op = &list->ops[k];
+            if (op->kind == PLAN_RECV)
+                continue;
+            if (op->kind == PLAN_F || op->kind == PLAN_B) {
+                const uint32_t from = (op->kind == PLAN_F ? x : dy)[plan_cell(plan, op->stage, op->item)];
+                const uint8_t flags = op->kind == PLAN_F ? 0 : PLAN_GRAD;
+                if (from != PLAN_NOBODY)
+                    plan_list_add(&out, (struct plan_op){PLAN_RECV, flags, op->stage, op->item, from});
+            }
+            plan_list_add(&out, *op);
+        }
+        bg_free(list->ops);
+        *list = out;
+    }
+    bg_free(x);
+    bg_free(dy);
+}
+
 // ---- The lock-step run ----
 struct run {
     const struct plan *plan;

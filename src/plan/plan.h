@@ -128,7 +128,9 @@ struct plan_options {
     uint32_t followers; // workers after the computing ones that follow every unit (the shadow)
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs, sizes within
-// one of each other, larger ones first. Lowered, with COLL and STEP, validated.
+// one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL and STEP,
+// validated. Stages that differ in replicas, and interleaved items that no pipeline length divides, get an order of
+// their own (greedy.c).
 BG_MUST_USE bg_status plan_build(const struct plan_options *options, struct bg_error *err, struct plan *plan);
 
 // ---- Lowering (lower.c) ----

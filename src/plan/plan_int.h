@@ -21,6 +21,9 @@ static inline uint32_t plan_item_leaves(const struct plan *plan, uint32_t item)
 
 uint32_t *plan_map_create(const struct plan *plan); // (stages, items), all PLAN_NOBODY; bg_free it
 void plan_reset_lists(struct plan *plan);           // one empty list for each worker
+// Moves every RECV right before its use, and adds those of what is held already: x_from, dy_from (stages, items) name
+// who sends it, PLAN_NOBODY: nobody (NULL: none). A worker that waits at a RECV thus waits for what it needs next.
+void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32_t *dy_from);
 // Behind the lowered ops: PLAN_LAST, the reductions of every seat, STEP.
 void plan_close_lists(struct plan *plan);
 

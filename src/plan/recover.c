@@ -258,33 +258,22 @@ static bg_status find_work(struct recovery *r, const uint8_t *losses)
     return status;
 }
 
-// What lies somewhere already: SEND before anything else there, RECV right before the use.
-static void add_messages(struct recovery *r)
+// What lies somewhere already: SEND before anything else there.
+static void send_again(struct recovery *r)
 {
     struct plan *plan = r->plan;
-    struct plan_list *out = bg_alloc_array(plan->workers, sizeof *out);
+    size_t *sent = bg_alloc_array(plan->workers, sizeof *sent);
     for (size_t cell = 0; cell < plan_cells(plan); cell++) {
         const uint32_t s = (uint32_t)(cell / plan->item_count), i = (uint32_t)(cell % plan->item_count);
-        if (r->x_from[cell] != PLAN_NOBODY)
-            plan_list_add(&out[r->x_from[cell]], (struct plan_op){PLAN_SEND, 0, (uint16_t)(s - 1), i, r->at[cell]});
-        if (r->dy_from[cell] != PLAN_NOBODY)
-            plan_list_add(&out[r->dy_from[cell]],
-                          (struct plan_op){PLAN_SEND, PLAN_GRAD, (uint16_t)(s + 1), i, r->at[cell]});
+        const uint32_t x = r->x_from[cell], dy = r->dy_from[cell];
+        if (x != PLAN_NOBODY)
+            plan_list_insert(&plan->lists[x], sent[x]++,
+                             (struct plan_op){PLAN_SEND, 0, (uint16_t)(s - 1), i, r->at[cell]});
+        if (dy != PLAN_NOBODY)
+            plan_list_insert(&plan->lists[dy], sent[dy]++,
+                             (struct plan_op){PLAN_SEND, PLAN_GRAD, (uint16_t)(s + 1), i, r->at[cell]});
     }
-    for (uint32_t w = 0; w < plan->workers; w++) {
-        for (size_t k = 0; k < plan->lists[w].count; k++) {
-            const struct plan_op *op = &plan->lists[w].ops[k];
-            const uint32_t *from = op->kind == PLAN_F ? r->x_from : op->kind == PLAN_B ? r->dy_from : NULL;
-            const uint32_t peer = from ? from[plan_cell(plan, op->stage, op->item)] : PLAN_NOBODY;
-            if (peer != PLAN_NOBODY)
-                plan_list_add(&out[w], (struct plan_op){PLAN_RECV, op->kind == PLAN_B ? PLAN_GRAD : 0, op->stage,
-                                                        op->item, peer});
-            plan_list_add(&out[w], *op);
-        }
-        bg_free(plan->lists[w].ops);
-        plan->lists[w] = out[w];
-    }
-    bg_free(out);
+    bg_free(sent);
 }
 
 static bg_status write_lists(struct recovery *r, bool split)
@@ -304,7 +293,8 @@ static bg_status write_lists(struct recovery *r, bool split)
     plan_order_greedy(plan, &work);
     bg_status status = plan_lower(plan, &present, r->err);
     if (!status) {
-        add_messages(r);
+        plan_place_receives(plan, r->x_from, r->dy_from);
+        send_again(r);
         plan_close_lists(plan);
         status = plan_validate(plan, r->err);
     }
