@@ -276,10 +276,33 @@ static bg_status check_seating(const struct executor *ex, const struct executor_
     return BG_OK;
 }
 
-static bool same_items(const struct executor *ex, const struct executor_seating *seating)
+static struct stage **find_stage(struct stage **stages, uint32_t count, uint32_t unit_first, uint32_t unit_end)
 {
-    return ex->split == seating->split && ex->item_count == seating->item_count && ex->item_count > 0 &&
-           memcmp(ex->items, seating->items, seating->item_count * sizeof *seating->items) == 0;
+    for (uint32_t s = 0; s < count; s++) {
+        if (stages[s] && stages[s]->unit_first == unit_first && stages[s]->unit_end == unit_end)
+            return &stages[s];
+    }
+    return NULL;
+}
+
+// Nothing that the stages hold of the open step would lose its place.
+static bool keeps(const struct executor *ex, const struct executor_seating *seating)
+{
+    if (ex->item_count == 0 || ex->stage_count == 0)
+        return ex->item_count > 0;
+    if (ex->split != seating->split || ex->item_count != seating->item_count ||
+        memcmp(ex->items, seating->items, seating->item_count * sizeof *seating->items) != 0)
+        return false;
+    for (uint32_t s = 0; s < ex->stage_count; s++) {
+        const struct stage *stage = ex->stages[s];
+        uint32_t w = 0;
+        while (w < seating->stage_count &&
+               (seating->stages[w].unit_first != stage->unit_first || seating->stages[w].unit_end != stage->unit_end))
+            w++;
+        if (w == seating->stage_count)
+            return false;
+    }
+    return true;
 }
 
 static void take_items(struct executor *ex, const struct executor_seating *seating)
@@ -315,7 +338,7 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
     bg_status status = check_seating(ex, seating, err);
     if (status)
         return status;
-    bool same = same_items(ex, seating);
+    bool keep = keeps(ex, seating);
     take_items(ex, seating);
     take_holds(ex, seating->holds);
     ex->split = seating->split;
@@ -326,21 +349,17 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
     memcpy(before, ex->stages, sizeof before);
     memset(ex->stages, 0, sizeof ex->stages);
     ex->stage_count = 0;
-    bool all = same;
     for (uint32_t s = 0; s < seating->stage_count && !status; s++) {
         const struct executor_stage *wanted = &seating->stages[s];
-        struct stage *stage = NULL;
-        for (uint32_t b = 0; b < before_count && !stage; b++) {
-            if (before[b] && before[b]->unit_first == wanted->unit_first && before[b]->unit_end == wanted->unit_end) {
-                stage = before[b];
-                before[b] = NULL;
-            }
-        }
-        all &= stage != NULL;
-        if (!stage)
+        struct stage **there = find_stage(before, before_count, wanted->unit_first, wanted->unit_end), *stage = NULL;
+        if (there) {
+            stage = *there;
+            *there = NULL;
+            if (!keep)
+                stage_forget(ex, stage);
+        } else {
             stage = stage_create(ex, wanted);
-        else if (!same)
-            stage_forget(ex, stage);
+        }
         ex->stages[ex->stage_count++] = stage;
         status = stage_reserve(ex, stage, seating, wanted->flights, err);
     }
@@ -352,7 +371,7 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
         ex->stage_count = 0;
         return status;
     }
-    *kept = all;
+    *kept = keep;
     return BG_OK;
 }
 

@@ -361,15 +361,23 @@ static void reduce_piece(struct team *t, uint32_t bucket, uint32_t piece)
     }
 }
 
-static void reduce_all(struct team *t)
+// What units [first, end) make.
+static void reduce_units(struct team *t, uint32_t first, uint32_t end)
 {
     const struct model *model = t->f->model;
-    struct executor *any = t->workers[0].ex;
     for (uint32_t b = 0; b < model->bucket_count; b++) {
-        for (uint32_t p = 0; p < executor_pieces(any, b) && model_bucket_dense(model, b); p++)
+        if (model->buckets[b].unit < first || model->buckets[b].unit >= end || !model_bucket_dense(model, b))
+            continue;
+        for (uint32_t p = 0; p < executor_pieces(t->workers[0].ex, b); p++)
             reduce_piece(t, b, p);
     }
-    reduce_piece(t, EXECUTOR_SPARSE, 0);
+    if (first == 0)
+        reduce_piece(t, EXECUTOR_SPARSE, 0);
+}
+
+static void reduce_all(struct team *t)
+{
+    reduce_units(t, 0, UNITS);
     for (uint32_t w = 0; w < t->way->workers; w++) {
         assert_int_equal(executor_roots_missing(t->workers[w].ex), 0);
         for (uint32_t u = 0; u < UNITS; u++)
@@ -732,6 +740,47 @@ static void survivor_takes_over(void **state)
     fixture_destroy(f);
 }
 
+// The last stage dies when the first one's roots are there; the follower, which sat nowhere, takes it.
+static void follower_takes_a_stage(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_create(&kinds[0], 1);
+    struct way two = ways[11];
+    struct team t;
+    team_init(&t, f, &two);
+    for (uint64_t step = 0; step < 2; step++) {
+        begin(&t, step);
+        run_items(&t);
+        check_final(&t);
+        if (step == 0) {
+            reduce_all(&t);
+            decide(&t, step);
+            continue;
+        }
+        reduce_units(&t, 0, two.cuts[1]);
+        executor_destroy(t.workers[1].ex);
+        t.workers[1] = t.workers[2];
+        two.workers = 2;
+        struct worker *taker = &t.workers[1];
+        struct bg_error err;
+        bool kept = false;
+        taker->hosted[1] = 0;
+        taker->seating.stages[0] = (struct executor_stage){two.cuts[1], UNITS, 1};
+        taker->seating.stage_count = 1;
+        taker->seating.holds = taker->holds;
+        assert_int_equal(executor_seat(taker->ex, &taker->seating, &err, &kept), BG_OK);
+        assert_true(kept && executor_unit_rooted(taker->ex, 1) && !executor_unit_rooted(taker->ex, 2));
+        for (uint32_t item = 0; item < two.item_count; item++) {
+            forward(&t, 1, item);
+            backward(&t, 1, item, MODEL_BACKWARD_BOTH);
+        }
+        reduce_units(&t, two.cuts[1], UNITS);
+        decide(&t, step);
+    }
+    team_fini(&t);
+    fixture_destroy(f);
+}
+
 // Other items or units: what does not fit them is gone, what does goes on.
 static void seating_again(void **state)
 {
@@ -910,9 +959,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_way_gives_the_step), cmocka_unit_test(any_parts_give_the_tree),
-        cmocka_unit_test(survivor_takes_over),    cmocka_unit_test(seating_again),
-        cmocka_unit_test(parts_are_checked),      cmocka_unit_test(blocks_are_checked),
-        cmocka_unit_test(order_of_ops),
+        cmocka_unit_test(survivor_takes_over),    cmocka_unit_test(follower_takes_a_stage),
+        cmocka_unit_test(seating_again),          cmocka_unit_test(parts_are_checked),
+        cmocka_unit_test(blocks_are_checked),     cmocka_unit_test(order_of_ops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
