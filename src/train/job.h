@@ -44,7 +44,7 @@ struct job {
         uint32_t workers, threads; // threads 0: all cores, shared out among the workers
         char *plan, *schedule, *shadow, *recovery;
         bool split, recompute, respawn;
-        uint32_t heartbeat_ms, join_ms;
+        uint32_t heartbeat_ms, patience_ms, join_ms;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
         char *order;    // physical: order in which groups are computed: "ascending" (default), "descending",
                         // "shuffle:SEED" (tests)

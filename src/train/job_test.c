@@ -96,7 +96,8 @@ static const char every_key[] =
     "  dropout: 0.2\n  seed: 18446744073709551615\n  eval_every: 0\n  checkpoint_every: 0\n  keep: 1\n"
     "  eval_tokens: 1000\n"
     "run:\n  dir: \"out\\tdir\"\n  workers: 4\n  threads: 3\n  plan: 2x2\n  schedule: interleaved:2\n  split: true\n"
-    "  recompute: true\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n"
+    "  recompute: true\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n  "
+    "patience_ms: 700\n"
     "  join_ms: 20\n  group: 4\n  order: shuffle:9\n";
 
 // Through YAML and back, every key keeps its value.
@@ -157,7 +158,8 @@ static void check_every_key(void **state)
     assert_true(job.train.seed == UINT64_MAX && job.train.schedule == JOB_LINEAR && job.train.warmup == 2);
     assert_string_equal(job.run.dir, "out\tdir");
     assert_string_equal(job.run.order, "shuffle:9");
-    assert_true(job.run.workers == 4 && job.run.heartbeat_ms == 400 && job.run.join_ms == 20);
+    assert_true(job.run.workers == 4 && job.run.heartbeat_ms == 400 && job.run.patience_ms == 700 &&
+                job.run.join_ms == 20);
     assert_true(job.run.split && job.run.recompute && !job.run.respawn);
     assert_string_equal(job.run.recovery, "checkpoint");
     job_fini(&job);
