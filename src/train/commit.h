@@ -1,6 +1,6 @@
 // What makes a step count (DESIGN 3). A worker ends RUN with its sums; `reduce` makes them the whole job's; `commit`
-// appends the step to the log; only then may anyone APPLY. Many workers will talk to a controller behind this
-// interface; one process is its own.
+// appends the step to the log; only then may anyone APPLY. This is the endpoint of one process, which is its own
+// controller; many workers vote and are told (docs/adr/0005).
 #ifndef TRAIN_COMMIT_H
 #define TRAIN_COMMIT_H
 
