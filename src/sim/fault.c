@@ -1,0 +1,205 @@
+// What breaks, and when: a few faults a seed. Each waits for a step and then counts turns, points or frames down, so
+// that every instant of a step is hit alike; some follow another fault at a small distance and hit its recovery.
+#include "sim/world.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    enum sim_fault_kind kind;
+    uint32_t weight;
+} kinds[] = {
+    {SIM_KILL, 40},      {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},
+    {SIM_FREEZE, 10},    {SIM_FREEZE_CONTROLLER, 4}, {SIM_FRAME_CORRUPT, 6},
+    {SIM_FRAME_DROP, 6}, {SIM_FRAME_CUT, 6},         {SIM_FRAME_DELAY, 6},
+    {SIM_SLOW, 4},
+};
+static const char *const names[SIM_FAULT_KINDS] = {
+    "kill", "kill controller", "kill all", "freeze", "freeze controller", "slow", "drop", "corrupt", "cut", "delay"};
+static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "frame"};
+
+void sim_faults_plan(struct sim_world *w)
+{
+    struct sim_random *r = &w->faults_random;
+    for (uint32_t i = 0; i < w->scenario.fault_count; i++) {
+        struct sim_fault *f = &w->faults[i];
+        uint32_t draw = sim_random_below(r, 96), k = 0;
+        while (draw >= kinds[k].weight)
+            draw -= kinds[k++].weight;
+        f->kind = kinds[k].kind;
+        f->trigger = f->kind >= SIM_FRAME_DROP ? SIM_AT_FRAME : (enum sim_trigger)sim_random_below(r, SIM_TRIGGERS);
+        f->after_last = i > 0 && sim_random_chance(r, 400);
+        f->step = sim_random_below(r, (uint32_t)w->scenario.steps);
+        // Down to 1 / 64 of the longest, each size as likely: short distances are where the protocol is dense.
+        f->countdown = 1 + sim_random_below(r, 256u >> sim_random_below(r, 7));
+        sim_note(w, NULL, "fault %u: %s %u %ss after %s %llu", i, names[f->kind], f->countdown, triggers[f->trigger],
+                 f->after_last ? "the fault before, or step" : "step", (unsigned long long)f->step);
+    }
+}
+
+static struct sim_process *random_member(struct sim_world *w)
+{
+    struct sim_process *chosen = NULL;
+    uint32_t count = 0;
+    for (size_t i = 0; i < w->process_count; i++) {
+        struct sim_process *p = w->processes[i];
+        if (!p->worker || p->dying)
+            continue;
+        count++;
+        if (count == 1 || sim_random_below(&w->faults_random, count) == 0)
+            chosen = p;
+    }
+    return chosen;
+}
+
+static void freeze(struct sim_world *w, struct sim_process *p)
+{
+    if (!p || p->frozen || p->dying)
+        return;
+    p->frozen = true;
+    p->told = false;
+    p->frozen_ns = w->now_ns;
+    p->thaw_ns = w->now_ns + (uint64_t)sim_random_between(&w->faults_random, 1, 2500) * 1000000;
+    w->result->freezes++;
+    sim_note(w, p, "FROZEN for %.3f s (last point %s)", 1e-9 * (double)(p->thaw_ns - p->frozen_ns), p->last_point);
+}
+
+static void kill_member(struct sim_world *w, struct sim_process *p)
+{
+    if (!p)
+        return;
+    if (!w->scenario.respawn && sim_random_chance(&w->faults_random, 500))
+        sim_birth(w, &(struct sim_birth){.at_ns = w->now_ns + sim_random_time(&w->faults_random, 10000000),
+                                         .role = MESSAGE_WORKER});
+    sim_kill(w, p, "by a fault");
+}
+
+static void kill_controller(struct sim_world *w)
+{
+    if (!w->control.process)
+        return;
+    w->control.restart_ns = w->now_ns + sim_random_time(&w->faults_random, 10000000);
+    sim_kill(w, w->control.process, "by a fault");
+}
+
+// The machine room goes dark. Whoever starts again may have another number of machines.
+static void kill_all(struct sim_world *w)
+{
+    w->birth_count = 0;
+    kill_controller(w);
+    for (size_t i = w->process_count; i > 0; i--)
+        if (w->processes[i - 1]->worker)
+            sim_kill(w, w->processes[i - 1], "with all others");
+    if (sim_random_chance(&w->faults_random, 500))
+        sim_scenario_reshape(&w->faults_random, &w->scenario);
+}
+
+static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *here)
+{
+    f->done = true;
+    w->faults_done++;
+    sim_mix(w, 5, f->kind, here ? here->pid : 0);
+    switch (f->kind) {
+    case SIM_KILL:
+        if (here && here == w->control.process)
+            kill_controller(w);
+        else
+            kill_member(w, here ? here : random_member(w));
+        break;
+    case SIM_KILL_CONTROLLER:
+        kill_controller(w);
+        break;
+    case SIM_KILL_ALL:
+        kill_all(w);
+        break;
+    case SIM_FREEZE:
+        freeze(w, here ? here : random_member(w));
+        break;
+    case SIM_FREEZE_CONTROLLER:
+        freeze(w, w->control.process);
+        break;
+    case SIM_SLOW: {
+        struct sim_process *p = here ? here : random_member(w);
+        if (!p)
+            break;
+        p->slow = sim_random_between(&w->faults_random, 2, 60);
+        sim_net_slow(p->comm, sim_random_between(&w->faults_random, 1, 60));
+        sim_note(w, p, "SLOW by %u", p->slow);
+        break;
+    }
+    default:
+        break;
+    }
+}
+
+// The faults whose count ends here.
+static struct sim_fault *due(struct sim_world *w, enum sim_trigger trigger, size_t *from)
+{
+    for (; *from < w->scenario.fault_count; ++*from) {
+        struct sim_fault *f = &w->faults[*from];
+        bool waits = f->after_last ? !w->faults[*from - 1].done : w->committed < f->step;
+        if (f->done || f->trigger != trigger || waits || --f->countdown > 0)
+            continue;
+        return f;
+    }
+    return NULL;
+}
+
+void sim_fault_turn(struct sim_world *w)
+{
+    struct sim_fault *f;
+    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_TURN, &i)); i++)
+        fire(w, f, NULL);
+}
+
+void sim_fault_point(struct sim_process *p, const char *name)
+{
+    struct sim_world *w = p->world;
+    struct sim_fault *f;
+    (void)name;
+    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_POINT, &i)); i++)
+        fire(w, f, p);
+}
+
+static bool data_frame(const struct wire_frame *frame)
+{
+    return frame->kind >= WIRE_ACTIVATION && frame->kind <= WIRE_STATE;
+}
+
+static enum sim_fate frame_fault(struct sim_world *w, struct sim_fault *f, const struct sim_delivery *d,
+                                 uint64_t *delay_ns)
+{
+    char text[160];
+    wire_frame_describe(d->frame, text, sizeof text);
+    if (f->kind < SIM_FRAME_DROP) { // one of the two ends of it
+        fire(w, f, sim_random_chance(&w->faults_random, 500) ? d->from : d->to);
+        return SIM_DELIVER;
+    }
+    if (!data_frame(d->frame) && f->kind != SIM_FRAME_DELAY && f->kind != SIM_FRAME_CUT) {
+        f->countdown = 1; // a link without its control frames is no link: the next one
+        return SIM_DELIVER;
+    }
+    fire(w, f, NULL);
+    w->result->frame_faults++;
+    sim_note(w, d->from, "%s %s to pid %u", names[f->kind], text, d->to_id);
+    if (f->kind == SIM_FRAME_DELAY)
+        *delay_ns += sim_random_time(&w->faults_random, 20000000);
+    return f->kind == SIM_FRAME_DROP      ? SIM_DROP
+           : f->kind == SIM_FRAME_CORRUPT ? SIM_CORRUPT
+           : f->kind == SIM_FRAME_CUT     ? SIM_CUT
+                                          : SIM_DELIVER;
+}
+
+enum sim_fate sim_fault_frame(void *arg, const struct sim_delivery *d, uint64_t *delay_ns)
+{
+    struct sim_world *w = arg;
+    sim_check_sent(w, d->from, d->frame, d->payload);
+    w->result->frames++;
+    enum sim_fate fate = SIM_DELIVER;
+    struct sim_fault *f;
+    for (size_t i = 0; !w->control.finished && fate == SIM_DELIVER && (f = due(w, SIM_AT_FRAME, &i)); i++)
+        fate = frame_fault(w, f, d, delay_ns);
+    return fate;
+}

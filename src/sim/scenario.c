@@ -1,0 +1,59 @@
+// What a seed stands for: a job, a shape, a schedule, a pace. The faults come from fault.c.
+#include "sim/world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    uint32_t replicas[SIM_RANKS_MAX], ranks;
+} shapes[] = {
+    {"1x1", {1}, 1},    {"1x2", {2}, 1},       {"2x1", {1, 1}, 2},       {"2x2", {2, 2}, 2},
+    {"1+2", {1, 2}, 2}, {"3x1", {1, 1, 1}, 3}, {"4x1", {1, 1, 1, 1}, 4}, {"1x4", {4}, 1},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+static const uint32_t model_units[] = {4, 6, 4, 5, 5, 8}; // of the models in job.c: layers + 2
+
+void sim_scenario_reshape(struct sim_random *random, struct sim_scenario *s)
+{
+    uint32_t shape = sim_random_below(random, SHAPES);
+    if (shapes[shape].ranks * s->chunks > model_units[s->job % 6])
+        return;
+    s->ranks = shapes[shape].ranks;
+    memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
+}
+
+void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t size)
+{
+    static const char *const schedules[] = {"gpipe", "1f1b", "interleaved"};
+    struct sim_random random = sim_random_make(seed, 4);
+    struct sim_random *r = &random;
+    uint32_t shape = sim_random_below(r, SHAPES);
+    *s = (struct sim_scenario){.job = sim_random_below(r, SIM_JOBS), .ranks = shapes[shape].ranks};
+    memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
+    s->schedule = (enum plan_schedule)sim_random_below(r, 3);
+    s->chunks = s->schedule == PLAN_INTERLEAVED ? 2 : 1;
+    if (s->ranks * s->chunks > model_units[s->job % 6]) {
+        s->schedule = PLAN_1F1B;
+        s->chunks = 1;
+    }
+    s->group = sim_random_chance(r, 300) ? 2 : 1;
+    s->split = sim_random_chance(r, 400);
+    s->recompute = sim_random_chance(r, 200);
+    s->shadow = sim_random_chance(r, 500);
+    s->respawn = sim_random_chance(r, 700);
+    s->steps = sim_random_between(r, 4, SIM_STEPS_MAX);
+    s->eval_every = sim_random_chance(r, 700) ? 2 : 0;
+    s->checkpoint_every = sim_random_chance(r, 800) ? 2 : 0;
+    static const uint64_t paces[] = {2000, 20000, 200000};
+    s->latency_ns = paces[sim_random_below(r, 3)];
+    s->turn_ns = paces[sim_random_below(r, 3)];
+    s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
+    snprintf(text, size,
+             "job %u, shape %s, %s%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every %llu, shadow %s, "
+             "respawn %s, %u faults",
+             s->job, shapes[shape].name, schedules[s->schedule], s->split ? ", split" : "",
+             s->recompute ? ", recompute" : "", s->group, (unsigned long long)s->steps,
+             (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
+             s->respawn ? "on" : "off", s->fault_count);
+}

@@ -1,0 +1,41 @@
+// Deterministic simulation: the controller, its workers and the shadow as they are, in one thread over a simulated
+// network, with seeded faults, and checkers that share no code with what they check. The seed is the run: what it does,
+// what breaks and when, and what comes out are a function of it.
+#ifndef SIM_SIM_H
+#define SIM_SIM_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct sim;                           // jobs and their references, for any number of runs
+struct sim *sim_create(unsigned isa); // enum bg_isa bits
+void sim_destroy(struct sim *sim);
+
+// What is broken on purpose: the checkers have to notice.
+enum sim_control {
+    SIM_SOUND,
+    SIM_STALE,   // frames of an older generation are let through as if they were of the newest
+    SIM_TWICE,   // a weight of one worker is changed after a step, as a part applied twice would
+    SIM_FORGETS, // a commit is told to the workers and lost from the log
+    SIM_LEAK,    // a reservation that nobody gives back
+    SIM_CONTROLS
+};
+struct sim_options {
+    uint64_t seed;
+    enum sim_control control;
+    void (*say)(void *arg, const char *line); // who, what, when; NULL: quiet
+    void *arg;
+};
+struct sim_result {
+    bool passed;
+    char scenario[400]; // what the seed stands for
+    char text[4000];    // what went wrong, with what everybody was doing
+    uint64_t trace;     // hash of everything that happened, in order
+    uint64_t virtual_ns, turns, frames;
+    uint32_t kills, freezes, restarts, frame_faults, generations, rollbacks;
+};
+void sim_run(struct sim *sim, const struct sim_options *options, struct sim_result *result);
+
+#endif
