@@ -63,7 +63,7 @@ static void receive(const uint8_t *data, size_t size)
     struct bg_env env = {.ops = &ops, .threads = 1};
     struct shm *shm = bg_alloc(sizeof *shm);
     shm->comm.env = &env;
-    uint8_t *memory = bg_alloc(3 * sizeof(struct shm_ring)), *arena = bg_alloc(8192);
+    uint8_t *memory = bg_alloc(sizeof(struct shm_ring) + 8192), *arena = bg_alloc(8192); // of `ring` its first page
     struct shm_ring *ring = (struct shm_ring *)(((uintptr_t)memory + 4095) & ~(uintptr_t)4095);
     atomic_store(&ring->head, forge(ring, data, size));
     // As after its end: no socket is asked. The second reference keeps the arena from being unmapped.
