@@ -2,6 +2,7 @@
 // Run again it overwrites them.
 #include "base/mem.h"
 #include "base/str.h"
+#include "comm/shm/codec.h"
 #include "model/io.h"
 #include "os/live.h"
 #include "plan/plan.h"
@@ -128,18 +129,41 @@ static bg_status make(struct job *job)
     return status;
 }
 
+static bg_status seed(struct job *job, const char *target, const char *name, const uint8_t *bytes, size_t size)
+{
+    char *folder = bg_format("%s/%s", job->directory, target), *path = bg_format("%s/%s", folder, name);
+    bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
+    if (!status)
+        status = env_write_file(job->env, path, bytes, size, &job->err);
+    bg_free(folder);
+    bg_free(path);
+    return status;
+}
+
 // message_fuzz: the byte that picks the message, then its payload.
 static bg_status seed_message(struct job *job, uint8_t pick, const char *name, const uint8_t *payload, size_t size)
 {
     uint8_t bytes[2049] = {pick};
     memcpy(bytes + 1, payload, size);
-    char *folder = bg_format("%s/message_fuzz", job->directory), *path = bg_format("%s/%s", folder, name);
-    bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
-    if (!status)
-        status = env_write_file(job->env, path, bytes, size + 1, &job->err);
-    bg_free(folder);
-    bg_free(path);
-    return status;
+    return seed(job, "message_fuzz", name, bytes, size + 1);
+}
+
+// Frame headers of every kind; a slot and a message of the shared-memory transport.
+static bg_status seed_frames(struct job *job)
+{
+    bg_status status = BG_OK;
+    for (uint16_t kind = 1; kind < WIRE_KIND_COUNT && !status; kind++) {
+        const struct wire_frame frame = {.kind = kind, .generation = 1, .step = 2, .bytes = 4096};
+        uint8_t header[WIRE_FRAME_BYTES], slot[SHM_SLOT_BYTES];
+        wire_frame_encode(&frame, header);
+        status = seed(job, "frame_fuzz", wire_kind_name(kind), header, sizeof header);
+        shm_slot_encode(&(struct shm_slot){.kind = SHM_SLOT_COPY, .frame = frame}, kind, slot);
+        if (!status)
+            status = seed(job, "shm_fuzz", wire_kind_name(kind), slot, sizeof slot);
+    }
+    uint8_t message[SHM_MESSAGE_BYTES];
+    shm_message_encode(&(struct shm_message){.kind = SHM_MESSAGE_HELLO, .bytes = 1 << 20}, message);
+    return status ? status : seed(job, "shm_fuzz", "hello", message, sizeof message);
 }
 
 static bg_status seed_messages(struct job *job)
@@ -205,6 +229,8 @@ int main(int argc, char **argv)
         status = make(&job);
     if (!status)
         status = seed_messages(&job);
+    if (!status)
+        status = seed_frames(&job);
     if (status)
         fprintf(stderr, "make_seeds: %s\n", job.err.text);
     if (job.env)

@@ -18,7 +18,7 @@ enum { COMM_CONTROLLER = 0, COMM_ADDRESS_MAX = 128 };
 
 enum comm_event_kind {
     COMM_NOTHING,
-    COMM_UP,    // a link is there: our connect was answered, or somebody connected (peer: COMM_UNKNOWN + link)
+    COMM_UP,    // a link is there: our connect was answered, or somebody connected (peer: COMM_UNKNOWN)
     COMM_FRAME, // payload: see comm_release
     COMM_DOWN,  // the peer's process or link has ended, or it was silent too long
 };

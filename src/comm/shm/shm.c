@@ -240,6 +240,7 @@ static void shm_op_unreserve(struct comm *comm, void *memory)
 static void shm_op_destroy(struct comm *comm)
 {
     struct shm *shm = of(comm);
+    flush_all(shm);
     while (shm->link_count)
         shm_link_free(shm, shm->active[0]);
     os_beat_stop(shm->beat);
