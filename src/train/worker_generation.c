@@ -279,7 +279,7 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
     status = seat(w, m->now_bytes > 0, err, &kept);
     if (status)
         return status;
-    if (!kept)
+    if (!kept || m->anew)
         begin_step(w);
     status = take_state(w, m, err);
     if (status)

@@ -74,6 +74,7 @@ struct message_generation {
     uint64_t steps;      // of the whole job: do not begin this one
     uint32_t source;     // enum message_source: KEEP goes with what is there and with the plan's MOVEs
     uint64_t checkpoint; // of SOURCE_CHECKPOINT: its step (== step)
+    bool anew;           // whatever a member has done of that step is void: the plan has all of it
     bool has_commit;     // members at version step - 1 apply this first
     struct message_commit commit;
     uint32_t self; // receiver's worker index in the plans

@@ -81,6 +81,7 @@ static void code_generation(struct message_codec *c, struct message_generation *
     message_code_bool(c, "has_commit", &m->has_commit);
     if (m->has_commit)
         message_code_commit(c, &m->commit);
+    message_code_bool(c, "anew", &m->anew);
     message_code_below(c, "member_count", &m->member_count, MESSAGE_MEMBERS_MAX + 1);
     message_code_u32(c, "self", &m->self);
     if (m->self >= m->member_count)

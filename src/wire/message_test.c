@@ -151,7 +151,8 @@ static void body_messages(void **state)
     check("REPORT", out, message_report_encode(&(struct message_report){.version = 1}, out, ROOM), report_again);
 
     const struct message_member members[2] = {{3, MESSAGE_WORKER, "@a"}, {4, MESSAGE_SHADOW, "@b"}};
-    struct message_generation generation = {.step = 4, .steps = 9, .has_commit = true, .commit = a_commit()};
+    struct message_generation generation = {
+        .step = 4, .steps = 9, .anew = true, .has_commit = true, .commit = a_commit()};
     generation.self = 1;
     generation.member_count = 2;
     generation.members = members;
@@ -211,10 +212,11 @@ static void bounds(void **state)
     size = message_generation_encode(&generation, out, sizeof out);
     refuses(out, size, 16, 3, generation_again, "source");
     refuses(out, size, 28, 2, generation_again, "has_commit");
-    refuses(out, size, 57, 2, generation_again, "members.role");
-    refuses(out, size, 32, 0xff, generation_again, "member_count");
-    refuses(out, size, 33, 5, generation_again, "self");
-    refuses(out, size, 44, 0xff, generation_again, "now");
+    refuses(out, size, 29, 2, generation_again, "anew");
+    refuses(out, size, 58, 2, generation_again, "members.role");
+    refuses(out, size, 33, 0xff, generation_again, "member_count");
+    refuses(out, size, 34, 5, generation_again, "self");
+    refuses(out, size, 45, 0xff, generation_again, "now");
 
     struct message_report report = {.unit_count = 1, .units = (const uint8_t[]){1}, .roots = (const uint8_t[]){1}};
     size = message_report_encode(&report, out, sizeof out);
