@@ -209,15 +209,18 @@ static struct model_run run_of(struct executor *ex, const struct stage *stage, u
         .dropout = (float)o->dropout,
         .dropout_key = o->dropout > 0 ? &ex->dropout_key : NULL,
     };
+    struct model_run chained = run;
+    chained.batch *= chained.count;
+    chained.count = 1;
     bool ends = stage->unit_first == 0 || stage->unit_end == o->model->unit_count;
     if (!ends || ex->loaded == item)
-        return run;
+        return o->order_free ? chained : run;
     size_t tokens = (size_t)o->batch * o->length; // of one micro-batch
     for (uint32_t i = 0; i < run.count; i++)
         data_micro_batch(o->view, o->seed, ex->step, o->micro_batches, run.first + i, o->batch, o->length,
                          ex->tokens + i * tokens, ex->targets + i * tokens);
     ex->loaded = item;
-    return run;
+    return o->order_free ? chained : run;
 }
 
 // Unit `at` of the stage: its input and its stash.
@@ -264,8 +267,8 @@ bg_status executor_forward(struct executor *ex, uint32_t stage_index, uint32_t i
         return BG_OK;
     }
     const double *loss = ex->losses;
+    memset(losses, 0, item_leaves(ex, item) * sizeof *losses);
     for (uint32_t i = 0; i < run.count; i++) {
-        losses[i] = 0;
         for (size_t t = 0; t < (size_t)run.batch * run.length; t++)
             losses[i] += *loss++;
     }

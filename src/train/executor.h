@@ -38,6 +38,7 @@ struct executor_options {
     // NULL, or the caller's: a process that computes everything alone. It then has no root of its own
     // (executor_adopt_root) and must not call executor_reduce, executor_set_root or executor_root_part.
     const struct optim_state *state;
+    bool order_free; // bench only: the sums of an item are one chain over all its tokens. The bits are gone
 };
 struct executor_memory executor_memory_env(struct bg_env *env); // env's reservations
 
