@@ -403,6 +403,23 @@ static void the_validator_finds(void **state)
            "does not drain: stuck are worker 0 at 0RECV_B0<1, worker 1 at 1RECV_F0<0");
 }
 
+// Items at the end of the range: nodes of a tree over as many leaves as can be counted.
+static void the_largest_item_is_a_node(void **state)
+{
+    (void)state;
+    static const char text[] = "plan 1 units 1 micro_batches 4294967294 workers 1\nstage 0 0 1\n"
+                               "item 0 0 2147483648\nitem 1 2147483648 4294967294\nseat 0 0 0\n"
+                               "mbmap 0 0 0\nmbmap 0 1 0\nlist 0: 0F0 0BW0 0F1 0BW1.l 0COLL.reduce STEP\n";
+    static const char whole[] = "plan 1 units 1 micro_batches 4294967294 workers 1\nstage 0 0 1\n"
+                                "item 0 0 4294967294\nseat 0 0 0\nmbmap 0 0 0\nlist 0: 0F0 0BW0.l 0COLL.reduce STEP\n";
+    struct bg_error err;
+    struct plan plan;
+    assert_int_equal(plan_parse(text, strlen(text), &err, &plan), BG_OK);
+    plan_fini(&plan);
+    assert_int_equal(plan_parse(whole, strlen(whole), &err, &plan), BG_OK);
+    plan_fini(&plan);
+}
+
 static void moves_pair_up(void **state)
 {
     (void)state;
@@ -435,6 +452,7 @@ int main(void)
         cmocka_unit_test(text_is_exact),
         cmocka_unit_test(errors_name_the_line),
         cmocka_unit_test(the_validator_finds),
+        cmocka_unit_test(the_largest_item_is_a_node),
         cmocka_unit_test(moves_pair_up),
         cmocka_unit_test(every_shape_drains),
     };

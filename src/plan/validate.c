@@ -26,7 +26,7 @@ struct check {
 };
 
 // ---- The records ----
-static bool power_of_two(uint32_t n)
+static bool power_of_two(uint64_t n)
 {
     return n && !(n & (n - 1));
 }
@@ -34,9 +34,9 @@ static bool power_of_two(uint32_t n)
 static bool is_node(struct plan_item item, uint32_t micro_batches)
 {
     uint64_t size = item.end - item.first;
-    while (item.end == micro_batches && !power_of_two((uint32_t)size)) // cut at M: the smallest node that covers it
+    while (item.end == micro_batches && !power_of_two(size)) // cut at M: the smallest node that covers it
         size += size & -size;
-    return (power_of_two((uint32_t)size) || size == 1ull << 32) && item.first % size == 0;
+    return power_of_two(size) && item.first % size == 0;
 }
 
 static bg_status check_records(const struct plan *plan, struct bg_error *err)
