@@ -81,6 +81,7 @@ void executor_destroy(struct executor *ex)
     const struct executor_memory *shared = &ex->o.memory, own = executor_memory_env(ex->env);
     stages_destroy(ex, ex->stages, ex->stage_count);
     retired_release(ex);
+    release(shared, ex->spare.memory, ex->set_bytes + ex->sparse_bytes);
     if (!ex->o.state) {
         release(shared, ex->state.weights, ex->set_bytes);
         release(shared, ex->state.m, ex->set_bytes);
@@ -358,7 +359,7 @@ static bg_status check_backward(const struct executor *ex, const struct stage *s
                                 const struct flight *flight, struct bg_error *err)
 {
     bool weight_only = b->part == MODEL_BACKWARD_WEIGHT;
-    if (!ex->split && b->part != MODEL_BACKWARD_BOTH)
+    if (!ex->split && weight_only)
         return bg_fail(err, BG_INVALID, "units %u..%u, item %u: B and W apart, but the plan has them fused",
                        stage->unit_first, stage->unit_end, b->item);
     if (!flight && (weight_only || !ex->recompute))
@@ -374,14 +375,17 @@ static void backward_units(struct executor *ex, struct stage *stage, const struc
                            const struct executor_backward *b, const struct placing *p)
 {
     bool input = b->part & MODEL_BACKWARD_INPUT, weight = b->part & MODEL_BACKWARD_WEIGHT;
+    // The input gradient alone, of a leaf that is in a sum already: a fused stash has no room for the halves.
+    bool spare = !weight && !ex->split;
+    struct model_grad *grad = spare ? &ex->spare.grad : weight ? &stage->slots[p->place.slot].grad : NULL;
+    enum model_backward_part part = spare ? MODEL_BACKWARD_BOTH : b->part;
     struct model_run run = run_of(ex, stage, b->item);
     if (input && stage->unit_end < ex->o.model->unit_count)
         memcpy(ex->dx, b->dy, executor_boundary_bytes(ex, b->item));
     for (uint32_t u = stage->unit_end; u-- > stage->unit_first;) {
         uint32_t at = u - stage->unit_first;
-        model_backward(&run, u, b->part, input ? ex->dx : NULL, at > 0 ? inner(ex, flight, at - 1) : b->x,
-                       stash_of(stage, flight, at), ex->unit_work, weight ? &stage->slots[p->place.slot].grad : NULL,
-                       p->place.accumulate);
+        model_backward(&run, u, part, input ? ex->dx : NULL, at > 0 ? inner(ex, flight, at - 1) : b->x,
+                       stash_of(stage, flight, at), ex->unit_work, grad, p->place.accumulate);
         if (weight)
             finish_unit(ex, stage, p, b, u);
     }
@@ -405,10 +409,12 @@ bg_status executor_backward(struct executor *ex, const struct executor_backward 
     struct placing placing = {0};
     if (!status && b->part & MODEL_BACKWARD_WEIGHT)
         status = place_item(ex, stage, b->item, err, &placing);
+    else if (!status && !ex->split && !ex->spare.memory)
+        status = slot_reserve(ex, &ex->spare, err);
     if (status)
         return status;
     backward_units(ex, stage, flight, b, &placing);
-    flight->state = b->part == MODEL_BACKWARD_INPUT ? FLIGHT_INPUT_DONE : FLIGHT_FREE;
+    flight->state = ex->split && b->part == MODEL_BACKWARD_INPUT ? FLIGHT_INPUT_DONE : FLIGHT_FREE;
     return BG_OK;
 }
 

@@ -79,9 +79,10 @@ struct executor {
 
     // A step.
     uint64_t step;
-    uint32_t loaded;  // item whose tokens lie in work memory, UINT32_MAX: none
-    struct slot root; // no memory where the state is the caller's
-    float *table;     // token table's gradient with the sparse rows joined in
+    uint32_t loaded;   // item whose tokens lie in work memory, UINT32_MAX: none
+    struct slot root;  // no memory where the state is the caller's
+    struct slot spare; // gradients that nobody wants (executor_backward); reserved when first needed
+    float *table;      // token table's gradient with the sparse rows joined in
     bool joined;
     uint32_t *pieces;       // (buckets + 2): first piece of each, the sparse one, and their number
     bool *rooted;           // (pieces)

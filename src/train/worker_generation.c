@@ -270,6 +270,7 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
     if (m->has_commit && m->source == MESSAGE_SOURCE_KEEP && m->commit.step == w->version && w->plan &&
         w->version + 1 == m->step && executor_roots_missing(w->ex) == 0)
         status = worker_commit(w, &m->commit, err);
+    const uint64_t cut = w->cut;
     if (!status)
         status = take_plans(w, m, err);
     if (status)
@@ -279,7 +280,7 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
     status = seat(w, m->now_bytes > 0, err, &kept);
     if (status)
         return status;
-    if (!kept || m->anew)
+    if (!kept || m->anew || cut != w->cut)
         begin_step(w);
     status = take_state(w, m, err);
     if (status)
