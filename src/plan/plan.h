@@ -180,12 +180,12 @@ struct plan_holdings {    // of one worker of the plan
 // After: route is who holds the leaf or will (PLAN_NOBODY: every root of the stage is there), rest is set. A stash is
 // of use only with its input beside it, a finished B only with the gradient of its output. A B that is not fused and
 // has no W behind it runs for its output only. If this fails *plan is as it was.
+// holdings: (workers). loss_known: (micro_batches); where one is not, the last stage's forward of the item runs again.
 struct plan_recovery {
-    uint32_t
-        leaves; // micro-batches x stages whose weight gradient is missing, in nobody's hands, and was given out anew
+    uint32_t leaves;   // micro-batches x stages whose weight gradient was in no survivor's hands, and was given anew
     uint32_t forwards; // micro-batches x stages whose forward runs only for its output
 };
-BG_MUST_USE bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *losses,
+BG_MUST_USE bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *loss_known,
                                    bool split, struct bg_error *err, struct plan_recovery *recovery);
 
 #endif

@@ -243,7 +243,12 @@ static bg_status demand_forward(struct recovery *r, uint32_t stage, uint32_t ite
     return demand(r, stage - 1, item, PLAN_WORK_F);
 }
 
-static bg_status find_work(struct recovery *r, const uint8_t *losses)
+static bool all_known(const struct plan_item *item, const uint8_t *loss_known)
+{
+    return !memchr(loss_known + item->first, 0, item->end - item->first);
+}
+
+static bg_status find_work(struct recovery *r, const uint8_t *loss_known)
 {
     const struct plan *plan = r->plan;
     bg_status status = BG_OK;
@@ -254,7 +259,7 @@ static bg_status find_work(struct recovery *r, const uint8_t *losses)
             status = demand_backward(r, s, i);
     for (uint32_t s = plan->stage_count; s-- > 0;)
         for (uint32_t i = 0; i < plan->item_count && !status; i++)
-            status = demand_forward(r, s, i, losses[i]);
+            status = demand_forward(r, s, i, all_known(&plan->items[i], loss_known));
     return status;
 }
 
@@ -304,7 +309,7 @@ static bg_status write_lists(struct recovery *r, bool split)
     return status;
 }
 
-bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *losses, bool split,
+bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, const uint8_t *loss_known, bool split,
                        struct bg_error *err, struct plan_recovery *recovery)
 {
     struct plan made = plan_copy(plan);
@@ -324,7 +329,7 @@ bg_status plan_recover(struct plan *plan, const struct plan_holdings *holdings, 
         r.seat_first[made.seats[k].stage + 1]++;
     for (uint32_t s = 0; s < made.stage_count; s++)
         r.seat_first[s + 1] += r.seat_first[s];
-    bg_status status = find_work(&r, losses);
+    bg_status status = find_work(&r, loss_known);
     if (!status)
         status = write_lists(&r, split);
     void *parts[] = {r.bits, r.at, r.x_from, r.dy_from, r.seat_first, r.load};

@@ -11,7 +11,7 @@ enum { EVERYTHING = 1 << 30 };
 // ---- What a plan of the rest may hold, derived from the holdings alone ----
 struct state {
     const struct world *world; // of the new membership, before its first op
-    const uint8_t *losses;     // known at its start
+    const uint8_t *losses;     // (micro-batches): known at its start
     uint8_t *emitted;          // (stages, items): 1 F, 2 B, 4 W
     uint32_t *worker;          // (stages, items): of these
 };
@@ -87,7 +87,9 @@ static void check_need(const struct state *s, uint32_t stage, uint32_t item)
     const bool output_wanted = stage < last && (s->emitted[cell + items] & 1) &&
                                !world_has_input(world, s->worker[cell + items], stage + 1, item) &&
                                !anyone_holds(world, stage, item, PLAN_HELD_Y);
-    const bool loss_wanted = stage == last && !s->losses[item];
+    bool loss_wanted = false;
+    for (uint32_t m = world->plan.items[item].first; m < world->plan.items[item].end; m++)
+        loss_wanted |= stage == last && !s->losses[m];
     assert_int_equal(!!(emitted & 4), leaf_missing);
     assert_int_equal(!!(emitted & 2), (leaf_missing && !b_done) || gradient_wanted);
     const bool stash_wanted = (emitted & 6) && !can_go_on(world, w, stage, item);
@@ -173,8 +175,8 @@ static void carry_over(const struct world *old, const uint32_t *now, struct worl
                 held[c] &= kept;
         }
     }
-    for (uint32_t i = 0; i < old->plan.item_count; i++)
-        world->losses[i] = old->losses[i] && !(careless && world_below(seed, 8) == 0);
+    for (uint32_t m = 0; m < old->plan.micro_batches; m++)
+        world->losses[m] = old->losses[m] && !(careless && world_below(seed, 8) == 0);
 }
 
 static struct world die_and_recover(struct world *old, bool split, uint64_t *seed)

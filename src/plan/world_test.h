@@ -34,7 +34,7 @@ struct world {
     uint8_t *roots;  // (workers, units)
     uint8_t *flying; // (workers, stages, items): PLAN_HELD_X, PLAN_HELD_DY on the way to that worker
     uint8_t *posted; // (workers, stages): its sums of the stage are out
-    uint8_t *losses; // (items)
+    uint8_t *losses; // (micro-batches): known
     size_t *head;    // (workers)
     uint32_t leaves; // weight gradients computed so far
 };
@@ -83,7 +83,7 @@ static inline struct world world_create(struct plan plan) // takes the plan
                           .roots = bg_alloc_array(workers * plan.units, 1),
                           .flying = bg_alloc_array(workers * cells, 1),
                           .posted = bg_alloc_array(workers * plan.stage_count, 1),
-                          .losses = bg_alloc_array(plan.item_count, 1),
+                          .losses = bg_alloc_array(plan.micro_batches, 1),
                           .head = bg_alloc_array(workers, sizeof(size_t))};
 }
 
@@ -119,7 +119,8 @@ static inline void world_compute(struct world *world, uint32_t w, const struct p
     if (op->kind == PLAN_F) {
         *held |= PLAN_HELD_STASH | PLAN_HELD_Y;
         if (op->stage + 1u == world->plan.stage_count)
-            world->losses[op->item] = 1;
+            memset(world->losses + world->plan.items[op->item].first, 1,
+                   world->plan.items[op->item].end - world->plan.items[op->item].first);
         return;
     }
     assert_true(*held & PLAN_HELD_STASH);
@@ -228,8 +229,8 @@ static inline bool world_run(struct world *world, uint64_t *seed, uint32_t event
 // At the end of a step every worker has every root it needs and every loss is known.
 static inline void world_check_end(const struct world *world)
 {
-    for (uint32_t i = 0; i < world->plan.item_count; i++)
-        assert_true(world->losses[i]);
+    for (uint32_t m = 0; m < world->plan.micro_batches; m++)
+        assert_true(world->losses[m]);
     for (uint32_t w = 0; w < world->plan.workers; w++)
         for (uint32_t u = 0; u < world->plan.units; u++)
             assert_true(!world_steps_unit(&world->plan, w, u) || *world_root(world, w, u));
