@@ -393,7 +393,7 @@ enum worker_state worker_turn(struct worker *w, struct bg_error *err)
     if (!status && !more && w->prepare > w->generation)
         status = worker_prepare(w, w->prepare, err);
     seek_controller(w, now);
-    if (!status && w->orphan_since_ns && now - w->orphan_since_ns > w->o.orphan_ns)
+    if (!status && w->orphan_since_ns && now > w->orphan_since_ns + w->o.orphan_ns)
         status = bg_fail(err, BG_IO, "no controller at %s for %.0f s: giving up", w->o.controller,
                          1e-9 * (double)w->o.orphan_ns);
     if (!status)
