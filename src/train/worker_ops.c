@@ -81,8 +81,10 @@ static bg_status run_backward(struct worker *w, const struct plan_op *op, struct
     if (status || w->ready_status)
         return status ? status : w->ready_status;
     uint8_t *held = &w->items[at(w, op)];
-    if (!weight_only)
-        *held |= PLAN_HELD_DX | PLAN_HELD_B;
+    if (!weight_only) // W can follow where the executor kept what it needs
+        *held =
+            (uint8_t)(executor_has_input_gradient(w->ex, b.stage, b.item) ? *held | PLAN_HELD_DX | PLAN_HELD_B
+                                                                          : (*held & ~PLAN_HELD_STASH) | PLAN_HELD_DX);
     if (b.part & MODEL_BACKWARD_WEIGHT) {
         *held = (uint8_t)((*held & ~(PLAN_HELD_STASH | PLAN_HELD_B)) | PLAN_HELD_G);
         w->computed += item_of(w, op)->end - item_of(w, op)->first;
