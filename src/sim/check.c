@@ -42,8 +42,10 @@ void sim_check_turn(struct sim_process *p)
     if (view.member == p->member && view.generation < p->generation)
         sim_fail(w, "pid %u member %u went back from generation %u to %u", p->pid, p->member, p->generation,
                  view.generation);
-    if (view.member != p->member) // fenced: its state is void
+    if (view.member != p->member) { // fenced: its state is void
         p->version = view.version;
+        p->voted = 0;
+    }
     p->member = view.member;
     p->generation = view.generation;
     if (view.frames_refused < p->stale_frames)
@@ -90,6 +92,26 @@ static void check_generation_sent(struct sim_world *w, const struct wire_frame *
     message_fini(m.memory);
 }
 
+// The others have gone on without it: it may read what they write there by now, and nobody believes what it says.
+bool sim_left_behind(const struct sim_process *p)
+{
+    return p->generation < p->world->votes.generation || p->world->control.finished;
+}
+
+// A bad frame is one that was damaged on purpose, nothing else.
+static void check_trouble(struct sim_world *w, const struct sim_process *from, const struct wire_frame *frame,
+                          const void *payload)
+{
+    struct message_trouble m;
+    struct bg_error err;
+    if (message_trouble_decode(payload, (size_t)frame->bytes, &err, &m))
+        sim_fail(w, "pid %u sent a TROUBLE that cannot be read: %s", from->pid, err.text);
+    else if (m.kind == MESSAGE_BAD_FRAME && !w->corrupted && !sim_left_behind(from))
+        sim_fail(w, "pid %u found a bad frame that was good: %s", from->pid, m.text);
+    else
+        sim_note(w, from, "trouble: %s", m.text);
+}
+
 void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload)
 {
     sim_mix(w, frame->kind | (uint64_t)frame->generation << 16, (uint64_t)frame->a << 32 | frame->b,
@@ -103,6 +125,10 @@ void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct 
         if (frame->generation < from->reported && from->member == frame->from)
             sim_fail(w, "pid %u reports for generation %u after %u", from->pid, frame->generation, from->reported);
         from->reported = frame->generation;
+    } else if (frame->kind == WIRE_VOTE) {
+        from->voted = frame->step + 1;
+    } else if (frame->kind == WIRE_TROUBLE) {
+        check_trouble(w, from, frame, payload);
     }
     if (w->o->say && from != w->control.process) {
         char text[160];
@@ -124,8 +150,10 @@ void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_fr
                 votes->voted[i] = true;
         return;
     }
-    if (frame->kind == WIRE_GENERATION)
+    if (frame->kind == WIRE_GENERATION) {
         to->new_generation = true;
+        to->voted = 0;
+    }
     if (frame->kind < WIRE_ACTIVATION || frame->generation >= to->reported)
         return;
     to->stale_frames++;
@@ -133,14 +161,14 @@ void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_fr
         frame->generation = to->generation;
 }
 
-// The promise of comm.h: what lies in reserved memory keeps its bytes until the step's end. Who has gone on to a newer
-// generation or version does not read it any more.
+// The promise of comm.h: what lies in reserved memory keeps its bytes until the step's end. Who has voted for the step
+// or has gone on to a newer generation or version does not read it any more.
 void sim_check_changed(void *arg, const struct sim_delivery *d, const char *when)
 {
     struct sim_world *w = arg;
     const struct sim_process *to = d->to;
     if (!to->worker || to->dying || d->frame->generation < to->reported || d->frame->generation < w->votes.generation ||
-        d->frame->step < worker_view(to->worker).version)
+        d->frame->step < worker_view(to->worker).version || d->frame->step < to->voted)
         return;
     char text[160];
     wire_frame_describe(d->frame, text, sizeof text);

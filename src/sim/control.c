@@ -221,6 +221,8 @@ void sim_control_start(struct sim_world *w)
                             .point = host_point};
     struct bg_error err = {0};
     struct ctl_checkpoint newest = newest_checkpoint(w);
+    if (newest.step > w->committed) // written, but the news of it never came: as good as the commits it stands for
+        w->committed = newest.step;
     w->current = p;
     bg_status status = ctl_create(&options, &host, &err, &c->ctl);
     for (size_t i = 0; i < c->log_count && !status; i++)
@@ -342,6 +344,12 @@ void sim_control_turn(struct sim_world *w)
     enum ctl_end end = ctl_ended(c->ctl, &err);
     if (end == CTL_RUNS)
         return;
+    if (end == CTL_FAILED && strstr(err.text, "no worker is left")) { // so it is started again by hand
+        sim_note(w, p, "gives up: %s", err.text);
+        c->restart_ns = w->now_ns + sim_random_time(&w->choices, PROCESS_NS);
+        sim_process_end(w, p, err.text);
+        return;
+    }
     if (end != CTL_FINISHED)
         sim_fail(w, "the controller ended (%d): %s", (int)end, err.text);
     sim_check_ended(w, &view);

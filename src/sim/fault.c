@@ -184,6 +184,7 @@ static enum sim_fate frame_fault(struct sim_world *w, struct sim_fault *f, const
     fire(w, f, NULL);
     w->result->frame_faults++;
     sim_note(w, d->from, "%s %s to pid %u", names[f->kind], text, d->to_id);
+    w->corrupted |= f->kind == SIM_FRAME_CORRUPT;
     if (f->kind == SIM_FRAME_DELAY)
         *delay_ns += sim_random_time(&w->faults_random, 20000000);
     return f->kind == SIM_FRAME_DROP      ? SIM_DROP

@@ -179,7 +179,7 @@ void sim_member_turn(struct sim_process *p)
         sim_process_end(w, p, "was told to leave");
         return;
     case WORKER_FAILED:
-        if (!strstr(err.text, "no controller at"))
+        if (!strstr(err.text, "no controller at") && !sim_left_behind(p))
             sim_fail(w, "pid %u failed: %s", p->pid, err.text);
         sim_process_end(w, p, err.text);
         return;

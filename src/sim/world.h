@@ -65,10 +65,10 @@ struct sim_process {
     // What the checkers saw of it.
     uint32_t member, generation;
     uint64_t version;
-    bool new_generation;   // a GENERATION was handed to it in this turn
-    uint32_t reported;     // generation of its newest REPORT
-    uint64_t stale_frames; // handed to it after that, of older generations
-    uint64_t leaves;
+    bool new_generation;    // a GENERATION was handed to it in this turn
+    uint32_t reported;      // generation of its newest REPORT
+    uint64_t stale_frames;  // handed to it after that, of older generations
+    uint64_t leaves, voted; // voted: for the steps before
 };
 
 struct sim_checkpoint {
@@ -135,6 +135,7 @@ struct sim_world {
     struct sim_checkpoint *disk[SIM_STEPS_MAX + 1]; // by step
     struct sim_fault faults[SIM_FAULTS_MAX];
     uint32_t faults_done;
+    bool corrupted; // a frame was damaged on purpose
     // The checkers' books.
     uint64_t committed, generation; // by the log
     uint64_t leaves;                // computed by anybody
@@ -173,6 +174,7 @@ void sim_fault_point(struct sim_process *p, const char *name);
 enum sim_fate sim_fault_frame(void *arg, const struct sim_delivery *d, uint64_t *delay_ns);
 
 // check.c
+bool sim_left_behind(const struct sim_process *p);
 void sim_check_turn(struct sim_process *p);
 void sim_check_record(struct sim_world *w, const struct store_record *record);
 void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload);
