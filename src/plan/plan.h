@@ -162,7 +162,7 @@ enum plan_held {          // of (stage, item)
     PLAN_HELD_DX = 8,     // gradient of the input (made here)
     PLAN_HELD_STASH = 16, // forward done here, weight gradient not yet
     PLAN_HELD_B = 32,     // with STASH: the input gradient is done, W is missing
-    PLAN_HELD_G = 64,     // the weight gradient is in a partial sum here
+    PLAN_HELD_G = 64,     // the weight gradient is in a partial sum here (and the input gradient is kept)
 };
 struct plan_holdings {    // of one worker of the plan
     const uint8_t *items; // (stages, items) of enum plan_held

@@ -54,7 +54,7 @@ static void every_shape_drains(void **state)
             for (uint32_t r = 0; r < stages; r++)
                 replicas[r] = 1 + (shape >> (2 * r) & 3);
             for (uint32_t variant = 0; variant < 9 * 5 * 2; variant++) {
-                if (stages > 3 && world_below(&seed, stages == 4 ? 16 : stages == 5 ? 80 : 300) > 0)
+                if (stages > 3 && world_below(&seed, stages == 4 ? 32 : stages == 5 ? 160 : 600) > 0)
                     continue;
                 struct plan_options options = options_of(replicas, stages, 1 + variant % 9);
                 const uint32_t kind = variant / 9 % 5;

@@ -20,10 +20,10 @@ struct recovery {
     struct plan_recovery counted;
 };
 
-static bool held(const struct recovery *r, uint32_t worker, uint32_t stage, uint32_t item, uint8_t bits)
+static bool held(const struct recovery *r, uint32_t worker, uint32_t stage, uint32_t item, uint8_t bit)
 {
     const uint8_t *items = r->holdings[worker].items;
-    return items && (items[plan_cell(r->plan, stage, item)] & bits) == bits;
+    return items && (items[plan_cell(r->plan, stage, item)] & bit);
 }
 
 static bool seated(const struct recovery *r, uint32_t worker, uint32_t stage)
@@ -57,21 +57,18 @@ static bool has_backward(const struct recovery *r, uint32_t worker, uint32_t sta
            has_gradient(r, worker, stage, item);
 }
 
-// The first worker of the stage that holds all of `bits`.
-static uint32_t holder(const struct recovery *r, uint32_t stage, uint32_t item, uint8_t bits)
+// The first worker of the stage that holds it.
+static uint32_t holder(const struct recovery *r, uint32_t stage, uint32_t item, uint8_t bit)
 {
     for (uint32_t k = r->seat_first[stage]; k < r->seat_first[stage + 1]; k++)
-        if (held(r, r->plan->seats[k].worker, stage, item, bits))
+        if (held(r, r->plan->seats[k].worker, stage, item, bit))
             return r->plan->seats[k].worker;
     return PLAN_NOBODY;
 }
 
-// How near a worker is to having done an op of the item: 0, it has nothing of it. Where its sum has the leaf already,
-// the stash is gone and only a forward can run.
+// How near a worker is to having done an op of the item; 0: it has nothing of it.
 static uint32_t nearness(const struct recovery *r, uint32_t worker, uint32_t stage, uint32_t item, uint8_t bit)
 {
-    if (bit != PLAN_WORK_F && held(r, worker, stage, item, PLAN_HELD_G))
-        return 0;
     if (bit != PLAN_WORK_F && has_backward(r, worker, stage, item))
         return 3;
     if (bit != PLAN_WORK_F && has_stash(r, worker, stage, item))

@@ -46,7 +46,7 @@ static bool in_hand(const struct world *world, uint32_t stage, uint32_t item)
 {
     for (uint32_t k = 0; k < world->plan.seat_count; k++) {
         const uint32_t w = world->plan.seats[k].worker;
-        if (world->plan.seats[k].stage == stage && !(*world_held(world, w, stage, item) & PLAN_HELD_G) &&
+        if (world->plan.seats[k].stage == stage &&
             (can_go_on(world, w, stage, item) || (stage > 0 && world_has_input(world, w, stage, item))))
             return true;
     }
