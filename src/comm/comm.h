@@ -47,7 +47,8 @@ struct comm_ops {
     // The next thing that happened; COMM_NOTHING at once if nothing did.
     bg_status (*next)(struct comm *comm, struct bg_error *err, struct comm_event *event);
     void (*release)(struct comm *comm, struct comm_event *event); // of COMM_FRAME, any time later
-    // Returns when next() may have something, or after timeout_ns (0: at once). Signals end it early.
+    // Returns when next() may have something, when a queue that refused a frame has room again, or after timeout_ns (0:
+    // at once). Signals end it early.
     void (*wait)(struct comm *comm, uint64_t timeout_ns);
     // Memory that peers may read in place, zeroed, 64-byte aligned.
     bg_status (*reserve)(struct comm *comm, size_t bytes, struct bg_error *err, void **memory);

@@ -273,7 +273,7 @@ uint64_t shm_deadline(const struct shm *shm)
             at = link->heard_ns + silence_ns + 1;
         earliest = at < earliest ? at : earliest;
         uint64_t due = link->queue_count ? link->queue[link->queue_first].due_ns : 0;
-        earliest = due && due < earliest ? due : earliest;
+        earliest = due > shm->awake_ns && due < earliest ? due : earliest; // past: it waits for room
     }
     return earliest;
 }

@@ -113,6 +113,10 @@ void shm_flush(struct shm *shm, struct shm_link *link)
     }
     if (link->head != head)
         wake(link);
+    if (link->refused && link->queue_count <= shm->options.queue_frames / 2) {
+        link->refused = false;
+        shm->has_room = true;
+    }
 }
 
 void shm_queue_drop(struct shm *shm, struct shm_link *link)
@@ -164,8 +168,8 @@ void shm_forget_arena(struct shm *shm, struct shm_link *link, const struct shm_a
 
 // ---- send() ----
 
-static bg_status refuse(const struct shm *shm, const struct shm_link *link, const struct wire_frame *frame,
-                        bool in_arena, struct bg_error *err)
+static bg_status refuse(const struct shm *shm, struct shm_link *link, const struct wire_frame *frame, bool in_arena,
+                        struct bg_error *err)
 {
     if (frame->kind == WIRE_NONE || frame->bytes > wire_kind_bytes_max(frame->kind))
         return bg_fail(err, BG_INVALID, "sending a %s frame (kind %u) with %" PRIu64 " bytes, at most %" PRIu64,
@@ -173,10 +177,11 @@ static bg_status refuse(const struct shm *shm, const struct shm_link *link, cons
     if (!in_arena && frame->bytes > SHM_COPIED_MAX)
         return bg_fail(err, BG_INVALID, "sending %" PRIu64 " bytes by copy, at most %d: use memory from reserve()",
                        frame->bytes, SHM_COPIED_MAX);
-    if (link->queue_count >= shm->options.queue_frames)
-        return bg_fail(err, BG_FULL, "%" PRIu32 " frames wait for member %" PRIu32 " already", link->queue_count,
-                       link->peer);
-    return BG_OK;
+    if (link->queue_count < shm->options.queue_frames)
+        return BG_OK;
+    link->refused = true;
+    return bg_fail(err, BG_FULL, "%" PRIu32 " frames wait for member %" PRIu32 " already", link->queue_count,
+                   link->peer);
 }
 
 bg_status shm_send(struct shm *shm, struct shm_link *link, const struct wire_frame *frame, const void *payload,

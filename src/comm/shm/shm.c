@@ -99,6 +99,8 @@ static bg_status shm_op_next(struct comm *comm, struct bg_error *err, struct com
 
 static bool has_something(const struct shm *shm)
 {
+    if (shm->has_room)
+        return true;
     for (uint32_t i = 0; i < shm->link_count; i++) {
         const struct shm_link *link = shm->active[i];
         if (must_tell_up(link) || link->state == SHM_ENDED || shm_has_slots(link))
@@ -146,6 +148,19 @@ static void say_sleeping(struct shm *shm, bool asleep)
     }
 }
 
+static void sleep_until(struct shm *shm, uint64_t until, bool *interrupted)
+{
+    say_sleeping(shm, true);
+    flush_all(shm); // room may have come before the others knew that we sleep
+    uint64_t now = shm->awake_ns;
+    if (!has_something(shm))
+        shm_service(shm, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0, interrupted);
+    say_sleeping(shm, false);
+    note_time(shm);
+    flush_all(shm);
+    shm_judge(shm, shm->awake_ns);
+}
+
 static void shm_op_wait(struct comm *comm, uint64_t timeout_ns)
 {
     struct shm *shm = of(comm);
@@ -154,25 +169,17 @@ static void shm_op_wait(struct comm *comm, uint64_t timeout_ns)
     uint64_t end = shm->awake_ns + timeout_ns, quarter = shm->options.silence_ms * 1000000 / 4;
     if (end < timeout_ns)
         end = UINT64_MAX;
-    bool interrupted = false;
-    while (!has_something(shm) && !interrupted) {
+    for (bool over = false; !over && !has_something(shm);) {
         if (timeout_ns && spin(shm))
-            return;
+            break;
         note_time(shm);
         uint64_t now = shm->awake_ns, until = shm_deadline(shm);
         until = end < until ? end : until;
         until = quarter && now + quarter < until ? now + quarter : until;
-        say_sleeping(shm, true);
-        flush_all(shm); // room may have come before the others knew that we sleep
-        if (!has_something(shm))
-            shm_service(shm, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0, &interrupted);
-        say_sleeping(shm, false);
-        note_time(shm);
-        flush_all(shm);
-        shm_judge(shm, shm->awake_ns);
-        if (shm->awake_ns >= end)
-            return;
+        sleep_until(shm, until, &over);
+        over = over || shm->awake_ns >= end;
     }
+    shm->has_room = false;
 }
 
 // ---- The other operations ----

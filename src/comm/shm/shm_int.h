@@ -80,6 +80,7 @@ struct shm_link {
     bool told_up; // COMM_UP delivered
     bool spoiled; // nothing more is read from it
     bool socket_full;
+    bool refused; // a frame, for lack of room in the queue
     int socket, pidfd, process, their_event;
     uint64_t opened_ns, heard_ns;
     char why[160];
@@ -117,6 +118,7 @@ struct shm {
     uint64_t awake_ns, serviced_ns;
     uint64_t spin_ns, spin_ns_max;
     uint32_t sleep;
+    bool has_room; // again, for who was refused: wait() tells it once
 };
 
 // link.c: links and what comes over their sockets.

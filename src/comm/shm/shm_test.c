@@ -324,6 +324,15 @@ struct talker {
     int wrong;
 };
 
+// Nothing here takes a second but a wake-up that got lost.
+static void wait_for_more(struct talker *t)
+{
+    uint64_t start = env_now_ns(t->comm->env);
+    t->comm->ops->wait(t->comm, 2000000000);
+    if (env_now_ns(t->comm->env) - start > 1900000000)
+        t->wrong++;
+}
+
 // Each sends number i by one of three ways once it has heard number i of the other side.
 static void *talk(void *arg)
 {
@@ -344,7 +353,7 @@ static void *talk(void *arg)
         if (comm_next(t->comm, &err, &event))
             t->wrong++;
         if (event.kind == COMM_NOTHING) {
-            t->comm->ops->wait(t->comm, 1000000000);
+            wait_for_more(t);
             continue;
         }
         if (event.kind != COMM_FRAME || event.frame.step != heard ||
@@ -356,24 +365,75 @@ static void *talk(void *arg)
     return NULL;
 }
 
-static void two_threads_talk(void **state)
+static void two_threads(const struct comm_shm_options *options, void *(*one)(void *), void *(*other)(void *))
 {
-    (void)state;
     struct bg_env *env = test_env();
-    const struct comm_shm_options options = {.beat_ms = 5, .silence_ms = 5000};
-    struct test_pair pair = test_pair_with(env, &options, &options);
+    struct test_pair pair = test_pair_with(env, options, options);
     struct bg_error err;
     struct talker a = {.comm = pair.a, .link = pair.to_b}, b = {.comm = pair.b, .link = pair.to_a};
     assert_int_equal(pair.a->ops->reserve(pair.a, 65536, &err, (void **)&a.arena), BG_OK);
     assert_int_equal(pair.b->ops->reserve(pair.b, 65536, &err, (void **)&b.arena), BG_OK);
-    pthread_t other;
-    assert_int_equal(pthread_create(&other, NULL, talk, &b), 0);
-    talk(&a);
-    pthread_join(other, NULL);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, other, &b), 0);
+    one(&a);
+    pthread_join(thread, NULL);
     assert_int_equal(a.wrong, 0);
     assert_int_equal(b.wrong, 0);
     test_pair_end(&pair);
     os_env_destroy(env);
+}
+
+static void two_threads_talk(void **state)
+{
+    (void)state;
+    two_threads(&(struct comm_shm_options){0}, talk, talk); // no beat wakes who sleeps too long
+    two_threads(&(struct comm_shm_options){.beat_ms = 1, .silence_ms = 5000}, talk, talk);
+}
+
+// As fast as the queue takes them, sleeping when it does not; until the other side has answered the last.
+static void *pour(void *arg)
+{
+    struct talker *t = arg;
+    struct bg_error err;
+    static const uint8_t copied[9000];
+    for (uint64_t sent = 0; sent < TALKS;) {
+        struct wire_frame frame = {.kind = WIRE_ROOT, .step = sent};
+        bg_status status = comm_send(t->comm, t->link, &frame, copied, sent % 3 * 4500, &err);
+        sent += status == BG_OK;
+        if (status == BG_FULL)
+            wait_for_more(t);
+    }
+    struct comm_event event = test_expect(t->comm, NULL, COMM_FRAME);
+    comm_release(t->comm, &event);
+    return NULL;
+}
+
+// Takes them in bursts, sleeping between.
+static void *drink(void *arg)
+{
+    struct talker *t = arg;
+    struct bg_error err;
+    for (uint64_t heard = 0; heard < TALKS;) {
+        struct comm_event event;
+        if (comm_next(t->comm, &err, &event))
+            t->wrong++;
+        if (event.kind == COMM_NOTHING) {
+            wait_for_more(t);
+            continue;
+        }
+        t->wrong += event.frame.step != heard++;
+        comm_release(t->comm, &event);
+        if (heard % 700 == 0)
+            usleep(3000);
+    }
+    test_send(t->comm, t->link, 0, NULL, 0);
+    return NULL;
+}
+
+static void a_full_ring_wakes_its_writer(void **state)
+{
+    (void)state;
+    two_threads(&(struct comm_shm_options){.queue_frames = 50}, pour, drink);
 }
 
 int main(void)
@@ -390,6 +450,7 @@ int main(void)
         cmocka_unit_test(faults_are_injected),
         cmocka_unit_test(steady_state_allocates_nothing),
         cmocka_unit_test(two_threads_talk),
+        cmocka_unit_test(a_full_ring_wakes_its_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
