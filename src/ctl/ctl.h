@@ -11,7 +11,7 @@
 #include "wire/frame.h"
 #include "wire/message.h"
 
-struct ctl_options {
+struct ctl_options { // what it points to must outlive the controller
     // The job.
     uint64_t steps, eval_every, checkpoint_every;
     bool evaluates; // there is validation data
@@ -24,9 +24,9 @@ struct ctl_options {
     const char *const *param_names;
     // The plan.
     uint32_t units;
-    const double *costs;          // (units)
-    const uint64_t *state_bytes;  // (units)
-    const uint32_t *replicas;     // (stages) wanted
+    const double *costs;         // (units)
+    const uint64_t *state_bytes; // (units)
+    const uint32_t *replicas;    // (stages) wanted
     uint32_t stages;
     enum plan_schedule schedule;
     uint32_t chunks, group;
@@ -55,7 +55,7 @@ struct ctl_host {
 };
 
 struct ctl_checkpoint {
-    uint64_t step; // 0: none, the job starts from its initial weights
+    uint64_t step;        // 0: none, the job starts from its initial weights
     const double *losses; // (step)
     const struct message_evaluation *evaluations;
     size_t evaluation_count;
@@ -67,12 +67,14 @@ BG_MUST_USE bg_status ctl_create(const struct ctl_options *options, const struct
                                  struct ctl **ctl);
 void ctl_destroy(struct ctl *ctl);
 
-// Before start: what the log says (store replay), and the newest checkpoint there is with its losses.
+// Before start: what the log says (store replay), then ctl_lost() of recorded members whose process is gone, and the
+// newest checkpoint there is with its losses.
 BG_MUST_USE bg_status ctl_restore(struct ctl *ctl, const struct store_record *record, struct bg_error *err);
 BG_MUST_USE bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoint *newest,
                                 struct bg_error *err);
 
-// Events. A link's first frame must be HELLO; the host learns the member's id from ctl_hello's return.
+// Events. A link's first frame must be HELLO; the host learns the member's id from ctl_hello's return. Its WELCOME goes
+// out with the next ctl_tick, when the host knows where to send it.
 uint32_t ctl_hello(struct ctl *ctl, uint64_t now_ns, const struct message_hello *hello); // 0: refused (close the link)
 void ctl_frame(struct ctl *ctl, uint64_t now_ns, uint32_t member, const struct wire_frame *frame, const void *payload);
 void ctl_lost(struct ctl *ctl, uint64_t now_ns, uint32_t member, const char *why);
@@ -84,14 +86,14 @@ void ctl_tick(struct ctl *ctl, uint64_t now_ns);
 enum ctl_end { CTL_RUNS, CTL_FINISHED, CTL_STOPPED, CTL_FAILED };
 enum ctl_end ctl_ended(const struct ctl *ctl, struct bg_error *err);
 
-struct ctl_view { // for result.json, status and tests
-    uint64_t committed;     // steps
-    const double *losses;   // (committed)
+struct ctl_view {                 // for result.json, status and tests
+    uint64_t committed;           // steps
+    const double *losses;         // (committed)
     uint32_t generation, workers; // live computing members
     uint64_t deaths, generations, leaves_recomputed, forwards_recomputed, steps_redone, rollbacks, fenced;
     const struct message_evaluation *evaluations;
     size_t evaluation_count;
-    char checkpoint[512]; // newest
+    char checkpoint[512];       // newest
     uint8_t weights_sha256[32]; // of the end
     bool hashed;
 };
