@@ -308,6 +308,28 @@ static bg_status from_controller(struct worker *w, struct comm_event *event, str
 
 // ---- Turns ----
 
+static void controller_lost(struct worker *w)
+{
+    w->controller = WORKER_NO_LINK;
+    if (!w->orphan_since_ns)
+        w->orphan_since_ns = env_now_ns(w->env);
+}
+
+// A control frame that was damaged on the way: the link is no good, and what is made anew says everything again.
+static void drop_damaged(struct worker *w, struct comm_event *event, bool controller)
+{
+    uint32_t id = event->link;
+    w->frames_refused++;
+    w->comm->counts.frames_refused++;
+    comm_release(w->comm, event);
+    w->comm->ops->close(w->comm, id);
+    if (controller)
+        controller_lost(w);
+    for (size_t i = 0; i < w->link_count; i++)
+        if (w->links[i].link == id)
+            w->links[i--] = w->links[--w->link_count];
+}
+
 static bg_status take_event(struct worker *w, struct comm_event *event, struct bg_error *err)
 {
     bool controller = w->controller != WORKER_NO_LINK && event->link == w->controller;
@@ -320,16 +342,18 @@ static bg_status take_event(struct worker *w, struct comm_event *event, struct b
     case COMM_DOWN:
         if (!controller)
             return link_down(w, event, err);
-        w->controller = WORKER_NO_LINK;
-        if (!w->orphan_since_ns)
-            w->orphan_since_ns = env_now_ns(w->env);
+        controller_lost(w);
         return BG_OK;
     case COMM_FRAME:
         env_point(w->env, "before-receive");
+        if (!controller && event->frame.kind != WIRE_HELLO)
+            return worker_take_value(w, event, err);
+        if (wire_check(event->payload, (size_t)event->frame.bytes) != event->frame.check) {
+            drop_damaged(w, event, controller);
+            return BG_OK;
+        }
         if (controller)
             return from_controller(w, event, err);
-        if (event->frame.kind != WIRE_HELLO)
-            return worker_take_value(w, event, err);
         link_named(w, event);
         comm_release(w->comm, event);
         return BG_OK;
