@@ -212,6 +212,7 @@ void sim_check_record(struct sim_world *w, const struct store_record *record)
                      (unsigned long long)record->a);
         sim_note(w, NULL, "the log goes back from %llu to %llu", (unsigned long long)w->committed,
                  (unsigned long long)record->a);
+        w->redone += w->committed - record->a;
         w->committed = record->a;
         w->result->rollbacks++;
         break;
@@ -228,6 +229,8 @@ void sim_check_record(struct sim_world *w, const struct store_record *record)
     case STORE_CHECKPOINT:
         if (record->a > SIM_STEPS_MAX || !w->disk[record->a])
             sim_fail(w, "the log names a checkpoint of step %llu that is not there", (unsigned long long)record->a);
+        if (record->a > w->committed) // written, but the news of it never came: as good as the commits it stands for
+            w->committed = record->a;
         break;
     case STORE_FINISHED:
         if (record->a != w->scenario.steps)
@@ -259,6 +262,15 @@ static void check_evaluations(struct sim_world *w, const struct ctl_view *view)
     }
 }
 
+void sim_check_stopped(struct sim_world *w, enum ctl_end end)
+{
+    if (end == CTL_STOPPED && !w->asked_to_stop)
+        sim_fail(w, "the controller stopped, and nobody had asked for it");
+    if (end == CTL_STOPPED && w->committed && !w->disk[w->committed])
+        sim_fail(w, "stopped after %llu steps without a checkpoint of them", (unsigned long long)w->committed);
+    w->asked_to_stop = false;
+}
+
 void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
 {
     const struct sim_scenario *s = &w->scenario;
@@ -279,10 +291,13 @@ void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
         sim_fail(w, "the job ended without a hash of its weights");
     if (!w->disk[s->steps])
         sim_fail(w, "the job ended without a checkpoint of step %llu", (unsigned long long)s->steps);
-    uint64_t leaves = s->steps * w->job->micro_batches * s->ranks * s->chunks;
-    if (!w->faults_done && w->leaves != leaves)
+    uint64_t step = (uint64_t)w->job->micro_batches * s->ranks * s->chunks, units = w->job->model->unit_count;
+    if (!w->faults_done && view->generations == 1 && w->leaves != s->steps * step)
         sim_fail(w, "%llu leaves were computed in a run without faults, expected %llu", (unsigned long long)w->leaves,
-                 (unsigned long long)leaves);
+                 (unsigned long long)(s->steps * step));
+    if (w->leaves > (s->steps + w->redone + w->generation) * w->job->micro_batches * units)
+        sim_fail(w, "%llu leaves were computed in %llu generations: more than each of them could lose",
+                 (unsigned long long)w->leaves, (unsigned long long)w->generation);
     if (!w->faults_done && (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
         sim_fail(w, "a run without faults reports deaths or work done again");
 }

@@ -173,6 +173,7 @@ static void options_of(const struct sim_world *w, struct ctl_options *o, double 
         .workers = workers,
         .shadow = s->shadow,
         .respawn = s->respawn,
+        .recovery_checkpoint = s->baseline,
         .join_ns = 100000000,
         .patience_ns = 400000000,
     };
@@ -221,8 +222,6 @@ void sim_control_start(struct sim_world *w)
                             .point = host_point};
     struct bg_error err = {0};
     struct ctl_checkpoint newest = newest_checkpoint(w);
-    if (newest.step > w->committed) // written, but the news of it never came: as good as the commits it stands for
-        w->committed = newest.step;
     w->current = p;
     bg_status status = ctl_create(&options, &host, &err, &c->ctl);
     for (size_t i = 0; i < c->log_count && !status; i++)
@@ -333,6 +332,9 @@ void sim_control_turn(struct sim_world *w)
         if (more)
             take_event(w, &event);
     }
+    if (!p->dying && c->stop)
+        ctl_stop(c->ctl, w->now_ns);
+    c->stop = false;
     if (!p->dying)
         ctl_tick(c->ctl, w->now_ns);
     if (p->dying || w->failed)
@@ -344,10 +346,12 @@ void sim_control_turn(struct sim_world *w)
     enum ctl_end end = ctl_ended(c->ctl, &err);
     if (end == CTL_RUNS)
         return;
-    if (end == CTL_FAILED && strstr(err.text, "no worker is left")) { // so it is started again by hand
-        sim_note(w, p, "gives up: %s", err.text);
+    bool alone = end == CTL_FAILED && strstr(err.text, "no worker is left");
+    if (end == CTL_STOPPED || alone) { // and the run is resumed by hand
+        sim_note(w, p, "ends before its job: %s", alone ? err.text : "stopped");
+        sim_check_stopped(w, end);
         c->restart_ns = w->now_ns + sim_random_time(&w->choices, PROCESS_NS);
-        sim_process_end(w, p, err.text);
+        sim_process_end(w, p, "ends before its job");
         return;
     }
     if (end != CTL_FINISHED)

@@ -17,7 +17,8 @@ static const struct {
     {SIM_SLOW, 4},
 };
 static const char *const names[SIM_FAULT_KINDS] = {
-    "kill", "kill controller", "kill all", "freeze", "freeze controller", "slow", "drop", "corrupt", "cut", "delay"};
+    "kill", "kill controller", "kill all", "stop", "freeze", "freeze controller", "slow",
+    "drop", "corrupt",         "cut",      "delay"};
 static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "frame"};
 
 void sim_faults_plan(struct sim_world *w)
@@ -25,7 +26,7 @@ void sim_faults_plan(struct sim_world *w)
     struct sim_random *r = &w->faults_random;
     for (uint32_t i = 0; i < w->scenario.fault_count; i++) {
         struct sim_fault *f = &w->faults[i];
-        uint32_t draw = sim_random_below(r, 96), k = 0;
+        uint32_t draw = sim_random_below(r, 100), k = 0;
         while (draw >= kinds[k].weight)
             draw -= kinds[k++].weight;
         f->kind = kinds[k].kind;
@@ -114,6 +115,9 @@ static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *h
     case SIM_KILL_ALL:
         kill_all(w);
         break;
+    case SIM_STOP:
+        w->control.stop = w->asked_to_stop = w->control.process != NULL;
+        break;
     case SIM_FREEZE:
         freeze(w, here ? here : random_member(w));
         break;
@@ -177,7 +181,7 @@ static enum sim_fate frame_fault(struct sim_world *w, struct sim_fault *f, const
         fire(w, f, sim_random_chance(&w->faults_random, 500) ? d->from : d->to);
         return SIM_DELIVER;
     }
-    if (!data_frame(d->frame) && f->kind != SIM_FRAME_DELAY && f->kind != SIM_FRAME_CUT) {
+    if (!data_frame(d->frame) && f->kind == SIM_FRAME_DROP) {
         f->countdown = 1; // a link without its control frames is no link: the next one
         return SIM_DELIVER;
     }

@@ -42,6 +42,7 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->recompute = sim_random_chance(r, 200);
     s->shadow = sim_random_chance(r, 500);
     s->respawn = sim_random_chance(r, 700);
+    s->baseline = sim_random_chance(r, 60);
     s->steps = sim_random_between(r, 4, SIM_STEPS_MAX);
     s->eval_every = sim_random_chance(r, 700) ? 2 : 0;
     s->checkpoint_every = sim_random_chance(r, 800) ? 2 : 0;
@@ -51,9 +52,9 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
     snprintf(text, size,
              "job %u, shape %s, %s%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every %llu, shadow %s, "
-             "respawn %s, %u faults",
+             "respawn %s%s, %u faults",
              s->job, shapes[shape].name, schedules[s->schedule], s->split ? ", split" : "",
              s->recompute ? ", recompute" : "", s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
-             s->respawn ? "on" : "off", s->fault_count);
+             s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);
 }

@@ -18,7 +18,7 @@ struct sim_scenario {
     uint32_t replicas[SIM_RANKS_MAX], ranks;
     enum plan_schedule schedule;
     uint32_t chunks, group;
-    bool split, recompute, shadow, respawn;
+    bool split, recompute, shadow, respawn, baseline;
     uint64_t steps, eval_every, checkpoint_every;
     uint64_t latency_ns, turn_ns;
     uint32_t fault_count;
@@ -28,6 +28,7 @@ enum sim_fault_kind {
     SIM_KILL,
     SIM_KILL_CONTROLLER,
     SIM_KILL_ALL, // and a start over with what lies on the disk, perhaps with other machines
+    SIM_STOP,     // asked by hand; and resumed
     SIM_FREEZE,
     SIM_FREEZE_CONTROLLER,
     SIM_SLOW,
@@ -99,6 +100,7 @@ struct sim_control_plane {       // the controller's process, and what outlives 
     double *costs; // what its options point to
     uint64_t *bytes;
     const char **names;
+    bool stop; // asked for, to be told
     bool finished;
     uint32_t starts;
 };
@@ -140,6 +142,8 @@ struct sim_world {
     uint64_t committed, generation; // by the log
     uint64_t leaves;                // computed by anybody
     struct sim_votes votes;
+    uint64_t redone; // steps that the log went back
+    bool asked_to_stop;
     uint64_t finished_ns;
     bool failed;
 };
@@ -180,6 +184,7 @@ void sim_check_record(struct sim_world *w, const struct store_record *record);
 void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload);
 void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_frame *frame);
 void sim_check_changed(void *arg, const struct sim_delivery *d, const char *when);
+void sim_check_stopped(struct sim_world *w, enum ctl_end end);
 void sim_check_ended(struct sim_world *w, const struct ctl_view *view);
 void sim_check_process_end(struct sim_process *p);
 void sim_check_world_end(struct sim_world *w);
