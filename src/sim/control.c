@@ -245,6 +245,7 @@ static void take_hello(struct sim_world *w, const struct comm_event *event)
     uint32_t member = 0;
     c->hello_link = event->link;
     if (event->frame.kind == WIRE_HELLO &&
+        wire_check(event->payload, (size_t)event->frame.bytes) == event->frame.check &&
         !message_hello_decode(event->payload, (size_t)event->frame.bytes, &err, &hello))
         member = ctl_hello(c->ctl, w->now_ns, &hello);
     c->hello_link = COMM_UNKNOWN;
