@@ -20,7 +20,7 @@
 #ifdef __SANITIZE_ADDRESS__
 enum { SEEDS = 200, SEEDS_FULL = 2000 };
 #else
-enum { SEEDS = 1500, SEEDS_FULL = 20000 };
+enum { SEEDS = 3000, SEEDS_FULL = 20000 };
 #endif
 
 static unsigned isa(void)
