@@ -114,7 +114,10 @@ bg_status ctl_restore(struct ctl *ctl, const struct store_record *r, struct bg_e
     case STORE_COMMIT:
         return restore_commit(ctl, r, err);
     case STORE_ROLLBACK:
-        ctl->committed = r->a < ctl->committed ? r->a : ctl->committed;
+        if (r->a > ctl->o.steps)
+            return bg_fail(err, BG_CORRUPT, "the controller's log goes to step %llu of %llu: move the log away",
+                           (unsigned long long)r->a, (unsigned long long)ctl->o.steps);
+        ctl->committed = r->a;
         return BG_OK;
     case STORE_EVALUATION:
         ctl_evaluation_add(ctl, &(struct message_evaluation){r->a, r->b, r->x, r->y});
@@ -150,9 +153,21 @@ static bg_status take_checkpoint(struct ctl *ctl, const struct ctl_checkpoint *n
     ctl->checkpoint_step = newest->step;
     if (newest->directory)
         snprintf(ctl->checkpoint, sizeof ctl->checkpoint, "%s", newest->directory);
-    if (newest->step > ctl->committed)
-        ctl->committed = newest->step;
     return BG_OK;
+}
+
+// The open step: the log's, unless the checkpoint is ahead of it (the log was moved away, or a controller died before it
+// heard of the checkpoint) or the log lacks the curve from the checkpoint on. The log says so if it is not its own.
+static bool settle_step(struct ctl *ctl)
+{
+    uint64_t t = ctl->checkpoint_step;
+    while (t < ctl->committed && ctl->commits[t].loss_known)
+        t++;
+    if (t == ctl->committed)
+        return true;
+    const struct store_record record = {.kind = STORE_ROLLBACK, .a = ctl->checkpoint_step};
+    ctl->committed = ctl->checkpoint_step;
+    return ctl_append(ctl, &record);
 }
 
 bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoint *newest, struct bg_error *err)

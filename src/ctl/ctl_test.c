@@ -1163,19 +1163,56 @@ static void bad_payloads(void **state)
     }
 }
 
+// One of the things that may happen at any letter.
+static void chaos_strikes(struct world *w, uint64_t *left)
+{
+    struct fake *f = w->fake_count ? &w->fakes[draw(w, w->fake_count)] : NULL;
+    const uint64_t what = draw(w, 120);
+    if (*left == 0 || ctl_ended(w->ctl, NULL) != CTL_RUNS)
+        return;
+    if (what < 6 && f && f->alive && f->linked) {
+        fake_kill(w, f, "killed");
+        --*left;
+    } else if (what == 6) {
+        world_restart(w);
+        --*left;
+    } else if (what == 7 && f && f->alive && f->linked && f->running) {
+        struct message_trouble trouble = {.kind = (uint32_t)draw(w, 3), .peer = 1, .text = "late"};
+        uint8_t payload[MESSAGE_SMALL];
+        say(w, f, WIRE_TROUBLE, payload, message_trouble_encode(&trouble, payload, sizeof payload));
+        --*left;
+    } else if (what == 8) { // joins by hand
+        fake_hello(w, fake_add(w, 0, MESSAGE_WORKER));
+        --*left;
+    } else if (what == 9 && f && f->alive && f->linked) { // declared lost, but lives
+        f->linked = false;
+        fake_silence(f);
+        ctl_lost(w->ctl, w->now, f->id, "silent");
+        --*left;
+    } else if (what == 10 && w->spawned_count > 0) {
+        uint64_t token = w->spawned[--w->spawned_count];
+        ctl_spawn_ended(w->ctl, w->now, token, "died at once");
+        --*left;
+    }
+}
+
 // Everything at once, by seed: members and controllers die at any letter, processes come when they like.
 static void chaos(void **state)
 {
     (void)state;
     static const char *const shapes[] = {"2x2", "1x3", "3x1", "1+2", "4x1"};
-    for (uint64_t seed = 1; seed <= 400; seed++) {
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
         struct world *w = world_create(shapes[seed % 5], 12);
         w->random = seed;
         w->o.shadow = draw(w, 2);
         w->o.checkpoint_every = draw(w, 4);
         w->o.eval_every = draw(w, 4);
         w->o.recovery_checkpoint = draw(w, 8) == 0;
-        uint64_t kills = 10, restarts = 2;
+        w->o.schedule = (enum plan_schedule)draw(w, 3);
+        w->o.chunks = w->o.schedule == PLAN_INTERLEAVED ? 2 : 1;
+        w->o.group = 1u << draw(w, 2);
+        w->o.split = draw(w, 2);
+        uint64_t left = 12;
         world_start(w);
         for (int turn = 0; ctl_ended(w->ctl, NULL) == CTL_RUNS; turn++) {
             if (turn > 20000) {
@@ -1183,24 +1220,13 @@ static void chaos(void **state)
                 ctl_describe(w->ctl, text, sizeof text);
                 fail_msg("seed %llu: %s\n%s", (unsigned long long)seed, text, bg_str_text(&w->told));
             }
-            bool moved = world_turn(w);
-            if (!moved)
+            if (!world_turn(w))
                 w->now += 100000000;
             if (w->spawned_count > 0 && draw(w, 10) == 0)
                 world_arrive(w);
-            if (kills > 0 && draw(w, 40) == 0) {
-                struct fake *f = &w->fakes[draw(w, w->fake_count ? w->fake_count : 1)];
-                if (f->alive && f->linked) {
-                    kills--;
-                    fake_kill(w, f, "killed");
-                }
-            }
-            if (restarts > 0 && draw(w, 300) == 0 && ctl_ended(w->ctl, NULL) == CTL_RUNS) {
-                restarts--;
-                world_restart(w);
-            }
+            chaos_strikes(w, &left);
             for (size_t i = 0; i < w->fake_count; i++) // those without a controller seek it
-                if (w->fakes[i].alive && !w->fakes[i].linked && draw(w, 4) == 0 && ctl_ended(w->ctl, NULL) == CTL_RUNS)
+                if (w->fakes[i].alive && !w->fakes[i].linked && draw(w, 4) == 0)
                     fake_hello(w, &w->fakes[i]);
         }
         expect_end(w, CTL_FINISHED);

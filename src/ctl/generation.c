@@ -229,7 +229,7 @@ static void send_generation(struct ctl *ctl)
     const bool moves_last = ctl->committed == ctl->o.steps && ctl->now.workers;
     struct message_generation g = {.step = ctl->committed,
                                    .steps = ctl->o.steps + moves_last,
-                                   .anew = ctl->fresh || ctl->boundary,
+                                   .anew = ctl->fresh || ctl->boundary || ctl->committed == ctl->o.steps,
                                    .member_count = count,
                                    .members = members,
                                    .now = now,

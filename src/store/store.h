@@ -12,7 +12,7 @@ enum store_kind {
     STORE_LOST,       // a = id
     STORE_GENERATION, // a = generation, b = first step
     STORE_COMMIT,     // a = step, x = loss, y = norm, z = clip
-    STORE_ROLLBACK,   // a = step: from here on everything is computed again
+    STORE_ROLLBACK,   // a = step: the open one from here on; what comes after it is computed again
     STORE_EVALUATION, // a = step, b = tokens, x = loss, y = bits per byte
     STORE_CHECKPOINT, // a = step; text: directory
     STORE_FINISHED,   // a = steps; text: weights hash
