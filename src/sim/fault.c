@@ -11,10 +11,9 @@ static const struct {
     enum sim_fault_kind kind;
     uint32_t weight;
 } kinds[] = {
-    {SIM_KILL, 40},      {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},
-    {SIM_FREEZE, 10},    {SIM_FREEZE_CONTROLLER, 4}, {SIM_FRAME_CORRUPT, 6},
-    {SIM_FRAME_DROP, 6}, {SIM_FRAME_CUT, 6},         {SIM_FRAME_DELAY, 6},
-    {SIM_SLOW, 4},
+    {SIM_KILL, 40},         {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},    {SIM_STOP, 4},
+    {SIM_FREEZE, 10},       {SIM_FREEZE_CONTROLLER, 4}, {SIM_SLOW, 4},        {SIM_FRAME_DROP, 6},
+    {SIM_FRAME_CORRUPT, 6}, {SIM_FRAME_CUT, 6},         {SIM_FRAME_DELAY, 6},
 };
 static const char *const names[SIM_FAULT_KINDS] = {
     "kill", "kill controller", "kill all", "stop", "freeze", "freeze controller", "slow",
