@@ -122,8 +122,7 @@ bg_status ctl_restore(struct ctl *ctl, const struct store_record *r, struct bg_e
     case STORE_EVALUATION:
         ctl_evaluation_add(ctl, &(struct message_evaluation){r->a, r->b, r->x, r->y});
         return BG_OK;
-    case STORE_CHECKPOINT: // what lies on the disk counts (ctl_start), and the log may have gone on from there
-        ctl->committed = r->a > ctl->committed && r->a <= ctl->o.steps ? r->a : ctl->committed;
+    case STORE_CHECKPOINT: // what lies on the disk counts: ctl_start
         return BG_OK;
     case STORE_FINISHED:
         restore_finished(ctl, r);
@@ -156,8 +155,8 @@ static bg_status take_checkpoint(struct ctl *ctl, const struct ctl_checkpoint *n
     return BG_OK;
 }
 
-// The open step: the log's, unless the checkpoint is ahead of it (the log was moved away, or a controller died before it
-// heard of the checkpoint) or the log lacks the curve from the checkpoint on. The log says so if it is not its own.
+// The open step: the log's, unless the checkpoint is ahead of it (the log was moved away, or a controller died before
+// it heard of the checkpoint) or the log lacks the curve from the checkpoint on. The log says so if it is not its own.
 static bool settle_step(struct ctl *ctl)
 {
     uint64_t t = ctl->checkpoint_step;
@@ -177,7 +176,6 @@ bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoin
         *err = ctl->error;
         return err->status;
     }
-    const uint64_t logged = ctl->committed;
     bg_status status = newest ? take_checkpoint(ctl, newest, err) : BG_OK;
     if (status)
         return status;
@@ -185,8 +183,7 @@ bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoin
     signature_hex(ctl, hex);
     const struct store_record job = {.kind = STORE_JOB, .text = hex};
     ctl_members_gather(ctl);
-    const struct store_record ahead = {.kind = STORE_CHECKPOINT, .a = ctl->committed, .text = ctl->checkpoint};
-    if ((!ctl->restored && !ctl_append(ctl, &job)) || (ctl->committed > logged && !ctl_append(ctl, &ahead))) {
+    if ((!ctl->restored && !ctl_append(ctl, &job)) || !settle_step(ctl)) {
         *err = ctl->error;
         return err->status;
     }
