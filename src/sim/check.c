@@ -200,6 +200,17 @@ static void check_commit(struct sim_world *w, const struct store_record *record)
     w->committed++;
 }
 
+// Where a log stands.
+void sim_check_replay(struct sim_world *w, const struct store_record *record)
+{
+    if (record->kind == STORE_COMMIT)
+        w->committed = record->a + 1;
+    else if (record->kind == STORE_ROLLBACK)
+        w->committed = record->a;
+    else if (record->kind == STORE_GENERATION)
+        w->generation = record->a;
+}
+
 void sim_check_record(struct sim_world *w, const struct store_record *record)
 {
     switch (record->kind) {

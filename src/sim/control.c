@@ -381,6 +381,18 @@ void sim_control_child_ended(struct sim_world *w, const struct sim_process *p)
     c->ended[c->ended_count++] = (struct sim_ended){w->now_ns + delay_ns, p->token};
 }
 
+void sim_control_forget(struct sim_world *w, uint32_t records)
+{
+    struct sim_control_plane *c = &w->control;
+    sim_note(w, NULL, "the log loses its last %u records", records);
+    for (; records > 0 && c->log_count > 0; records--)
+        bg_free((void *)(uintptr_t)c->log[--c->log_count].text);
+    w->committed = w->generation = 0;
+    w->votes = (struct sim_votes){0};
+    for (size_t i = 0; i < c->log_count; i++)
+        sim_check_replay(w, &c->log[i]);
+}
+
 void sim_control_end(struct sim_world *w)
 {
     ctl_destroy(w->control.ctl);

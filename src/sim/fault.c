@@ -11,14 +11,21 @@ static const struct {
     enum sim_fault_kind kind;
     uint32_t weight;
 } kinds[] = {
-    {SIM_KILL, 40},         {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},    {SIM_STOP, 4},
+    {SIM_KILL, 39},         {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},    {SIM_STOP, 4},
     {SIM_FREEZE, 10},       {SIM_FREEZE_CONTROLLER, 4}, {SIM_SLOW, 4},        {SIM_FRAME_DROP, 6},
     {SIM_FRAME_CORRUPT, 6}, {SIM_FRAME_CUT, 6},         {SIM_FRAME_DELAY, 6},
 };
 static const char *const names[SIM_FAULT_KINDS] = {
-    "kill", "kill controller", "kill all", "stop", "freeze", "freeze controller", "slow",
+    "kill", "kill controller", "kill all", "stop", "join", "freeze", "freeze controller", "slow",
     "drop", "corrupt",         "cut",      "delay"};
-static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "frame"};
+static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "named point", "frame"};
+// Where deaths are told apart by a hair, and which most steps pass only a few times.
+static const char *const points[] = {
+    "before-log",        "after-log",        "after-commit",    "before-vote",       "after-vote",
+    "before-apply",      "after-apply",      "before-add",      "after-add",         "before-send-part",
+    "after-send-part",   "before-send-root", "after-send-root", "before-send-state", "after-send-state",
+    "before-checkpoint", "after-checkpoint",
+};
 
 void sim_faults_plan(struct sim_world *w)
 {
@@ -30,11 +37,13 @@ void sim_faults_plan(struct sim_world *w)
             draw -= kinds[k++].weight;
         f->kind = kinds[k].kind;
         f->trigger = f->kind >= SIM_FRAME_DROP ? SIM_AT_FRAME : (enum sim_trigger)sim_random_below(r, SIM_TRIGGERS);
+        f->point = points[sim_random_below(r, sizeof points / sizeof *points)];
         f->after_last = i > 0 && sim_random_chance(r, 400);
         f->step = sim_random_below(r, (uint32_t)w->scenario.steps);
         // Down to 1 / 64 of the longest, each size as likely: short distances are where the protocol is dense.
-        f->countdown = 1 + sim_random_below(r, 256u >> sim_random_below(r, 7));
-        sim_note(w, NULL, "fault %u: %s %u %ss after %s %llu", i, names[f->kind], f->countdown, triggers[f->trigger],
+        f->countdown = 1 + sim_random_below(r, f->trigger == SIM_AT_NAME ? 6 : 256u >> sim_random_below(r, 7));
+        sim_note(w, NULL, "fault %u: %s %u %ss%s%s after %s %llu", i, names[f->kind], f->countdown,
+                 triggers[f->trigger], f->trigger == SIM_AT_NAME ? " " : "", f->trigger == SIM_AT_NAME ? f->point : "",
                  f->after_last ? "the fault before, or step" : "step", (unsigned long long)f->step);
     }
 }
@@ -94,6 +103,8 @@ static void kill_all(struct sim_world *w)
             sim_kill(w, w->processes[i - 1], "with all others");
     if (sim_random_chance(&w->faults_random, 500))
         sim_scenario_reshape(&w->faults_random, &w->scenario);
+    if (sim_random_chance(&w->faults_random, 300))
+        sim_control_forget(w, sim_random_between(&w->faults_random, 1, 8));
 }
 
 static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *here)
@@ -117,6 +128,9 @@ static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *h
     case SIM_STOP:
         w->control.stop = w->asked_to_stop = w->control.process != NULL;
         break;
+    case SIM_JOIN:
+        sim_birth(w, &(struct sim_birth){.at_ns = w->now_ns, .role = MESSAGE_WORKER});
+        break;
     case SIM_FREEZE:
         freeze(w, here ? here : random_member(w));
         break;
@@ -138,12 +152,13 @@ static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *h
 }
 
 // The faults whose count ends here.
-static struct sim_fault *due(struct sim_world *w, enum sim_trigger trigger, size_t *from)
+static struct sim_fault *due(struct sim_world *w, enum sim_trigger trigger, const char *point, size_t *from)
 {
     for (; *from < w->scenario.fault_count; ++*from) {
         struct sim_fault *f = &w->faults[*from];
         bool waits = f->after_last ? !w->faults[*from - 1].done : w->committed < f->step;
-        if (f->done || f->trigger != trigger || waits || --f->countdown > 0)
+        bool named = f->trigger == SIM_AT_NAME && point && strcmp(point, f->point) == 0;
+        if (f->done || (f->trigger != trigger && !named) || waits || --f->countdown > 0)
             continue;
         return f;
     }
@@ -153,7 +168,7 @@ static struct sim_fault *due(struct sim_world *w, enum sim_trigger trigger, size
 void sim_fault_turn(struct sim_world *w)
 {
     struct sim_fault *f;
-    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_TURN, &i)); i++)
+    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_TURN, NULL, &i)); i++)
         fire(w, f, NULL);
 }
 
@@ -161,8 +176,7 @@ void sim_fault_point(struct sim_process *p, const char *name)
 {
     struct sim_world *w = p->world;
     struct sim_fault *f;
-    (void)name;
-    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_POINT, &i)); i++)
+    for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_POINT, name, &i)); i++)
         fire(w, f, p);
 }
 
@@ -203,7 +217,7 @@ enum sim_fate sim_fault_frame(void *arg, const struct sim_delivery *d, uint64_t 
     w->result->frames++;
     enum sim_fate fate = SIM_DELIVER;
     struct sim_fault *f;
-    for (size_t i = 0; !w->control.finished && fate == SIM_DELIVER && (f = due(w, SIM_AT_FRAME, &i)); i++)
+    for (size_t i = 0; !w->control.finished && fate == SIM_DELIVER && (f = due(w, SIM_AT_FRAME, NULL, &i)); i++)
         fate = frame_fault(w, f, d, delay_ns);
     return fate;
 }

@@ -7,17 +7,16 @@
 
 #include <string.h>
 
-enum { MODELS = 6 };
-
 static const struct {
     enum model_family family;
     uint32_t layers, dim, heads, kv_heads, ffn, length, vocab, batch;
     bool tie;
     double dropout;
-} models[MODELS] = {
+} models[SIM_MODELS] = {
     {MODEL_LLAMA, 2, 8, 2, 1, 12, 4, 17, 1, true, 0},    {MODEL_LLAMA, 4, 8, 2, 2, 10, 5, 20, 1, false, 0},
     {MODEL_GPT2, 2, 8, 2, 2, 32, 4, 19, 1, true, 0.1},   {MODEL_GPT2, 3, 12, 2, 2, 48, 6, 24, 1, false, 0},
     {MODEL_LLAMA, 3, 16, 2, 1, 20, 8, 31, 2, true, 0.2}, {MODEL_LLAMA, 6, 8, 1, 1, 9, 4, 13, 1, true, 0},
+    {MODEL_LLAMA, 2, 8, 2, 1, 12, 4, 8300, 1, true, 0}, // a token table of two pieces
 };
 
 double sim_job_lr(uint64_t step)
@@ -98,7 +97,7 @@ static bg_status run_reference(struct sim_job *job, struct bg_env *env, struct b
 
 bg_status sim_job_create(unsigned isa, uint32_t index, struct bg_error *err, struct sim_job **out)
 {
-    uint32_t m = index % MODELS;
+    uint32_t m = index % SIM_MODELS;
     struct model_config config = {
         .family = models[m].family,
         .layers = models[m].layers,
@@ -119,7 +118,7 @@ bg_status sim_job_create(unsigned isa, uint32_t index, struct bg_error *err, str
     job->kern = kern_select(isa);
     job->batch = models[m].batch;
     job->length = models[m].length;
-    job->micro_batches = 3 + index / MODELS;
+    job->micro_batches = 3 + index / SIM_MODELS;
     job->seed = 100 + index;
     job->dropout = models[m].dropout;
     job->optim = (struct optim_options){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};

@@ -12,12 +12,12 @@ static const struct {
     {"1+2", {1, 2}, 2}, {"3x1", {1, 1, 1}, 3}, {"4x1", {1, 1, 1, 1}, 4}, {"1x4", {4}, 1},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
-static const uint32_t model_units[] = {4, 6, 4, 5, 5, 8}; // of the models in job.c: layers + 2
+static const uint32_t model_units[SIM_MODELS] = {4, 6, 4, 5, 5, 8, 4}; // of the models in job.c: layers + 2
 
 void sim_scenario_reshape(struct sim_random *random, struct sim_scenario *s)
 {
     uint32_t shape = sim_random_below(random, SHAPES);
-    if (shapes[shape].ranks * s->chunks > model_units[s->job % 6])
+    if (shapes[shape].ranks * s->chunks > model_units[s->job % SIM_MODELS])
         return;
     s->ranks = shapes[shape].ranks;
     memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
@@ -29,11 +29,12 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     struct sim_random random = sim_random_make(seed, 4);
     struct sim_random *r = &random;
     uint32_t shape = sim_random_below(r, SHAPES);
-    *s = (struct sim_scenario){.job = sim_random_below(r, SIM_JOBS), .ranks = shapes[shape].ranks};
+    uint32_t model = sim_random_chance(r, 40) ? SIM_MODELS - 1 : sim_random_below(r, SIM_MODELS - 1);
+    *s = (struct sim_scenario){.job = model + SIM_MODELS * sim_random_below(r, 3), .ranks = shapes[shape].ranks};
     memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
     s->schedule = (enum plan_schedule)sim_random_below(r, 3);
     s->chunks = s->schedule == PLAN_INTERLEAVED ? 2 : 1;
-    if (s->ranks * s->chunks > model_units[s->job % 6]) {
+    if (s->ranks * s->chunks > model_units[s->job % SIM_MODELS]) {
         s->schedule = PLAN_1F1B;
         s->chunks = 1;
     }

@@ -29,6 +29,7 @@ enum sim_fault_kind {
     SIM_KILL_CONTROLLER,
     SIM_KILL_ALL, // and a start over with what lies on the disk, perhaps with other machines
     SIM_STOP,     // asked by hand; and resumed
+    SIM_JOIN,     // by hand, wanted or not
     SIM_FREEZE,
     SIM_FREEZE_CONTROLLER,
     SIM_SLOW,
@@ -38,10 +39,11 @@ enum sim_fault_kind {
     SIM_FRAME_DELAY,
     SIM_FAULT_KINDS
 };
-enum sim_trigger { SIM_AT_TURN, SIM_AT_POINT, SIM_AT_FRAME, SIM_TRIGGERS };
+enum sim_trigger { SIM_AT_TURN, SIM_AT_POINT, SIM_AT_NAME, SIM_AT_FRAME, SIM_TRIGGERS };
 struct sim_fault {
     enum sim_fault_kind kind;
     enum sim_trigger trigger;
+    const char *point;  // of SIM_AT_NAME
     bool after_last;    // counts from the fault before it, not from a step
     uint64_t step;      // counts once so many steps are committed
     uint32_t countdown; // turns, points or frames
@@ -167,6 +169,7 @@ void sim_member_end(struct sim_process *p);
 void sim_control_start(struct sim_world *w);
 void sim_control_turn(struct sim_world *w);
 void sim_control_end(struct sim_world *w);
+void sim_control_forget(struct sim_world *w, uint32_t records); // power was lost: the end of the log is gone
 void sim_control_child_ended(struct sim_world *w, const struct sim_process *p);
 uint64_t sim_control_wake(const struct sim_world *w); // next time it has something to do besides frames
 void sim_control_fini(struct sim_world *w);
@@ -180,6 +183,7 @@ enum sim_fate sim_fault_frame(void *arg, const struct sim_delivery *d, uint64_t 
 // check.c
 bool sim_left_behind(const struct sim_process *p);
 void sim_check_turn(struct sim_process *p);
+void sim_check_replay(struct sim_world *w, const struct store_record *record);
 void sim_check_record(struct sim_world *w, const struct store_record *record);
 void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload);
 void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_frame *frame);
