@@ -8,16 +8,22 @@
 #include <string.h>
 
 static const struct {
-    enum sim_fault_kind kind;
-    uint32_t weight;
-} kinds[] = {
-    {SIM_KILL, 39},         {SIM_KILL_CONTROLLER, 10},  {SIM_KILL_ALL, 4},    {SIM_STOP, 4},
-    {SIM_FREEZE, 10},       {SIM_FREEZE_CONTROLLER, 4}, {SIM_SLOW, 4},        {SIM_FRAME_DROP, 6},
-    {SIM_FRAME_CORRUPT, 6}, {SIM_FRAME_CUT, 6},         {SIM_FRAME_DELAY, 6},
+    const char *name;
+    uint32_t weight; // as often as others
+} kinds[SIM_FAULT_KINDS] = {
+    [SIM_KILL] = {"kill", 40},
+    [SIM_KILL_CONTROLLER] = {"kill controller", 10},
+    [SIM_KILL_ALL] = {"kill all", 4},
+    [SIM_STOP] = {"stop", 3},
+    [SIM_JOIN] = {"join", 3},
+    [SIM_FREEZE] = {"freeze", 10},
+    [SIM_FREEZE_CONTROLLER] = {"freeze controller", 4},
+    [SIM_SLOW] = {"slow", 4},
+    [SIM_FRAME_DROP] = {"drop", 6},
+    [SIM_FRAME_CORRUPT] = {"corrupt", 6},
+    [SIM_FRAME_CUT] = {"cut", 6},
+    [SIM_FRAME_DELAY] = {"delay", 6},
 };
-static const char *const names[SIM_FAULT_KINDS] = {
-    "kill", "kill controller", "kill all", "stop", "join", "freeze", "freeze controller", "slow",
-    "drop", "corrupt",         "cut",      "delay"};
 static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "named point", "frame"};
 // Where deaths are told apart by a hair, and which most steps pass only a few times.
 static const char *const points[] = {
@@ -27,22 +33,29 @@ static const char *const points[] = {
     "before-checkpoint", "after-checkpoint",
 };
 
+static enum sim_fault_kind random_kind(struct sim_random *r)
+{
+    uint32_t total = 0, kind = 0;
+    for (size_t k = 0; k < SIM_FAULT_KINDS; k++)
+        total += kinds[k].weight;
+    for (uint32_t draw = sim_random_below(r, total); draw >= kinds[kind].weight; kind++)
+        draw -= kinds[kind].weight;
+    return (enum sim_fault_kind)kind;
+}
+
 void sim_faults_plan(struct sim_world *w)
 {
     struct sim_random *r = &w->faults_random;
     for (uint32_t i = 0; i < w->scenario.fault_count; i++) {
         struct sim_fault *f = &w->faults[i];
-        uint32_t draw = sim_random_below(r, 100), k = 0;
-        while (draw >= kinds[k].weight)
-            draw -= kinds[k++].weight;
-        f->kind = kinds[k].kind;
+        f->kind = random_kind(r);
         f->trigger = f->kind >= SIM_FRAME_DROP ? SIM_AT_FRAME : (enum sim_trigger)sim_random_below(r, SIM_TRIGGERS);
         f->point = points[sim_random_below(r, sizeof points / sizeof *points)];
         f->after_last = i > 0 && sim_random_chance(r, 400);
         f->step = sim_random_below(r, (uint32_t)w->scenario.steps);
         // Down to 1 / 64 of the longest, each size as likely: short distances are where the protocol is dense.
         f->countdown = 1 + sim_random_below(r, f->trigger == SIM_AT_NAME ? 6 : 256u >> sim_random_below(r, 7));
-        sim_note(w, NULL, "fault %u: %s %u %ss%s%s after %s %llu", i, names[f->kind], f->countdown,
+        sim_note(w, NULL, "fault %u: %s %u %ss%s%s after %s %llu", i, kinds[f->kind].name, f->countdown,
                  triggers[f->trigger], f->trigger == SIM_AT_NAME ? " " : "", f->trigger == SIM_AT_NAME ? f->point : "",
                  f->after_last ? "the fault before, or step" : "step", (unsigned long long)f->step);
     }
@@ -200,7 +213,7 @@ static enum sim_fate frame_fault(struct sim_world *w, struct sim_fault *f, const
     }
     fire(w, f, NULL);
     w->result->frame_faults++;
-    sim_note(w, d->from, "%s %s to pid %u", names[f->kind], text, d->to_id);
+    sim_note(w, d->from, "%s %s to pid %u", kinds[f->kind].name, text, d->to_id);
     w->corrupted |= f->kind == SIM_FRAME_CORRUPT;
     if (f->kind == SIM_FRAME_DELAY)
         *delay_ns += sim_random_time(&w->faults_random, 20000000);
