@@ -23,9 +23,12 @@ static void check_state(struct sim_process *p, const struct worker_view *view)
             if (executor_holds_param(view->executor, i))
                 state.weights[job->model->params[i].offset] += 0.5f;
     for (uint32_t i = 0; i < job->model->param_count; i++) {
-        if (!executor_holds_param(view->executor, i) ||
-            sim_job_param_hash(job, i, &state) == job->hashes[view->version * job->model->param_count + i])
+        if (!executor_holds_param(view->executor, i))
             continue;
+        if (sim_job_param_hash(job, i, &state) == job->hashes[view->version * job->model->param_count + i]) {
+            p->verified |= (uint64_t)1 << i;
+            continue;
+        }
         sim_fail(w, "pid %u member %u: after %llu steps %s has other bits than the reference", p->pid, p->member,
                  (unsigned long long)view->version, job->model->params[i].name);
         return;
@@ -51,6 +54,8 @@ void sim_check_turn(struct sim_process *p)
     if (view.frames_refused < p->stale_frames)
         sim_fail(w, "pid %u member %u acted on a frame of a generation before %u: refused %llu of %llu", p->pid,
                  p->member, p->reported, (unsigned long long)view.frames_refused, (unsigned long long)p->stale_frames);
+    if (view.version != p->version)
+        p->verified = 0;
     if (view.version != p->version && !p->new_generation) { // by a COMMIT alone
         if (view.version != p->version + 1)
             sim_fail(w, "pid %u member %u went from version %llu to %llu in one step", p->pid, p->member,
@@ -59,6 +64,9 @@ void sim_check_turn(struct sim_process *p)
             check_state(p, &view);
         sim_note(w, p, "is at version %llu", (unsigned long long)view.version);
     }
+    for (uint32_t i = 0; p->verified && i < w->job->model->param_count; i++)
+        if (!executor_holds_param(view.executor, i))
+            p->verified &= ~((uint64_t)1 << i);
     p->version = view.version;
     p->new_generation = false;
     w->leaves += view.leaves - p->leaves;
@@ -200,6 +208,30 @@ static void check_commit(struct sim_world *w, const struct store_record *record)
     w->committed++;
 }
 
+// No step is done again whose outcome somebody in the generation holds: of every parameter what it has to be.
+static void check_rollback(struct sim_world *w, const struct store_record *record)
+{
+    if (record->a && (record->a > SIM_STEPS_MAX || !w->disk[record->a])) // forward: the news of it never came
+        sim_fail(w, "the log goes from %llu to %llu, where no checkpoint is", (unsigned long long)w->committed,
+                 (unsigned long long)record->a);
+    uint64_t verified = 0, all = ((uint64_t)1 << w->job->model->param_count) - 1;
+    for (size_t i = 0; i < w->process_count; i++) {
+        const struct sim_process *p = w->processes[i];
+        if (p->worker && !p->frozen && p->generation == w->generation && p->version == w->committed)
+            verified |= p->verified;
+    }
+    // Tied, the holder of the head has the token table too, but not the unit that it belongs to: not seen from outside.
+    bool held = verified == all && !w->job->model->config.tie;
+    if (held && record->a < w->committed && !w->scenario.baseline)
+        sim_fail(w, "the log goes back from %llu to %llu, and the members hold all of it",
+                 (unsigned long long)w->committed, (unsigned long long)record->a);
+    sim_note(w, NULL, "the log goes from %llu to %llu", (unsigned long long)w->committed,
+             (unsigned long long)record->a);
+    w->redone += record->a < w->committed ? w->committed - record->a : 0;
+    w->committed = record->a;
+    w->result->rollbacks++;
+}
+
 // Where a log stands.
 void sim_check_replay(struct sim_world *w, const struct store_record *record)
 {
@@ -218,21 +250,14 @@ void sim_check_record(struct sim_world *w, const struct store_record *record)
         check_commit(w, record);
         break;
     case STORE_ROLLBACK:
-        // Back to a checkpoint; forward, where one was written and the news of it never came.
-        if (record->a && (record->a > SIM_STEPS_MAX || !w->disk[record->a]))
-            sim_fail(w, "the log goes from %llu to %llu, where no checkpoint is", (unsigned long long)w->committed,
-                     (unsigned long long)record->a);
-        sim_note(w, NULL, "the log goes from %llu to %llu", (unsigned long long)w->committed,
-                 (unsigned long long)record->a);
-        w->redone += record->a < w->committed ? w->committed - record->a : 0;
-        w->committed = record->a;
-        w->result->rollbacks++;
+        check_rollback(w, record);
         break;
     case STORE_GENERATION:
         if (record->a <= w->generation)
             sim_fail(w, "the log has generation %llu after %llu", (unsigned long long)record->a,
                      (unsigned long long)w->generation);
         w->generation = record->a;
+        w->generations++;
         break;
     case STORE_EVALUATION:
         if (record->a > SIM_STEPS_MAX || !same_bits(record->x, sim_job_evaluate(w->job->weights[record->a])))
@@ -305,9 +330,9 @@ void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
     if (!w->faults_done && view->generations == 1 && w->leaves != s->steps * step)
         sim_fail(w, "%llu leaves were computed in a run without faults, expected %llu", (unsigned long long)w->leaves,
                  (unsigned long long)(s->steps * step));
-    if (w->leaves > (s->steps + w->redone + w->generation) * w->job->micro_batches * units)
+    if (w->leaves > (s->steps + w->redone + w->generations) * w->job->micro_batches * units)
         sim_fail(w, "%llu leaves were computed in %llu generations: more than each of them could lose",
-                 (unsigned long long)w->leaves, (unsigned long long)w->generation);
+                 (unsigned long long)w->leaves, (unsigned long long)w->generations);
     if (!w->faults_done && (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
         sim_fail(w, "a run without faults reports deaths or work done again");
 }

@@ -387,10 +387,12 @@ void sim_control_forget(struct sim_world *w, uint32_t records)
     sim_note(w, NULL, "the log loses its last %u records", records);
     for (; records > 0 && c->log_count > 0; records--)
         bg_free((void *)(uintptr_t)c->log[--c->log_count].text);
+    uint64_t committed = w->committed;
     w->committed = w->generation = 0;
     w->votes = (struct sim_votes){0};
     for (size_t i = 0; i < c->log_count; i++)
         sim_check_replay(w, &c->log[i]);
+    w->redone += committed > w->committed ? committed - w->committed : 0;
 }
 
 void sim_control_end(struct sim_world *w)

@@ -72,6 +72,7 @@ struct sim_process {
     uint32_t reported;      // generation of its newest REPORT
     uint64_t stale_frames;  // handed to it after that, of older generations
     uint64_t leaves, voted; // voted: for the steps before
+    uint64_t verified;      // bits of parameters: held and equal to the reference, at `version`
 };
 
 struct sim_checkpoint {
@@ -144,7 +145,7 @@ struct sim_world {
     uint64_t committed, generation; // by the log
     uint64_t leaves;                // computed by anybody
     struct sim_votes votes;
-    uint64_t redone; // steps that the log went back
+    uint64_t redone, generations; // steps that the log went back or lost; ever begun
     bool asked_to_stop;
     uint64_t finished_ns;
     bool failed;
