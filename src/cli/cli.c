@@ -162,14 +162,23 @@ int cli_parse(struct cli *cli, const struct cli_usage *usage, int argc, char **a
     return -1;
 }
 
-int cli_env(struct cli *cli, unsigned threads)
+static int make_env(struct cli *cli, const struct os_options *options)
 {
     cli_env_close(cli);
     struct bg_error err = {0};
-    struct os_options options = {.threads = threads, .pin = true, .handle_signals = true};
-    if (os_env_create(&options, &err, &cli->env))
+    if (os_env_create(options, &err, &cli->env))
         return cli_fail(&err);
     return 0;
+}
+
+int cli_env(struct cli *cli, unsigned threads)
+{
+    return make_env(cli, &(struct os_options){.threads = threads, .pin = true, .handle_signals = true});
+}
+
+int cli_env_unpinned(struct cli *cli)
+{
+    return make_env(cli, &(struct os_options){.handle_signals = true});
 }
 
 void cli_env_close(struct cli *cli)

@@ -20,7 +20,7 @@ typedef int (*cli_verb_fn)(struct cli *cli, int argc, char **argv);
 struct cli_verb {
     const char *name;
     cli_verb_fn run;
-    const char *about; // one line for `brigade --help`
+    const char *about; // one line for `brigade --help`; NULL: not listed
 };
 
 enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_U32, CLI_U64, CLI_FLOAT, CLI_LIST };
@@ -46,6 +46,7 @@ int cli_parse(struct cli *cli, const struct cli_usage *usage, int argc, char **a
 
 // Makes the live environment (once). threads 0: all cores. Prints the error itself; returns 0 or the exit code.
 int cli_env(struct cli *cli, unsigned threads);
+int cli_env_unpinned(struct cli *cli); // all cores, which others need as well
 void cli_env_close(struct cli *cli);
 
 // Prints "brigade: <text>" on standard error and returns the exit code of the status (sysexits).
@@ -79,5 +80,8 @@ int cmd_export(struct cli *cli, int argc, char **argv);
 int cmd_inspect(struct cli *cli, int argc, char **argv);
 int cmd_tokenizer(struct cli *cli, int argc, char **argv);
 int cmd_doctor(struct cli *cli, int argc, char **argv);
+int cmd_worker(struct cli *cli, int argc, char **argv);
+int cmd_join(struct cli *cli, int argc, char **argv);
+int cmd_chaos(struct cli *cli, int argc, char **argv);
 
 #endif

@@ -3,9 +3,12 @@
 #include "cli/cli.h"
 
 #include "base/mem.h"
+#include "cli/fleet.h"
+#include "cli/train.h"
 #include "kern/kern.h"
-#include "train/peak.h"
+#include "os/fault.h"
 #include "os/host.h"
+#include "train/peak.h"
 #include "train/trainer.h"
 
 #include <string.h>
@@ -53,7 +56,11 @@ static void on_started(void *arg, const struct trainer_info *info)
             parameters);
     fprintf(stderr, "data       %s training tokens, %llu samples an epoch, %llu tokens a step\n", tokens,
             (unsigned long long)info->samples, (unsigned long long)info->tokens_per_step);
-    fprintf(stderr, "machine    %u thread%s, %s; %s memory; up to %s disk (%s free)\n", info->threads,
+    char workers[64] = "";
+    if (info->workers)
+        snprintf(workers, sizeof workers, "%u worker%s%s, each ", info->workers, info->workers == 1 ? "" : "s",
+                 info->shadow ? " and a shadow" : "");
+    fprintf(stderr, "machine    %s%u thread%s, %s; %s memory; up to %s disk (%s free)\n", workers, info->threads,
             info->threads == 1 ? "" : "s", info->isa, memory, disk, left);
     fprintf(stderr, "expected   %s for %llu steps%s\n", eta, (unsigned long long)(info->steps - info->first_step),
             info->first_step ? " (resumed)" : "");
@@ -109,7 +116,7 @@ static void on_warning(void *arg, const char *text)
     fprintf(stderr, "brigade: warning: %s\n", text);
 }
 
-static void print_json(const struct job *job, const struct trainer_result *r)
+static void print_json(const struct job *job, const struct trainer_result *r, const struct fleet_result *fleet)
 {
     json_t *o = json_pack("{s:s, s:I, s:b, s:f, s:I, s:f, s:I, s:s, s:s, s:s, s:s}", "run", job->run.dir, "steps",
                           (json_int_t)r->steps, "finished", r->finished, "loss", r->loss, "tokens",
@@ -118,13 +125,19 @@ static void print_json(const struct job *job, const struct trainer_result *r)
                           r->signature_sha256, "checkpoint", r->checkpoint);
     if (r->valid_loss >= 0)
         json_object_set_new(o, "valid_loss", json_real(r->valid_loss));
+    if (fleet) {
+        json_t *more = fleet_json(fleet);
+        json_object_update(o, more);
+        json_decref(more);
+    }
     cli_print_json(o);
 }
 
-static void print_result(const struct cli *cli, const struct job *job, const struct trainer_result *r)
+static void print_result(const struct cli *cli, const struct job *job, const struct trainer_result *r,
+                         const struct fleet_result *fleet)
 {
     if (cli->json) {
-        print_json(job, r);
+        print_json(job, r, fleet);
         return;
     }
     if (r->nothing_to_do)
@@ -136,6 +149,10 @@ static void print_result(const struct cli *cli, const struct job *job, const str
     printf("curve_sha256   %s\nweights_sha256 %s\n", r->curve_sha256, r->weights_sha256);
     if (r->checkpoint[0])
         printf("checkpoint     %s\n", r->checkpoint);
+    if (fleet && fleet->deaths)
+        printf("survived       %llu deaths in %llu generations; recovery p50 %.0f ms, max %.0f ms\n",
+               (unsigned long long)fleet->deaths, (unsigned long long)fleet->generations, fleet->recovery_p50_ms,
+               fleet->recovery_max_ms);
 }
 
 // `key.key=value` is an override, anything else the source.
@@ -177,23 +194,24 @@ static char *kept_job(struct bg_env *env, const char *source, struct bg_strlist 
     return path;
 }
 
-static int load_job(struct cli *cli, const struct bg_strlist *words, bool resume, struct job *job)
+int train_load_job(struct cli *cli, const struct bg_strlist *words, bool resume, const char *verb, struct job *job)
 {
     struct bg_strlist overrides = {0};
     const char *source = NULL;
-    int code = 0;
-    for (size_t i = 0; i < words->count && !code; i++) {
+    int code = -1;
+    for (size_t i = 0; i < words->count && code < 0; i++) {
         if (is_override(words->items[i]))
             bg_strlist_add(&overrides, words->items[i]);
         else if (source)
-            code = cli_misuse("train", "one job file or corpus, found '%s' and '%s'; several texts: data.train=[a,b]",
+            code = cli_misuse(verb, "one job file or corpus, found '%s' and '%s'; several texts: data.train=[a,b]",
                               source, words->items[i]);
         else
             source = words->items[i];
     }
-    if (!code)
-        code = cli_env(cli, 1);
-    if (!code) {
+    int environment = code < 0 ? cli_env(cli, 1) : 0;
+    if (environment)
+        code = environment;
+    if (code < 0) {
         char *path = resume ? kept_job(cli->env, source, &overrides) : NULL;
         if (!path && source)
             path = bg_strdup(source);
@@ -206,10 +224,24 @@ static int load_job(struct cli *cli, const struct bg_strlist *words, bool resume
     return code;
 }
 
-static int run_job(struct cli *cli, const struct job *job, bool resume, bool quiet)
+static int finish(struct cli *cli, struct progress *p, const struct job *job, bg_status status,
+                  const struct trainer_result *result, const struct fleet_result *fleet, const struct bg_error *err)
+{
+    end_line(p);
+    if (status == BG_OK || status == BG_STOPPED)
+        print_result(cli, job, result, fleet);
+    if (status == BG_STOPPED)
+        fprintf(stderr, "brigade: stopped after step %llu; `brigade train --resume %s` goes on\n",
+                (unsigned long long)result->steps, job->run.dir);
+    else if (status)
+        return cli_fail(err);
+    return cli_exit_code(status);
+}
+
+// In this process, or with this process as the controller of many.
+static int train(struct cli *cli, const struct job *job, bool resume, bool quiet)
 {
     struct progress p = {.cli = cli, .terminal = os_is_terminal(OS_STDERR), .quiet = quiet};
-    p.peak_flops = peak_flops(cli->env, kern_select(cli->env->isa));
     struct trainer_observer observer = {.arg = &p,
                                         .tokenizing = on_tokenizing,
                                         .started = on_started,
@@ -219,17 +251,23 @@ static int run_job(struct cli *cli, const struct job *job, bool resume, bool qui
                                         .warning = on_warning};
     struct trainer_options options = {.job = job, .resume = resume, .observer = &observer};
     struct trainer_result result = {0};
+    struct fleet_result fleet = {0};
+    struct job_spread spread;
     struct bg_error err = {0};
-    bg_status status = trainer_run(cli->env, &options, &err, &result);
-    end_line(&p);
-    if (status == BG_OK || status == BG_STOPPED)
-        print_result(cli, job, &result);
-    if (status == BG_STOPPED)
-        fprintf(stderr, "brigade: stopped after step %llu; `brigade train --resume %s` goes on\n",
-                (unsigned long long)result.steps, job->run.dir);
-    else if (status)
+    bg_status status = job_spread(cli->env, job, 0, &err, &spread);
+    if (status)
         return cli_fail(&err);
-    return cli_exit_code(status);
+    bool many = job_is_spread(&spread);
+    bg_free(spread.cut);
+    int code = many ? cli_env_unpinned(cli) : cli_env(cli, job->run.threads);
+    if (code)
+        return code;
+    status = os_fault_name("controller", &err);
+    p.peak_flops = peak_flops(cli->env, kern_select(cli->env->isa));
+    if (!status)
+        status = many ? fleet_run(cli->env, &options, &err, &result, &fleet)
+                      : trainer_run(cli->env, &options, &err, &result);
+    return finish(cli, &p, job, status, &result, many ? &fleet : NULL, &err);
 }
 
 int cmd_train(struct cli *cli, int argc, char **argv)
@@ -263,11 +301,9 @@ int cmd_train(struct cli *cli, int argc, char **argv)
         code = cli_misuse("train", "what to train on is missing");
     } else if (code < 0) {
         struct job job = {0};
-        code = load_job(cli, &words, resume, &job);
-        if (!code)
-            code = cli_env(cli, job.run.threads);
-        if (!code)
-            code = run_job(cli, &job, resume, quiet);
+        code = train_load_job(cli, &words, resume, "train", &job);
+        if (code < 0)
+            code = train(cli, &job, resume, quiet);
         job_fini(&job);
     }
     bg_strlist_fini(&words);

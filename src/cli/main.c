@@ -11,6 +11,8 @@ static const struct cli_verb verbs[] = {
     {"generate", cmd_generate, "continue a prompt"},
     {"chat", cmd_chat, "talk with a model, line by line"},
     {"eval", cmd_eval, "loss, perplexity and bits per byte of a model on a text"},
+    {"join", cmd_join, "lend this machine to a job that runs"},
+    {"chaos", cmd_chaos, "train while processes are killed, and compare with an undisturbed run"},
     {"plot", cmd_plot, "draw the loss curves of runs as SVG"},
     {"verify", cmd_verify, "recompute a run's hashes; --replay trains again and compares"},
     {"diff", cmd_diff, "the first step and tensor in which two runs or models differ"},
@@ -19,6 +21,7 @@ static const struct cli_verb verbs[] = {
     {"inspect", cmd_inspect, "what is in a checkpoint, safetensors, GGUF or tokenizer file"},
     {"tokenizer", cmd_tokenizer, "train a tokenizer, encode text, decode ids"},
     {"doctor", cmd_doctor, "check this machine: CPU, kernels, memory, disk"},
+    {"worker", cmd_worker, NULL}, // what train starts
 };
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -29,7 +32,8 @@ static void print_help(FILE *out)
             "usage: brigade VERB [...]      brigade VERB --help\n\n",
             BRIGADE_VERSION);
     for (size_t i = 0; i < VERB_COUNT; i++)
-        fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].about);
+        if (verbs[i].about)
+            fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].about);
     fprintf(out, "\nTo begin: brigade train my-text.txt, then brigade generate runs/my-text --prompt \"Once\"\n");
 }
 

@@ -9,7 +9,7 @@
 struct trainer_info { // known before the first step
     const struct model_config *config;
     const char *isa;
-    unsigned threads;
+    unsigned threads; // of each process
     uint64_t parameters;
     uint64_t train_tokens, valid_tokens, samples; // tokens of each split; training samples of an epoch
     uint64_t tokens_per_step;
@@ -19,6 +19,8 @@ struct trainer_info { // known before the first step
     double expected_seconds;                          // from a short measurement of the machine; steps only
     uint64_t first_step, steps;                       // first step to compute (> 0: resumed), total
     uint32_t group;                                   // micro-batches computed at once
+    uint32_t workers;                                 // processes that compute; 0: this one alone
+    bool shadow;
     const char *signature_sha256;
 };
 

@@ -1,0 +1,125 @@
+// The processes that a controller starts: `brigade worker`, each in a process group of its own, with our standard
+// error. Handles are pidfds, so no signal ever meets a stranger.
+#include "cli/fleet_int.h"
+
+#include "base/mem.h"
+#include "os/ipc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SIGNAL_KILL = 9 };
+
+// The lowest place that no living worker has.
+static uint32_t free_place(const struct fleet_children *c)
+{
+    uint32_t place = 0;
+    for (size_t i = 0; i < c->count;) {
+        if (c->list[i].place == place) {
+            place++;
+            i = 0;
+        } else {
+            i++;
+        }
+    }
+    return place;
+}
+
+static const struct fleet_child *add(struct fleet_children *c, const struct fleet_child *child)
+{
+    c->list = bg_realloc_array(c->list, c->count + 1, sizeof *c->list);
+    c->list[c->count] = *child;
+    return &c->list[c->count++];
+}
+
+bg_status fleet_child_start(struct fleet_children *c, uint64_t token, enum message_role role, struct bg_error *err,
+                            const struct fleet_child **out)
+{
+    struct fleet_child child = {.token = token, .place = UINT32_MAX};
+    uint32_t number = c->started[role];
+    bool first_round = number < (role == MESSAGE_SHADOW ? 1 : c->first);
+    if (role == MESSAGE_SHADOW) {
+        snprintf(child.name, sizeof child.name, "shadow");
+    } else {
+        snprintf(child.name, sizeof child.name, "worker%u", number);
+        child.place = free_place(c);
+    }
+    char text[3][32];
+    snprintf(text[0], sizeof text[0], "%llu", (unsigned long long)token);
+    snprintf(text[1], sizeof text[1], "%u", role == MESSAGE_SHADOW ? 1 : c->threads);
+    snprintf(text[2], sizeof text[2], "%u",
+             c->pinned && role == MESSAGE_WORKER && child.place < c->first ? 1 + child.place * c->threads : 0);
+    const char *const argv[] = {c->executable,
+                                "worker",
+                                c->run,
+                                "--token",
+                                text[0],
+                                "--role",
+                                role == MESSAGE_SHADOW ? "shadow" : "worker",
+                                "--name",
+                                child.name,
+                                "--threads",
+                                text[1],
+                                "--cpu",
+                                text[2],
+                                NULL};
+    static const char *const no_faults[] = {"BRIGADE_FAULT", NULL};
+    struct os_spawn_options options = {.argv = argv, .environment = first_round ? NULL : no_faults, .output = -1};
+    bg_status status = os_spawn(&options, err, &child.process);
+    if (status)
+        return status;
+    c->started[role]++;
+    *out = add(c, &child);
+    return BG_OK;
+}
+
+bool fleet_child_adopt(struct fleet_children *c, int pid, uint64_t start_time)
+{
+    struct bg_error gone;
+    struct fleet_child child = {.place = UINT32_MAX, .name = "adopted"};
+    if (os_process_open(pid, start_time, &gone, &child.process))
+        return false;
+    add(c, &child);
+    return true;
+}
+
+bool fleet_child_ended(struct fleet_children *c, uint64_t *token, char why[64])
+{
+    for (size_t i = 0; i < c->count; i++) {
+        struct fleet_child *child = &c->list[i];
+        if (!os_process_ended(&child->process))
+            continue;
+        *token = child->token;
+        snprintf(why, 64, "%s", child->process.ending);
+        os_process_close(&child->process);
+        *child = c->list[--c->count];
+        return true;
+    }
+    return false;
+}
+
+void fleet_children_end(struct bg_env *env, struct fleet_children *c, uint64_t grace_ns)
+{
+    struct bg_error ignored;
+    int poller = -1;
+    bool waits = os_poller_create(&ignored, &poller) == BG_OK;
+    uint64_t start = env_now_ns(env), token = 0, tags[OS_READY_MAX];
+    char why[64];
+    bool killed = false;
+    while (c->count) {
+        if (fleet_child_ended(c, &token, why))
+            continue;
+        if (!killed && env_now_ns(env) - start >= grace_ns) {
+            for (size_t i = 0; i < c->count; i++)
+                if (os_process_kill(&c->list[i].process, SIGNAL_KILL, &ignored))
+                    continue; // it has ended meanwhile
+            killed = true;
+        }
+        if (waits)
+            (void)os_poller_wait(poller, 2 * 1000000, tags);
+    }
+    if (waits)
+        os_fd_close(poller);
+    bg_free(c->list);
+    c->list = NULL;
+}
