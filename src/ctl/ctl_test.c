@@ -186,6 +186,50 @@ static void restart_with_losses(void **state)
     finishes(w);
 }
 
+// A checkpoint that the log does not know of: the log says that it goes on from there, so that the next controller can
+// read it. A curve that only a lost checkpoint knew is computed again.
+static void checkpoint_ahead_of_the_log(void **state)
+{
+    (void)state;
+    struct world *w = world_create("1x2", 8);
+    w->checkpoint = 3;
+    world_start(w);
+    assert_int_equal(w->log[1].kind, STORE_ROLLBACK);
+    world_arrive_all(w);
+    world_until(w, 5);
+    assert_int_equal(ctl_view(w->ctl).rollbacks, 0);
+    world_restart(w);
+    assert_true(ctl_view(w->ctl).committed == 5);
+    w->checkpoint = 0; // gone from the disk
+    world_restart(w);
+    assert_true(ctl_view(w->ctl).committed == 0);
+    for (size_t i = 0; i < 2; i++)
+        fake_hello(w, &w->fakes[i]);
+    world_until(w, 2);
+    finishes(w);
+}
+
+// More members than wanted wait, welcomed, and are the first to be used when somebody is lost.
+static void spare(void **state)
+{
+    (void)state;
+    struct world *w = world_create("1x2", 12);
+    world_start(w);
+    world_arrive_all(w);
+    world_until(w, 2);
+    struct fake *f = fake_add(w, 0, MESSAGE_WORKER);
+    fake_hello(w, f);
+    world_until(w, 4);
+    expect_told(w, "send WELCOME 3");
+    assert_true(f->generation == 0 && ctl_view(w->ctl).generation == 1 && ctl_view(w->ctl).workers == 3);
+    fake_kill(w, &w->fakes[0], "killed");
+    assert_int_equal(w->spawned_count, 0);
+    world_until(w, 8);
+    assert_true(f->running && f->have[0]);
+    assert_int_equal(ctl_view(w->ctl).rollbacks, 0);
+    finishes(w);
+}
+
 // A newcomer follows first, and is seated one generation later; its state comes from a member that has least to send.
 static void joiner(void **state)
 {
@@ -596,6 +640,8 @@ int main(void)
         cmocka_unit_test(old_frames),
         cmocka_unit_test(restart_after_the_log),
         cmocka_unit_test(restart_with_losses),
+        cmocka_unit_test(checkpoint_ahead_of_the_log),
+        cmocka_unit_test(spare),
         cmocka_unit_test(joiner),
         cmocka_unit_test(shadow_promotion),
         cmocka_unit_test(zombie),

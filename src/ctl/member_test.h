@@ -1,8 +1,8 @@
 // Scripted members for a controller: no endpoint, no clock, no disk. They follow the protocol in a few
-// lines (they hold units, report, run whatever the plan gives them, vote, apply) with numbers that are functions of step
-// and place alone, so that the one right curve is known. Every effect is checked as it happens: a commit is in the log
-// before it is sent, commits come in order, equal what one process would have decided, and no member is ever asked to
-// compute with a unit that it does not hold.
+// lines (they hold units, report, run whatever the plan gives them, vote, apply) with numbers that are functions of
+// step and place alone, so that the one right curve is known. Every effect is checked as it happens: a commit is in the
+// log before it is sent, commits come in order, equal what one process would have decided, and no member is ever asked
+// to compute with a unit that it does not hold.
 #ifndef CTL_MEMBER_TEST_H
 #define CTL_MEMBER_TEST_H
 
