@@ -167,6 +167,7 @@ struct ctl_draft {
 };
 bg_status ctl_draft_make(struct ctl *ctl, struct bg_error *err, struct ctl_draft *draft);
 void ctl_draft_fini(struct ctl_draft *draft);
+void ctl_draft_recall(struct ctl *ctl);       // a controller started again finds out who sat where, from the reports
 bool ctl_draft_better(const struct ctl *ctl); // would a boundary generation seat more, or free the shadow?
 const struct ctl_member *
 ctl_scribe(const struct ctl *ctl); // in the generation that runs; NULL: nobody holds every unit

@@ -151,6 +151,36 @@ static void restart_after_the_log(void **state)
     finishes(w);
 }
 
+// Restarted in mid-step with everybody there: who sat keeps its seat, nothing is computed twice, an odd shape too.
+static void restart_keeps_the_seats(void **state)
+{
+    (void)state;
+    for (int odd = 0; odd < 2; odd++) {
+        struct world *w = world_create("2x2", 8);
+        w->o.respawn = false;
+        w->o.shadow = !odd;
+        world_start(w);
+        world_arrive_all(w);
+        world_until(w, 2);
+        if (odd) // 1+2, where the shape fitted to three is 2+1
+            fake_kill(w, &w->fakes[0], "killed");
+        world_until(w, 3);
+        hesitate_all(w);
+        world_settle(w);
+        world_restart(w);
+        for (size_t i = 0; i < w->fake_count; i++)
+            if (w->fakes[i].alive)
+                fake_hello(w, &w->fakes[i]);
+        bg_str_reset(&w->told);
+        world_settle(w);
+        expect_told(w, odd ? "\"shape\": \"1+2\"" : "\"shape\": \"2x2\"");
+        assert_false(told(w, "event moved"));
+        assert_int_equal(ctl_view(w->ctl).leaves_recomputed, 0);
+        unmute_all(w);
+        finishes(w);
+    }
+}
+
 // Restarted with one member gone for good and one that does not come back in time.
 static void restart_with_losses(void **state)
 {
@@ -639,6 +669,7 @@ int main(void)
         cmocka_unit_test(loss_in_a_step),
         cmocka_unit_test(old_frames),
         cmocka_unit_test(restart_after_the_log),
+        cmocka_unit_test(restart_keeps_the_seats),
         cmocka_unit_test(restart_with_losses),
         cmocka_unit_test(checkpoint_ahead_of_the_log),
         cmocka_unit_test(spare),

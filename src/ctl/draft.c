@@ -102,6 +102,32 @@ static bg_status seats_current(const struct ctl *ctl, struct bg_error *err, stru
     return BG_OK;
 }
 
+static bool has_some(const struct ctl *ctl, const struct ctl_member *m)
+{
+    uint32_t u = 0;
+    while (u < ctl->o.units && !ctl_member_has(ctl, m, u))
+        u++;
+    return u < ctl->o.units;
+}
+
+void ctl_draft_recall(struct ctl *ctl)
+{
+    struct ctl_seats seats = {0};
+    for (uint32_t i = 0; i < ctl->member_count && seats.ranks == 0; i++)
+        if (has_some(ctl, &ctl->members[i]))
+            seats.ranks = ctl->members[i].report.stage_count / chunks_of(ctl);
+    if (seats.ranks == 0 || seats.ranks > PLAN_STAGES_MAX || seats_cut(ctl, NULL, &seats))
+        return;
+    for (uint32_t i = 0; i < ctl->member_count; i++)
+        for (uint32_t r = 0; r < seats.ranks && ctl->members[i].role == MESSAGE_WORKER; r++)
+            if (holds_rank(ctl, &seats, i, r)) { // the scribe, who holds all, sits at the first
+                ctl->members[i].rank = r;
+                break;
+            }
+    ctl->ranks = seats.ranks;
+    seats_fini(&seats);
+}
+
 static bool usable(const struct ctl_member *m, enum message_role role)
 {
     return m->in && m->role == role;

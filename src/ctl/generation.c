@@ -264,6 +264,8 @@ static void decide(struct ctl *ctl)
             return;
         }
     }
+    if (!ctl->fresh && ctl->ranks == 0)
+        ctl_draft_recall(ctl);
     struct bg_error err = {0};
     struct ctl_draft draft;
     if (ctl_draft_make(ctl, &err, &draft)) {
