@@ -18,7 +18,7 @@
 #include <string.h>
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SEEDS = 200, SEEDS_FULL = 2000 };
+enum { SEEDS = 300, SEEDS_FULL = 2000 };
 #else
 enum { SEEDS = 3000, SEEDS_FULL = 20000 };
 #endif
@@ -104,6 +104,33 @@ static void same_trace_twice(void **state)
     sim_destroy(other);
 }
 
+static void strike(struct sim *sim, const struct sim_strike *strike, struct sim_result *result)
+{
+    struct sim_options options = {.seed = 1, .strike = strike};
+    sim_run(sim, &options, result);
+    if (!result->passed)
+        fail_msg("SIMULATION FAILED: %s, %s at point %u: %s", result->scenario, strike->freeze ? "frozen" : "killed",
+                 strike->point, result->text);
+}
+
+// One death, or one process that is taken for dead, at every point that any process passes (every seventh here).
+static void kill_matrix(void **state)
+{
+    (void)state;
+    struct sim *sim = sim_create(isa());
+    uint32_t every = getenv("BRIGADE_CHECK_FULL") ? 1 : 7;
+    for (uint32_t variant = 0; variant < SIM_MATRIX_VARIANTS; variant++) {
+        struct sim_result whole, result;
+        strike(sim, &(struct sim_strike){.variant = variant}, &whole);
+        assert_true(whole.points > 500);
+        for (uint32_t point = 1 + variant; point <= whole.points; point += every)
+            for (int freeze = 0; freeze < 2; freeze++)
+                strike(sim, &(struct sim_strike){variant, point, freeze}, &result);
+        fprintf(stderr, "%s: %" PRIu64 " points\n", whole.scenario, whole.points);
+    }
+    sim_destroy(sim);
+}
+
 static void controls_fail(void **state)
 {
     (void)state;
@@ -147,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(seeds),
         cmocka_unit_test(same_trace_twice),
+        cmocka_unit_test(kill_matrix),
         cmocka_unit_test(controls_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,8 +54,10 @@ void sim_check_turn(struct sim_process *p)
     if (view.frames_refused < p->stale_frames)
         sim_fail(w, "pid %u member %u acted on a frame of a generation before %u: refused %llu of %llu", p->pid,
                  p->member, p->reported, (unsigned long long)view.frames_refused, (unsigned long long)p->stale_frames);
-    if (view.version != p->version)
+    if (view.version != p->version) {
         p->verified = 0;
+        p->leaves_before = p->leaves;
+    }
     if (view.version != p->version && !p->new_generation) { // by a COMMIT alone
         if (view.version != p->version + 1)
             sim_fail(w, "pid %u member %u went from version %llu to %llu in one step", p->pid, p->member,
@@ -69,8 +71,12 @@ void sim_check_turn(struct sim_process *p)
             p->verified &= ~((uint64_t)1 << i);
     p->version = view.version;
     p->new_generation = false;
-    w->leaves += view.leaves - p->leaves;
+    if (view.version < w->scenario.steps) // at the end, lists run for the state that they move
+        w->leaves += view.leaves - p->leaves;
     p->leaves = view.leaves;
+    if (p->struck)
+        w->leaves_lost += p->leaves - p->leaves_before;
+    p->struck = false;
 }
 
 // ---- Frames ----
@@ -297,6 +303,21 @@ static void check_evaluations(struct sim_world *w, const struct ctl_view *view)
     }
 }
 
+// One strike at a job that holds everything twice: no step is redone, and no leaf but those that were lost with the
+// process (a joiner's boundary may cost some that had been begun).
+static void check_matrix(struct sim_world *w, const struct ctl_view *view)
+{
+    uint64_t leaves = w->scenario.steps * w->job->micro_batches * w->scenario.ranks;
+    if (view->steps_redone || w->result->rollbacks)
+        sim_fail(w, "steps were redone after a single death");
+    if (!w->scenario.respawn && w->leaves > leaves + w->leaves_lost)
+        sim_fail(w, "%llu leaves were computed where %llu and the %llu lost ones make the job",
+                 (unsigned long long)w->leaves, (unsigned long long)leaves, (unsigned long long)w->leaves_lost);
+    if (w->leaves < leaves)
+        sim_fail(w, "%llu leaves were computed, the job has %llu", (unsigned long long)w->leaves,
+                 (unsigned long long)leaves);
+}
+
 void sim_check_stopped(struct sim_world *w, enum ctl_end end)
 {
     if (end == CTL_STOPPED && !w->asked_to_stop)
@@ -335,6 +356,8 @@ void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
                  (unsigned long long)w->leaves, (unsigned long long)w->generations);
     if (!w->faults_done && (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
         sim_fail(w, "a run without faults reports deaths or work done again");
+    if (w->o->strike)
+        check_matrix(w, view);
 }
 
 void sim_check_process_end(struct sim_process *p)

@@ -185,10 +185,27 @@ void sim_fault_turn(struct sim_world *w)
         fire(w, f, NULL);
 }
 
+static void strike(struct sim_process *p)
+{
+    struct sim_world *w = p->world;
+    w->faults_done++;
+    if (!w->o->strike->freeze) {
+        w->leaves_lost += p->leaves - p->leaves_before;
+        w->control.restart_ns = w->now_ns + 1000000; // if it is the controller's
+        sim_kill(w, p, "by the matrix");
+        return;
+    }
+    freeze(w, p); // when its turn returns: what that makes is lost as well
+    p->struck = true;
+    p->thaw_ns = p->frozen_ns + 1500000000;
+}
+
 void sim_fault_point(struct sim_process *p, const char *name)
 {
     struct sim_world *w = p->world;
     struct sim_fault *f;
+    if (++w->result->points == (w->o->strike ? w->o->strike->point : 0))
+        strike(p);
     for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_POINT, name, &i)); i++)
         fire(w, f, p);
 }

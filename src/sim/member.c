@@ -164,8 +164,12 @@ void sim_member_turn(struct sim_process *p)
     struct sim_world *w = p->world;
     struct bg_error err = {0};
     enum worker_state state = worker_turn(p->worker, &err);
-    if (p->dying) // whatever it did after that instant never happened
+    if (p->dying) { // whatever it did after that instant never happened
+        uint64_t leaves = worker_view(p->worker).leaves - p->leaves; // but for what it may have made and sent before
+        w->leaves += leaves;
+        w->leaves_lost += leaves;
         return;
+    }
     sim_mix(w, 4, p->pid, state);
     sim_check_turn(p);
     switch (state) {

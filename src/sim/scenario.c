@@ -59,3 +59,21 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
              s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);
 }
+
+void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, size_t size)
+{
+    *s = (struct sim_scenario){.job = 3 + SIM_MODELS, // 4 micro-batches
+                               .replicas = {2, 2},
+                               .ranks = 2,
+                               .schedule = PLAN_1F1B,
+                               .chunks = 1,
+                               .group = 1,
+                               .shadow = variant & 1,
+                               .respawn = variant & 2,
+                               .steps = 4,
+                               .eval_every = 2,
+                               .checkpoint_every = 2,
+                               .latency_ns = 20000,
+                               .turn_ns = 20000};
+    snprintf(text, size, "kill matrix, shadow %s, respawn %s", s->shadow ? "on" : "off", s->respawn ? "on" : "off");
+}

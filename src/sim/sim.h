@@ -22,8 +22,15 @@ enum sim_control {
     SIM_LEAK,    // a reservation that nobody gives back
     SIM_CONTROLS
 };
+// The kill matrix: 2 stages x 2 replicas x 4 micro-batches, and one strike at the n-th point that any process passes.
+enum { SIM_MATRIX_VARIANTS = 4 }; // bit 0: with a shadow; bit 1: the dead are started again
+struct sim_strike {
+    uint32_t variant, point; // 0: none
+    bool freeze;             // long enough to be declared lost, then it goes on; else it is killed
+};
 struct sim_options {
     uint64_t seed;
+    const struct sim_strike *strike; // NULL: the seed's own job and faults
     enum sim_control control;
     void (*say)(void *arg, const char *line); // who, what, when; NULL: quiet
     void *arg;
@@ -33,7 +40,7 @@ struct sim_result {
     char scenario[400]; // what the seed stands for
     char text[4000];    // what went wrong, with what everybody was doing
     uint64_t trace;     // hash of everything that happened, in order
-    uint64_t virtual_ns, turns, frames;
+    uint64_t virtual_ns, turns, frames, points;
     uint32_t kills, freezes, restarts, frame_faults, generations, rollbacks;
 };
 void sim_run(struct sim *sim, const struct sim_options *options, struct sim_result *result);

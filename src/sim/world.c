@@ -220,12 +220,14 @@ static void thaw(struct sim_world *w, struct sim_process *p)
         p->ready_ns = p->wake_ns = w->now_ns;
         sim_note(w, p, "goes on");
     } else {
-        // The controller hears nothing of it any more; its peers may or may not have noticed.
+        // The controller hears nothing of it any more; its peers may or may not have noticed. A silent controller is
+        // waited for: nobody can do without it (comm.h).
         p->told = true;
-        bool everybody = p == w->control.process || sim_random_chance(&w->choices, 500);
-        sim_note(w, p, "is silent for %s", everybody ? "everybody" : "the controller");
-        if (everybody || w->control.process)
+        bool everybody = sim_random_chance(&w->choices, 500);
+        if (p != w->control.process && (everybody || w->control.process)) {
+            sim_note(w, p, "is silent for %s", everybody ? "everybody" : "the controller");
             sim_net_silence(p->comm, everybody ? NULL : w->control.process, "silent for 0.9 s");
+        }
     }
     sim_mix(w, 2, p->pid, p->frozen);
 }
@@ -334,7 +336,10 @@ void sim_run(struct sim *sim, const struct sim_options *o, struct sim_result *re
     *result = (struct sim_result){.trace = o->seed};
     struct sim_world *w = bg_alloc(sizeof *w);
     *w = (struct sim_world){.o = o, .result = result, .isa = sim->isa, .now_ns = 1000000};
-    sim_scenario_make(o->seed, &w->scenario, result->scenario, sizeof result->scenario);
+    if (o->strike)
+        sim_scenario_matrix(o->strike->variant, &w->scenario, result->scenario, sizeof result->scenario);
+    else
+        sim_scenario_make(o->seed, &w->scenario, result->scenario, sizeof result->scenario);
     struct bg_error err;
     struct sim_job **job = &sim->jobs[w->scenario.job];
     if (!*job && sim_job_create(sim->isa, w->scenario.job, &err, job)) {

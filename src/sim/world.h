@@ -53,7 +53,7 @@ struct sim_fault {
 struct sim_process {
     struct sim_world *world;
     uint32_t pid, parent;
-    bool dying, frozen, told; // told: the frozen one's silence was noticed
+    bool dying, frozen, struck, told; // told: the frozen one's silence was noticed
     uint64_t ready_ns, wake_ns, frozen_ns, thaw_ns;
     uint32_t slow;
     struct sim_env env;
@@ -72,6 +72,7 @@ struct sim_process {
     uint32_t reported;      // generation of its newest REPORT
     uint64_t stale_frames;  // handed to it after that, of older generations
     uint64_t leaves, voted; // voted: for the steps before
+    uint64_t leaves_before; // of the open step
     uint64_t verified;      // bits of parameters: held and equal to the reference, at `version`
 };
 
@@ -147,6 +148,7 @@ struct sim_world {
     struct sim_votes votes;
     uint64_t redone, generations; // steps that the log went back or lost; ever begun
     bool asked_to_stop;
+    uint64_t leaves_lost; // of the open step, with those who were struck
     uint64_t finished_ns;
     bool failed;
 };
@@ -196,6 +198,7 @@ void sim_check_world_end(struct sim_world *w);
 
 // scenario.c
 void sim_scenario_reshape(struct sim_random *random, struct sim_scenario *scenario); // other machines, the same job
+void sim_scenario_matrix(uint32_t variant, struct sim_scenario *scenario, char *text, size_t size);
 void sim_scenario_make(uint64_t seed, struct sim_scenario *scenario, char *text, size_t size);
 
 #endif
