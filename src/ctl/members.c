@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { SPAWN_FAILURES_MAX = 3 };
-static const uint64_t AWAIT_NS = 3000000000;
+static const uint64_t AWAIT_NS = 3000000000, AWAIT_LINK_NS = 1000000000;
 
 struct ctl_member *ctl_member_find(struct ctl *ctl, uint32_t id)
 {
@@ -151,7 +151,7 @@ static void fail_alone(struct ctl *ctl)
 
 void ctl_spawn_ended(struct ctl *ctl, uint64_t now_ns, uint64_t token, const char *why)
 {
-    ctl->now_ns = now_ns;
+    ctl_clock(ctl, now_ns);
     for (uint32_t i = 0; i < ctl->spawn_count; i++) {
         if (ctl->spawns[i].token != token)
             continue;
@@ -168,7 +168,7 @@ void ctl_spawn_ended(struct ctl *ctl, uint64_t now_ns, uint64_t token, const cha
     }
     for (uint32_t i = 0; i < ctl->member_count && token; i++)
         if (ctl->members[i].token == token) {
-            ctl_lost(ctl, now_ns, ctl->members[i].id, why);
+            ctl_member_lose(ctl, ctl->members[i].id, why, true);
             return;
         }
 }
@@ -202,9 +202,34 @@ static void say_fenced(struct ctl *ctl, uint32_t old, uint32_t id)
     ctl_say(ctl, "fenced", fields);
 }
 
+// Members stand in the order in which their processes were started, whoever said HELLO first: seats are given in this
+// order, so a run's seating is a function of the job.
+static struct ctl_member *stand_in_line(struct ctl *ctl, struct ctl_member *m)
+{
+    for (; m > ctl->members && m->token && m[-1].token > m->token; m--) {
+        struct ctl_member other = m[-1];
+        m[-1] = m[0];
+        m[0] = other;
+    }
+    return m;
+}
+
+// A member whose link is gone but whose process is not known to be: what it holds is good if it comes back in time.
+static void await_link(struct ctl *ctl, struct ctl_member *m)
+{
+    if (m->in && !ctl->lost_ns)
+        ctl->lost_ns = ctl->now_ns;
+    if (m->in && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE))
+        ctl_members_gather(ctl);
+    m->in = false;
+    m->presence = CTL_AWAITED;
+    ctl->await_until_ns = ctl->now_ns + AWAIT_LINK_NS;
+}
+
 uint32_t ctl_hello(struct ctl *ctl, uint64_t now_ns, const struct message_hello *hello)
 {
-    ctl->now_ns = ctl->moved_ns = now_ns;
+    ctl_clock(ctl, now_ns);
+    ctl->moved_ns = now_ns;
     if (ctl->phase == CTL_OVER || ctl->phase == CTL_FRESH)
         return 0;
     if (memcmp(hello->signature, ctl->o.signature, sizeof hello->signature) != 0)
@@ -215,10 +240,12 @@ uint32_t ctl_hello(struct ctl *ctl, uint64_t now_ns, const struct message_hello 
         return refuse(ctl, hello, "there are too many members");
     spawn_arrived(ctl, hello->token);
     struct ctl_member *m = hello->member ? ctl_member_find(ctl, hello->member) : NULL;
-    bool same = m && m->presence == CTL_AWAITED && m->process == hello->process &&
-                m->process_start == hello->process_start && m->role == hello->role;
-    if (m && !same) { // its link to us broke unnoticed, or another process uses its id
-        ctl_member_lose(ctl, m->id, "another link names the same member", true);
+    bool same = m && m->process == hello->process && m->process_start == hello->process_start && m->role == hello->role;
+    if (same && m->presence != CTL_AWAITED) { // its link to us broke, and it was faster than the news of it
+        ctl->host.drop(ctl->host.arg, m->id);
+        await_link(ctl, m);
+    } else if (m && !same) {
+        ctl_member_lose(ctl, m->id, "another process uses its id", true);
         if (ctl->phase == CTL_OVER)
             return 0;
     }
@@ -232,6 +259,7 @@ uint32_t ctl_hello(struct ctl *ctl, uint64_t now_ns, const struct message_hello 
     m->back = same;
     m->presence = CTL_HELLOED;
     member_put_address(m, hello->address);
+    m = stand_in_line(ctl, m);
     if (hello->member && !same)
         say_fenced(ctl, hello->member, m->id);
     return m->id;
@@ -268,13 +296,13 @@ static bool gathered(const struct ctl *ctl)
     if (workers + shadows == 0)
         return false;
     bool all = workers >= ctl->o.workers && shadows >= ctl->o.shadow;
-    bool some_back = false;
+    bool warm = false; // somebody is there who may hold state
     for (uint32_t i = 0; i < ctl->member_count; i++)
-        some_back |= ctl->members[i].back && ctl->members[i].presence == CTL_LIVE;
-    return all || coming == 0 || (some_back && !ctl->fresh) || ctl->now_ns >= ctl->gather_until_ns;
+        warm |= (ctl->members[i].back || ctl->members[i].in) && ctl->members[i].presence == CTL_LIVE;
+    return all || coming == 0 || (warm && !ctl->fresh) || ctl->now_ns >= ctl->gather_until_ns;
 }
 
-// Those of an earlier controller that have not come back in time are lost. True: some are still awaited.
+// Those that have not come back in time are lost. True: some are still awaited.
 static bool awaiting(struct ctl *ctl)
 {
     for (uint32_t i = 0; i < ctl->member_count;) {
@@ -283,7 +311,7 @@ static bool awaiting(struct ctl *ctl)
         else if (ctl->now_ns < ctl->await_until_ns)
             return true;
         else
-            ctl_member_lose(ctl, ctl->members[i].id, "it did not come back to the restarted controller", false);
+            ctl_member_lose(ctl, ctl->members[i].id, "it did not come back to the controller", false);
     }
     return false;
 }
@@ -348,6 +376,10 @@ void ctl_member_lose(struct ctl *ctl, uint32_t id, const char *why, bool drop)
 
 void ctl_lost(struct ctl *ctl, uint64_t now_ns, uint32_t member, const char *why)
 {
-    ctl->now_ns = now_ns;
-    ctl_member_lose(ctl, member, why, false);
+    ctl_clock(ctl, now_ns);
+    struct ctl_member *m = ctl_member_find(ctl, member);
+    if (m && m->presence == CTL_LIVE && now_ns < ctl->slept_until_ns && ctl->phase != CTL_OVER)
+        await_link(ctl, m); // it took us for dead
+    else
+        ctl_member_lose(ctl, member, why, false);
 }
