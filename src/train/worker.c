@@ -114,11 +114,13 @@ static bool in_generation(const struct worker *w, uint32_t member)
 
 void worker_close_links(struct worker *w, bool all)
 {
+    uint32_t newest = 0;
+    for (uint32_t p = 0; p < w->peer_count; p++)
+        newest = w->peers[p].member > newest ? w->peers[p].member : newest;
     for (size_t i = w->link_count; i > 0; i--) {
         struct worker_link *link = &w->links[i - 1];
         // A newcomer may be known to others before it is to us: members above all of ours stay.
-        bool old = link->member != COMM_UNKNOWN && !in_generation(w, link->member) && w->peer_count > 0 &&
-                   link->member < w->peers[w->peer_count - 1].member;
+        bool old = link->member != COMM_UNKNOWN && !in_generation(w, link->member) && link->member < newest;
         if (!all && !old)
             continue;
         w->comm->ops->close(w->comm, link->link);
