@@ -9,6 +9,8 @@
 
 // A worker says that a peer is gone before we see it ourselves: so long its loss may take to arrive.
 static const uint64_t TROUBLE_GRACE_NS = 20000000;
+// A pause in the events that means that we did not run.
+static const uint64_t SLEPT_NS = 300000000;
 // Members that fail by themselves, without a step in between, until it is the job's fault.
 enum { FAILURES_MAX = 3 };
 
@@ -172,6 +174,7 @@ static bool settle_step(struct ctl *ctl)
 bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoint *newest, struct bg_error *err)
 {
     ctl->now_ns = ctl->start_ns = ctl->moved_ns = ctl->said_ns = now_ns;
+    ctl->slept_until_ns = 0;
     if (ctl->phase == CTL_OVER) { // a loss could not be recorded
         *err = ctl->error;
         return err->status;
@@ -196,6 +199,15 @@ bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoin
     ctl->ending = ctl_stops_here(ctl);
     ctl_members_spawn(ctl);
     return BG_OK;
+}
+
+// Ticks come every few milliseconds. If they did not, we were stopped, and members may have given us up and closed
+// their links: they will be back.
+void ctl_clock(struct ctl *ctl, uint64_t now_ns)
+{
+    if (now_ns > ctl->now_ns + SLEPT_NS)
+        ctl->slept_until_ns = now_ns + SLEPT_NS;
+    ctl->now_ns = now_ns;
 }
 
 // ---- Effects ----
@@ -281,7 +293,7 @@ static void take_trouble(struct ctl *ctl, const struct ctl_member *member, uint3
 
 void ctl_frame(struct ctl *ctl, uint64_t now_ns, uint32_t member, const struct wire_frame *frame, const void *payload)
 {
-    ctl->now_ns = now_ns;
+    ctl_clock(ctl, now_ns);
     struct ctl_member *m = ctl_member_find(ctl, member);
     if (ctl->phase == CTL_OVER || !m || m->presence != CTL_LIVE || frame->job != ctl->o.job)
         return;
@@ -314,7 +326,7 @@ void ctl_frame(struct ctl *ctl, uint64_t now_ns, uint32_t member, const struct w
 
 void ctl_stop(struct ctl *ctl, uint64_t now_ns)
 {
-    ctl->now_ns = now_ns;
+    ctl_clock(ctl, now_ns);
     ctl->stop = true;
     if (ctl->phase != CTL_GATHER)
         return;
@@ -325,7 +337,7 @@ void ctl_stop(struct ctl *ctl, uint64_t now_ns)
 
 void ctl_tick(struct ctl *ctl, uint64_t now_ns)
 {
-    ctl->now_ns = now_ns;
+    ctl_clock(ctl, now_ns);
     if (ctl->phase == CTL_OVER || ctl->phase == CTL_FRESH)
         return;
     ctl_members_tick(ctl);

@@ -18,7 +18,7 @@
 enum ctl_phase { CTL_FRESH, CTL_GATHER, CTL_PREPARE, CTL_RUN, CTL_OVER };
 
 enum ctl_presence {
-    CTL_AWAITED, // of an earlier controller's log; may come back
+    CTL_AWAITED, // of an earlier controller's log, or its link is down: may come back
     CTL_HELLOED, // not welcomed yet
     CTL_LIVE,
 };
@@ -83,6 +83,7 @@ struct ctl {
     uint64_t token_next;
     char spawn_why[160]; // of the last failure
     uint64_t gather_until_ns, await_until_ns;
+    uint64_t slept_until_ns; // shortly after we were not running for a while: links may be down for that reason
 
     // The generation.
     uint32_t generation;
@@ -121,6 +122,7 @@ struct ctl {
 };
 
 // ctl.c
+void ctl_clock(struct ctl *ctl, uint64_t now_ns);
 void ctl_fail(struct ctl *ctl, const struct bg_error *err);
 void ctl_failf(struct ctl *ctl, bg_status status, const char *format, ...) BG_PRINTF(3, 4);
 bool ctl_append(struct ctl *ctl, const struct store_record *record); // false: it failed, the job has failed with it
