@@ -29,7 +29,6 @@ bg_status ctl_create(const struct ctl_options *options, const struct ctl_host *h
     ctl->o = *o;
     ctl->host = *host;
     ctl->member_next = 1;
-    ctl->token_next = 1;
     ctl->losses = bg_alloc_array((size_t)o->steps, sizeof *ctl->losses);
     ctl->commits = bg_alloc_array((size_t)o->steps, sizeof *ctl->commits);
     ctl_open_init(ctl);
@@ -175,6 +174,7 @@ bg_status ctl_start(struct ctl *ctl, uint64_t now_ns, const struct ctl_checkpoin
 {
     ctl->now_ns = ctl->start_ns = ctl->moved_ns = ctl->said_ns = now_ns;
     ctl->slept_until_ns = 0;
+    ctl->token_next = now_ns + 1; // processes of an earlier controller may live: theirs were lower
     if (ctl->phase == CTL_OVER) { // a loss could not be recorded
         *err = ctl->error;
         return err->status;

@@ -22,7 +22,7 @@ enum ctl_presence {
     CTL_HELLOED, // not welcomed yet
     CTL_LIVE,
 };
-struct ctl_member { // in the order of their ids; a lost one is no longer here
+struct ctl_member { // in the order in which they were started; a lost one is no longer here
     uint32_t id;
     enum message_role role;
     enum ctl_presence presence;

@@ -340,6 +340,49 @@ static void zombie(void **state)
     finishes(w);
 }
 
+// The controller is stopped for a while and goes on: its members took it for dead, closed their links and come back.
+static void asleep(void **state)
+{
+    (void)state;
+    struct world *w = world_create("2x2", 8);
+    world_start(w);
+    world_arrive_all(w);
+    world_until(w, 2);
+    hesitate_all(w);
+    world_settle(w);
+    w->now += 1000000000;
+    for (size_t i = 0; i < 4; i++) {
+        w->fakes[i].linked = false;
+        ctl_lost(w->ctl, w->now, w->fakes[i].id, "closed by the peer");
+    }
+    assert_int_equal(w->spawned_count, 0);
+    for (size_t i = 0; i < 3; i++)
+        fake_hello(w, &w->fakes[i]);
+    world_settle(w); // waits for the fourth
+    fake_hello(w, &w->fakes[3]);
+    world_settle(w);
+    struct ctl_view view = ctl_view(w->ctl);
+    assert_true(view.deaths == 0 && view.fenced == 0 && view.rollbacks == 0 && view.leaves_recomputed == 0);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(w->fakes[i].id, i + 1);
+    fake_hello(w, &w->fakes[2]); // and one connects again before its link is known to be broken
+    world_settle(w);
+    w->now += 1000000000;
+    w->fakes[1].alive = w->fakes[1].linked = false; // one that does not come back is lost in the end
+    fake_silence(&w->fakes[1]);
+    ctl_lost(w->ctl, w->now, 2, "closed by the peer");
+    for (int i = 0; i < 4; i++) {
+        world_settle(w);
+        w->now += 250000000;
+    }
+    world_settle(w);
+    view = ctl_view(w->ctl);
+    assert_true(view.deaths == 1 && view.fenced == 0 && view.rollbacks == 0);
+    assert_int_equal(view.leaves_recomputed, LEAVES / 2);
+    unmute_all(w);
+    finishes(w);
+}
+
 static void mismatch(void **state)
 {
     (void)state;
@@ -619,6 +662,19 @@ static void chaos_strikes(struct world *w, uint64_t *left)
         uint64_t token = w->spawned[--w->spawned_count];
         ctl_spawn_ended(w->ctl, w->now, token, "died at once");
         --*left;
+    } else if (what == 11) { // the controller does not run for a while
+        w->now += 1000000000;
+        for (size_t i = 0; i < w->fake_count; i++)
+            if (w->fakes[i].alive && w->fakes[i].linked && draw(w, 3)) {
+                w->fakes[i].linked = false;
+                fake_silence(&w->fakes[i]);
+                ctl_lost(w->ctl, w->now, w->fakes[i].id, "closed by the peer");
+            }
+        --*left;
+    } else if (what == 12 && f && f->alive && f->linked && f->id) { // its link broke
+        fake_silence(f);
+        fake_hello(w, f);
+        --*left;
     }
 }
 
@@ -676,6 +732,7 @@ int main(void)
         cmocka_unit_test(joiner),
         cmocka_unit_test(shadow_promotion),
         cmocka_unit_test(zombie),
+        cmocka_unit_test(asleep),
         cmocka_unit_test(mismatch),
         cmocka_unit_test(not_finite),
         cmocka_unit_test(scribe_dies),
