@@ -87,6 +87,7 @@ static size_t make_report(struct input *in, const struct world *w, uint8_t *out,
     }
     struct message_report m = {.version = w->step - (bits >> 6 & 1), .unit_count = UNITS, .units = units};
     m.roots = roots;
+    m.complete = bits & 128;
     m.stage_count = shape & 3;
     m.item_count = LEAVES;
     for (size_t i = 0; i < sizeof items; i++)

@@ -79,12 +79,7 @@ void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, cons
 static bool rolls_forward(const struct ctl *ctl, const struct message_report *report)
 {
     struct message_commit commit;
-    if (report->version + 1 != ctl->committed || !ctl_last_commit(ctl, &commit))
-        return false;
-    for (uint32_t u = 0; u < report->unit_count; u++)
-        if (report->units[u] && !report->roots[u])
-            return false;
-    return true;
+    return report->complete && report->version + 1 == ctl->committed && ctl_last_commit(ctl, &commit);
 }
 
 bool ctl_member_has(const struct ctl *ctl, const struct ctl_member *m, uint32_t unit)

@@ -343,6 +343,7 @@ static void fake_report(struct world *w, struct fake *f)
     for (uint32_t u = 0; u < UNITS; u++)
         roots[u] = f->rooted && f->have[u];
     struct message_report m = {.version = f->version, .unit_count = UNITS, .units = f->have, .roots = roots};
+    m.complete = f->rooted;
     m.loss_count = LEAVES;
     m.loss_known = f->loss_known;
     m.losses = losses;

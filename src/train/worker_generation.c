@@ -80,6 +80,7 @@ static bg_status report(struct worker *w, struct bg_error *err)
     struct message_report m = {
         .version = w->version,
         .plan = w->cut,
+        .complete = executor_roots_missing(w->ex) == 0,
         .unit_count = units,
         .units = w->have,
         .roots = roots,

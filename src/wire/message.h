@@ -50,9 +50,10 @@ struct message_commit {
 struct message_report {
     uint64_t version; // steps applied: its weights are W[version], the open step is `version`
     uint64_t plan;    // of the cut and items that `items` speaks of: plan_cut_hash()
+    bool complete;    // every root that applying the open step takes is here
     uint32_t unit_count;
     const uint8_t *units; // (unit_count) 1: weights and moments of the unit are here, at `version`
-    const uint8_t *roots; // (unit_count) 1: all roots that the unit's step needs are here
+    const uint8_t *roots; // (unit_count) 1: all roots that the unit's gradients make are here
     uint32_t stage_count, item_count;
     const uint8_t *items;                     // (stages, items) enum plan_held bits
     uint32_t loss_count;                      // (micro_batches), or 0

@@ -12,6 +12,7 @@ static void code_report(struct message_codec *c, struct message_report *m)
 {
     message_code_u64(c, "version", &m->version);
     message_code_u64(c, "plan", &m->plan);
+    message_code_bool(c, "complete", &m->complete);
     message_code_u32(c, "unit_count", &m->unit_count);
     message_code_u32(c, "stage_count", &m->stage_count);
     message_code_u32(c, "item_count", &m->item_count);
@@ -32,7 +33,7 @@ static void code_report(struct message_codec *c, struct message_report *m)
 
 size_t message_report_bytes(const struct message_report *m)
 {
-    return 48 + 2 * (size_t)m->unit_count + 9 * (size_t)m->loss_count + (size_t)m->stage_count * m->item_count;
+    return 49 + 2 * (size_t)m->unit_count + 9 * (size_t)m->loss_count + (size_t)m->stage_count * m->item_count;
 }
 
 // Texts are read with a NUL behind them, which is not part of them.

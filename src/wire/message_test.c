@@ -140,6 +140,7 @@ static void body_messages(void **state)
     const uint8_t units[3] = {1, 0, 1}, roots[3] = {0, 0, 1}, items[4] = {127, 0, 64, 1}, known[5] = {1, 0, 0, 0, 1};
     const double losses[5] = {1, 0, 0, 0, 5};
     struct message_report report = {.version = 4, .plan = 99, .unit_count = 3, .units = units, .roots = roots};
+    report.complete = true;
     report.stage_count = 2;
     report.item_count = 2;
     report.items = items;
@@ -220,7 +221,8 @@ static void bounds(void **state)
 
     struct message_report report = {.unit_count = 1, .units = (const uint8_t[]){1}, .roots = (const uint8_t[]){1}};
     size = message_report_encode(&report, out, sizeof out);
-    refuses(out, size, 19, 0xff, report_again, "arrays");
+    refuses(out, size, 16, 2, report_again, "complete");
+    refuses(out, size, 20, 0xff, report_again, "arrays");
     refuses(out, size, size - 1, 2, report_again, "roots");
     struct message_task task = {.id = 1};
     size = message_task_encode(&task, out, sizeof out);
