@@ -20,7 +20,7 @@ enum comm_event_kind {
     COMM_NOTHING,
     COMM_UP,    // a link is there: our connect was answered, or somebody connected (peer: COMM_UNKNOWN)
     COMM_FRAME, // payload: see comm_release
-    COMM_DOWN,  // the peer's process or link has ended, or it was silent too long (the controller may be)
+    COMM_DOWN,  // the peer's process or link has ended, or it was silent too long
 };
 struct comm_event {
     enum comm_event_kind kind;

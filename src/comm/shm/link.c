@@ -249,13 +249,6 @@ void shm_service(struct shm *shm, uint64_t timeout_ns, bool *interrupted)
 
 // ---- Time ----
 
-// Silence tells of a peer that others can do without. Without its controller nobody can go on: it is waited for while
-// it lives, since cutting the links of one that was only stopped would cost all members their place.
-static bool judged(const struct shm *shm, const struct shm_link *link)
-{
-    return shm->options.silence_ms && link->state == SHM_OPEN && link->peer != COMM_CONTROLLER;
-}
-
 void shm_judge(struct shm *shm, uint64_t now)
 {
     uint64_t silence_ns = shm->options.silence_ms * 1000000;
@@ -263,7 +256,7 @@ void shm_judge(struct shm *shm, uint64_t now)
         struct shm_link *link = shm->active[i];
         if (link->state == SHM_GREETING && !link->is_ours && now - link->opened_ns > greeting_ns)
             shm_link_end(shm, link, "no greeting");
-        else if (judged(shm, link) && now - link->heard_ns > silence_ns)
+        else if (link->state == SHM_OPEN && silence_ns && now - link->heard_ns > silence_ns)
             shm_link_end(shm, link, "silent for %.1f s", (double)(now - link->heard_ns) * 1e-9);
     }
 }
@@ -276,7 +269,7 @@ uint64_t shm_deadline(const struct shm *shm)
         uint64_t at = UINT64_MAX;
         if (link->state == SHM_GREETING && !link->is_ours)
             at = link->opened_ns + greeting_ns + 1;
-        else if (judged(shm, link))
+        else if (link->state == SHM_OPEN && silence_ns)
             at = link->heard_ns + silence_ns + 1;
         earliest = at < earliest ? at : earliest;
         uint64_t due = link->queue_count ? link->queue[link->queue_first].due_ns : 0;

@@ -13,8 +13,7 @@
 struct comm_shm_options {
     const char *address;   // NULL: a random one. Listening on a taken address fails with BG_EXISTS
     uint64_t beat_ms;      // a beat is sent on every link that often, by a thread of its own; 0: none
-    uint64_t silence_ms;   // a link without a beat for so long is down; 0: never. Not counted while we ourselves slept,
-                           // nor of the controller: without it nobody can go on, so it is waited for
+    uint64_t silence_ms;   // a link without a beat for so long is down; 0: never. Not counted while we ourselves slept
     uint32_t queue_frames; // per link, 0: 65536
     // Fault injection for tests and chaos, else NULL: may change, drop (return false) or delay the frame (and, since
     // frames stay in order, those behind it). A dropped frame is missed by nobody but the protocol above.
