@@ -251,7 +251,9 @@ static bg_status run_task(struct worker *w, struct bg_error *err)
         return status;
     struct optim_state state = executor_state(w->ex);
     struct message_task_done done = {0};
+    env_point(w->env, "before-task");
     bg_status failed = w->job->task(w->job->arg, &task, w->version, &state, w->ex, &why, &done);
+    env_point(w->env, "after-task");
     done.id = task.id;
     done.status = failed;
     if (failed)

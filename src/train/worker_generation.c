@@ -97,7 +97,9 @@ static bg_status report(struct worker *w, struct bg_error *err)
     void *payload = bg_alloc(capacity);
     size_t bytes = message_report_encode(&m, payload, capacity);
     struct wire_frame frame = worker_head(w, WIRE_REPORT);
+    env_point(w->env, "before-report");
     bg_status status = worker_tell(w, &frame, payload, bytes, err);
+    env_point(w->env, "after-report");
     bg_free(payload);
     bg_free(roots);
     return status;
@@ -306,5 +308,6 @@ bg_status worker_take_generation(struct worker *w, const struct comm_event *even
         return status;
     status = take(w, &m, err);
     message_fini(m.memory);
+    env_point(w->env, "after-generation");
     return status;
 }
