@@ -220,11 +220,11 @@ static void thaw(struct sim_world *w, struct sim_process *p)
         p->ready_ns = p->wake_ns = w->now_ns;
         sim_note(w, p, "goes on");
     } else {
-        // The controller hears nothing of it any more; its peers may or may not have noticed. A silent controller is
-        // waited for: nobody can do without it (comm.h).
+        // The controller hears nothing of it any more; its peers may or may not judge silence. A silent controller is
+        // waited for, unless by members that judge (no worker of the command does).
         p->told = true;
-        bool everybody = sim_random_chance(&w->choices, 500);
-        if (p != w->control.process && (everybody || w->control.process)) {
+        bool controller = p == w->control.process, everybody = sim_random_chance(&w->choices, controller ? 300 : 500);
+        if (controller ? everybody && !w->o->strike : everybody || w->control.process) {
             sim_note(w, p, "is silent for %s", everybody ? "everybody" : "the controller");
             sim_net_silence(p->comm, everybody ? NULL : w->control.process, "silent for 0.9 s");
         }
