@@ -153,12 +153,17 @@ static void set_holds(struct worker *w)
     memcpy(w->holds, w->peer_holds + (size_t)w->self * units, units);
 }
 
-static bool any_flag(const struct plan *plan, uint32_t worker, bool split)
+// How the job is run: B and W apart, forwards without a stash. Asked of the whole plan: who has nothing to compute in
+// it may have done so before, and what the step has made stays readable in one way only.
+static bool any_flag(const struct plan *plan, bool split)
 {
-    const struct plan_list *list = &plan->lists[worker];
-    for (size_t i = 0; i < list->count; i++)
-        if (split ? list->ops[i].kind == PLAN_W : list->ops[i].kind == PLAN_F && list->ops[i].flags & PLAN_RECOMPUTE)
-            return true;
+    for (uint32_t worker = 0; worker < plan->workers; worker++) {
+        const struct plan_list *list = &plan->lists[worker];
+        for (size_t i = 0; i < list->count; i++)
+            if (split ? list->ops[i].kind == PLAN_W
+                      : list->ops[i].kind == PLAN_F && list->ops[i].flags & PLAN_RECOMPUTE)
+                return true;
+    }
     return false;
 }
 
@@ -180,8 +185,8 @@ static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool
             (struct executor_stage){plan->stages[stage].unit_first, plan->stages[stage].unit_end,
                                     flights > flights_now ? flights : flights_now};
     }
-    seating.split = any_flag(plan, w->self, true) || (has_now && any_flag(&w->now, w->self, true));
-    seating.recompute = any_flag(plan, w->self, false) || (has_now && any_flag(&w->now, w->self, false));
+    seating.split = any_flag(plan, true);
+    seating.recompute = any_flag(plan, false);
     struct tree_node *items = bg_alloc_array(plan->item_count, sizeof *items);
     bg_status status = BG_OK;
     for (uint32_t i = 0; i < plan->item_count && !status; i++)
