@@ -143,18 +143,15 @@ static bg_status sim_reserve(struct bg_env *env, size_t bytes, struct bg_error *
 
 static void sim_release(struct bg_env *env, void *memory, size_t bytes)
 {
+    struct sim_reservation **at = &self(env)->ledger;
+    while (memory && *at && (*at)->memory != memory)
+        at = &(*at)->next;
     if (!memory)
         return;
-    for (struct sim_reservation **at = &self(env)->ledger; *at; at = &(*at)->next) {
-        struct sim_reservation *r = *at;
-        if (r->memory != memory)
-            continue;
-        BG_ASSERT(r->bytes == bytes);
-        *at = r->next;
-        bg_free(r);
-        return;
-    }
-    BG_ASSERT(!"released memory that was never reserved");
+    struct sim_reservation *r = *at;
+    BG_ASSERT(r && r->bytes == bytes); // what was reserved, whole
+    *at = r->next;
+    bg_free(r);
 }
 
 static uint64_t sim_memory_total(struct bg_env *env)

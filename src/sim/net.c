@@ -396,18 +396,16 @@ static bg_status net_next(struct comm *comm, struct bg_error *err, struct comm_e
 static void net_release(struct comm *comm, struct comm_event *event)
 {
     struct endpoint *e = endpoint_of(comm);
-    for (struct event **at = &e->handed; *at; at = &(*at)->next) {
-        struct event *found = *at;
-        if (found != event->handle)
-            continue;
-        check_bytes(e, found, "released");
-        *at = found->next;
-        event_free(e->net, found);
-        event->handle = NULL;
-        event->payload = NULL;
-        return;
-    }
-    BG_ASSERT(!"released an event that is not handed out");
+    struct event **at = &e->handed;
+    while (*at && *at != event->handle)
+        at = &(*at)->next;
+    struct event *found = *at;
+    BG_ASSERT(found); // handed out, and not released yet
+    check_bytes(e, found, "released");
+    *at = found->next;
+    event_free(e->net, found);
+    event->handle = NULL;
+    event->payload = NULL;
 }
 
 static void net_wait(struct comm *comm, uint64_t timeout_ns)
