@@ -26,6 +26,7 @@ struct target { // a process of the job
     char name[32];
     enum role role;
     struct os_process process;
+    bool joined;      // it is a member
     bool gone;        // told to end; it is taken away when it has
     uint64_t thaw_ms; // stopped until then, 0: it runs
     uint32_t node;    // of a trace, UINT32_MAX: none
@@ -47,6 +48,7 @@ struct chaos {
     uint64_t step_count, moved_ms; // steps done; when that last changed
     uint64_t start_ms, draws;
     uint64_t hit_ms; // first signal that no recovery followed yet, 0: none
+    bool noticed;    // the job has noticed it
     bool restart;    // we ended the controller: it is started again
 
     // Random faults.
@@ -98,15 +100,6 @@ static void read_lines(struct chaos *c, struct reader *reader, fact_fn fn)
     c->env->ops->map_close(c->env, &map);
 }
 
-static void take_step(struct chaos *c, const json_t *line)
-{
-    uint64_t steps = (uint64_t)json_integer_value(json_object_get(line, "step")) + 1;
-    if (steps > c->step_count) {
-        c->step_count = steps;
-        c->moved_ms = now_ms(c);
-    }
-}
-
 static struct target *find_pid(struct chaos *c, int pid)
 {
     for (size_t i = 0; i < c->target_count; i++)
@@ -137,23 +130,43 @@ static void take_spawned(struct chaos *c, const json_t *line)
     add_target(c, name, !strcmp(name, "shadow") ? SHADOW : WORKER, &process);
 }
 
-static void take_recovered(struct chaos *c, const json_t *line)
+static void note_recovery(struct chaos *c, uint64_t at_ms)
 {
-    uint64_t at = (uint64_t)json_integer_value(json_object_get(line, "time_ms"));
-    if (!c->hit_ms || at < c->hit_ms)
+    if (!c->hit_ms || at_ms < c->hit_ms)
         return;
     c->r.recovery_ms = bg_realloc_array(c->r.recovery_ms, c->r.recoveries + 1, sizeof *c->r.recovery_ms);
-    c->r.recovery_ms[c->r.recoveries++] = (double)(at - c->hit_ms);
+    c->r.recovery_ms[c->r.recoveries++] = (double)(at_ms - c->hit_ms);
     c->hit_ms = 0;
+    c->noticed = false;
 }
 
 static void take_event(struct chaos *c, const json_t *line)
 {
     const char *event = json_string_value(json_object_get(line, "event"));
-    if (event && !strcmp(event, "spawned"))
+    uint64_t at = (uint64_t)json_integer_value(json_object_get(line, "time_ms"));
+    if (!event)
+        return;
+    if (!strcmp(event, "spawned"))
         take_spawned(c, line);
-    else if (event && !strcmp(event, "recovered"))
-        take_recovered(c, line);
+    else if (!strcmp(event, "recovered"))
+        note_recovery(c, at);
+    else if ((!strcmp(event, "lost") || !strcmp(event, "resumed")) && c->hit_ms && at >= c->hit_ms)
+        c->noticed = true;
+    struct target *t = find_pid(c, (int)json_integer_value(json_object_get(line, "process")));
+    if (t && !strcmp(event, "joined"))
+        t->joined = true;
+}
+
+// A step that counts after a loss: everybody that it needs is back. Most often "recovered" told so before.
+static void take_step(struct chaos *c, const json_t *line)
+{
+    uint64_t steps = (uint64_t)json_integer_value(json_object_get(line, "step")) + 1;
+    if (steps <= c->step_count)
+        return;
+    c->step_count = steps;
+    c->moved_ms = now_ms(c);
+    if (c->noticed)
+        note_recovery(c, c->moved_ms);
 }
 
 // ---- Processes ----
@@ -182,7 +195,7 @@ static void hit(struct chaos *c, struct target *t, enum chaos_action action, uin
         t->thaw_ms = now + (ms ? ms : 2 * (uint64_t)c->o->job->run.heartbeat_ms);
     t->gone = action != CHAOS_STOP;
     c->restart |= t->gone && t->role == CONTROLLER;
-    if (!c->hit_ms && action != CHAOS_STOP)
+    if (!c->hit_ms && t->gone && (t->joined || t->role == CONTROLLER))
         c->hit_ms = now;
     send_signal(t, numbers[action]);
 }
@@ -358,6 +371,15 @@ static size_t live_workers(const struct chaos *c)
     return count;
 }
 
+// Workers that are members of the job.
+static size_t members(const struct chaos *c)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < c->target_count; i++)
+        count += c->targets[i].role == WORKER && !c->targets[i].gone && c->targets[i].joined;
+    return count;
+}
+
 static bool has_worker(const struct chaos *c, uint32_t node)
 {
     for (size_t i = 0; i < c->target_count; i++)
@@ -385,12 +407,12 @@ static void name_workers(struct chaos *c)
 // whose machine then waits in its place.
 static void remove_node(struct chaos *c, uint32_t node)
 {
-    size_t count = live_workers(c);
+    size_t count = members(c);
     uint64_t chosen = draw(c, count);
     struct target *victim = NULL;
     for (size_t i = 0; i < c->target_count; i++) {
         struct target *t = &c->targets[i];
-        if (t->role != WORKER || t->gone)
+        if (t->role != WORKER || t->gone || !t->joined)
             continue;
         if (t->node == node) {
             victim = t;
@@ -400,8 +422,6 @@ static void remove_node(struct chaos *c, uint32_t node)
             victim = t;
     }
     c->present[node] = false;
-    if (!victim)
-        return;
     c->r.trace_kills++;
     hit(c, victim, CHAOS_KILL, 0);
 }
@@ -415,7 +435,10 @@ static bg_status play_trace(struct chaos *c, struct bg_error *err)
         passed = 0;
     }
     while (c->trace_at < trace->count && (double)trace->events[c->trace_at].ms <= passed) {
-        const struct chaos_event *event = &trace->events[c->trace_at++];
+        const struct chaos_event *event = &trace->events[c->trace_at];
+        if (!event->add && !members(c))
+            break; // nobody has joined since the last one: a little later
+        c->trace_at++;
         c->r.trace_events++;
         if (event->add)
             c->present[event->node] = true;
@@ -509,16 +532,18 @@ static bg_status run_job(struct chaos *c, struct bg_error *err)
 // Nothing that we know of stays. Workers that lost their controller for good would end by themselves after a minute.
 static void end_all(struct chaos *c)
 {
+    for (size_t i = 0; i < c->target_count; i++) // those that came when the job was over
+        if (c->targets[i].node != UINT32_MAX && !c->targets[i].joined)
+            send_signal(&c->targets[i], SIGNAL_KILL);
     uint64_t until = now_ms(c) + (c->r.survived ? 5000 : 0), tags[OS_READY_MAX];
     for (look_at_processes(c); c->target_count && now_ms(c) < until; look_at_processes(c))
         (void)os_poller_wait(c->poller, LOOK_MS * 1000000, tags);
-    for (size_t i = 0; i < c->target_count; i++) {
-        if (c->r.survived)
-            fail(c, "processes were left after the job's end");
-        send_signal(&c->targets[i], SIGNAL_KILL);
-    }
-    while (c->target_count)
+    if (c->r.survived && c->target_count)
+        fail(c, "processes were left after the job's end");
+    while (c->target_count) {
+        send_signal(&c->targets[c->target_count - 1], SIGNAL_KILL);
         forget(c, c->target_count - 1);
+    }
 }
 
 bg_status chaos_wait(struct bg_env *env, struct os_process *process, struct bg_error *err)
@@ -557,6 +582,7 @@ bg_status chaos_run(struct bg_env *env, const struct chaos_options *o, struct bg
     status = run_job(&c, err);
     c.r.seconds = 1e-9 * (double)(env_now_ns(env) - start);
     end_all(&c);
+    c.r.finished = c.r.survived;
     c.r.survived = c.r.survived && !c.r.why[0];
     os_fd_close(c.poller);
     bg_free(c.events.path);

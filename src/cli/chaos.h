@@ -70,7 +70,8 @@ struct chaos_report {
     uint64_t recoveries;
     double *recovery_ms; // (recoveries) from the signal to the next micro-batch computed; bg_free it
     double seconds;
-    bool survived;
+    bool finished;  // the job came to its end
+    bool survived;  // and nothing was left
     char why[1024]; // not survived: why
 };
 // Runs the job to its end under faults. BG_OK also where it did not survive: the report says so.

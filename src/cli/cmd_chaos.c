@@ -169,7 +169,7 @@ static bg_status run_all(struct cli *cli, const struct command *c, const struct 
     if (status)
         return status;
     json_t *result = NULL;
-    if (report.survived)
+    if (report.finished)
         status = read_hashes(cli->env, o->job->run.dir, err, &found, &result);
     if (report.recoveries)
         qsort(report.recovery_ms, report.recoveries, sizeof *report.recovery_ms, ascending);
