@@ -67,7 +67,7 @@ static void seeds(void **state)
     uint64_t count = number("BRIGADE_SIM_SEEDS", getenv("BRIGADE_CHECK_FULL") ? SEEDS_FULL : SEEDS);
     uint64_t first = number("BRIGADE_SIM_FIRST", 0), failed = 0;
     uint64_t turns = 0, frames = 0, kills = 0, freezes = 0, restarts = 0, frame_faults = 0, rollbacks = 0;
-    for (uint64_t seed = first; seed < first + count && failed < 5; seed++) {
+    for (uint64_t seed = first; seed < first + count && failed < 20; seed++) {
         struct sim_result result = run(sim, seed, SIM_SOUND);
         if (!result.passed) {
             failed++;
