@@ -62,18 +62,25 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
 
 void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, size_t size)
 {
+    bool pipeline = variant >= 4;                     // every stage once, and the shadow
     *s = (struct sim_scenario){.job = 3 + SIM_MODELS, // 4 micro-batches
                                .replicas = {2, 2},
                                .ranks = 2,
                                .schedule = PLAN_1F1B,
                                .chunks = 1,
                                .group = 1,
-                               .shadow = variant & 1,
-                               .respawn = variant & 2,
+                               .shadow = pipeline || variant & 1,
+                               .respawn = pipeline ? variant & 1 : variant & 2,
                                .steps = 4,
                                .eval_every = 2,
                                .checkpoint_every = 2,
                                .latency_ns = 20000,
                                .turn_ns = 20000};
-    snprintf(text, size, "kill matrix, shadow %s, respawn %s", s->shadow ? "on" : "off", s->respawn ? "on" : "off");
+    if (pipeline) {
+        s->ranks = 4;
+        for (uint32_t r = 0; r < s->ranks; r++)
+            s->replicas[r] = 1;
+    }
+    snprintf(text, size, "kill matrix, shape %s, shadow %s, respawn %s", pipeline ? "4x1" : "2x2",
+             s->shadow ? "on" : "off", s->respawn ? "on" : "off");
 }
