@@ -23,6 +23,7 @@ struct bg_map {
 };
 
 struct bg_file; // an open file being written
+struct bg_thread;
 
 enum bg_file_mode {
     BG_FILE_CREATE,   // must not exist
@@ -78,6 +79,13 @@ struct bg_env_ops {
     // done. Which lane takes which index is not determined: results must not depend on it. One caller at a
     // time; from inside a task it runs inline, on the lane of that task. At most 2^32 - 1 indices.
     void (*parallel_for)(struct bg_env *env, size_t count, bg_task_fn fn, void *arg);
+
+    // Runs fn(arg, own) beside everything else; `own` is an environment of one lane for it alone. NULL where there is
+    // no such thing (the simulator). thread_join waits for the end and frees.
+    bg_status (*thread_start)(struct bg_env *env, void (*fn)(void *arg, struct bg_env *own), void *arg,
+                              struct bg_error *err, struct bg_thread **thread);
+    bool (*thread_ended)(struct bg_env *env, const struct bg_thread *thread);
+    void (*thread_join)(struct bg_env *env, struct bg_thread *thread);
 
     // 0, or the signal (SIGINT, SIGTERM) that asked for a stop.
     int (*stop_signal)(struct bg_env *env);

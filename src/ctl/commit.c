@@ -151,7 +151,7 @@ bool ctl_last_commit(const struct ctl *ctl, struct message_commit *commit)
 
 static bool complete(const struct ctl *ctl)
 {
-    if (ctl->phase != CTL_RUN || ctl->ending || ctl->task.active || ctl->open.losses_missing)
+    if (ctl->phase != CTL_RUN || ctl->ending || ctl_task_blocks(ctl) || ctl->open.losses_missing)
         return false;
     for (uint32_t i = 0; i < ctl->member_count; i++)
         if (ctl->members[i].in && !ctl->members[i].voted)

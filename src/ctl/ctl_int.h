@@ -62,8 +62,9 @@ struct ctl_open {        // the open step
 struct ctl_task {
     bool active;
     uint64_t id, step;
-    uint32_t scribe;
+    uint32_t scribe, generation; // who was told, and in which
     bool evaluate, checkpoint, hash;
+    bool owed; // of no task: the checkpoint that died with its scribe
 };
 
 struct ctl {
@@ -186,6 +187,7 @@ bool ctl_stops_here(const struct ctl *ctl); // as many steps are committed as we
 bool ctl_last_commit(const struct ctl *ctl, struct message_commit *commit); // of step committed - 1, if it is known
 
 // task.c
+bool ctl_task_blocks(const struct ctl *ctl); // the open step's commit
 void ctl_tasks_next(struct ctl *ctl); // at a boundary, after a generation, after a task
 bool ctl_tasks_due(const struct ctl *ctl);
 void ctl_take_task_done(struct ctl *ctl, struct ctl_member *member, const void *payload, size_t bytes);

@@ -311,10 +311,17 @@ static void fake_work(struct world *w, struct fake *f)
 
 static void fake_task(struct world *w, struct fake *f)
 {
-    if (!f->has_task || f->task_step != f->version)
+    if (!f->has_task || f->task_step > f->version)
         return;
     struct message_task task = f->task;
     f->has_task = false;
+    uint8_t payload[MESSAGE_SMALL];
+    if (f->task_step < f->version) { // these weights are gone
+        struct message_task_done none = {.id = task.id, .status = BG_NOT_FOUND};
+        message_fini(task.memory);
+        say(w, f, WIRE_TASK_DONE, payload, message_task_done_encode(&none, payload, sizeof payload));
+        return;
+    }
     for (uint32_t u = 0; u < UNITS; u++)
         assert_true(f->have[u]);
     assert_true(task.loss_count == f->version);
@@ -330,7 +337,6 @@ static void fake_task(struct world *w, struct fake *f)
     if (task.checkpoint)
         w->checkpoint = f->version; // on the disk before it is told
     message_fini(task.memory);
-    uint8_t payload[MESSAGE_SMALL];
     say(w, f, WIRE_TASK_DONE, payload, message_task_done_encode(&done, payload, sizeof payload));
 }
 
@@ -449,7 +455,7 @@ static void fake_take(struct world *w, struct fake *f)
         if (frame->generation == f->generation && f->running) {
             assert_int_equal(message_task_decode(letter.payload, frame->bytes, NULL, &f->task), BG_OK);
             f->has_task = true;
-            f->task_step = frame->step;
+            f->task_step = f->task.loss_count;
             if (!f->mute)
                 fake_task(w, f);
         }

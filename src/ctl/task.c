@@ -1,5 +1,7 @@
 // Work on a whole version of the weights: evaluations and checkpoints where they are due, and the end of the job. One
-// task at a time; the scribe has it; no step is committed before it is done.
+// task at a time; the scribe has it. The scribe works on a copy that it makes before it takes in the next COMMIT, so a
+// checkpoint holds nobody up: steps are committed meanwhile. An evaluation does (its result belongs to the run, and
+// could not be had again if the scribe died), and so does whatever is due while a task still runs.
 #include "ctl/ctl_int.h"
 
 #include "base/hash.h"
@@ -70,7 +72,8 @@ static struct ctl_task task_due(const struct ctl *ctl)
     if (step == 0)
         return due;
     due.evaluate = ctl->o.evaluates && !stops && (last || every(ctl->o.eval_every, step)) && !evaluated(ctl, step);
-    due.checkpoint = ctl->checkpoint_step != step && (last || stops || every(ctl->o.checkpoint_every, step));
+    due.checkpoint =
+        ctl->checkpoint_step != step && (last || stops || ctl->task.owed || every(ctl->o.checkpoint_every, step));
     due.hash = last && !ctl->hashed;
     due.active = due.evaluate || due.checkpoint || due.hash;
     return due;
@@ -79,6 +82,14 @@ static struct ctl_task task_due(const struct ctl *ctl)
 bool ctl_tasks_due(const struct ctl *ctl)
 {
     return ctl->task.active || task_due(ctl).active;
+}
+
+bool ctl_task_blocks(const struct ctl *ctl)
+{
+    const struct ctl_task *task = &ctl->task;
+    if (!task->active)
+        return false;
+    return task->evaluate || task->hash || (task->step != ctl->committed && task_due(ctl).active);
 }
 
 static void send_task(struct ctl *ctl, uint32_t scribe)
@@ -96,6 +107,7 @@ static void send_task(struct ctl *ctl, uint32_t scribe)
            ctl->evaluations[message.evaluation_count].step <= task->step)
         message.evaluation_count++;
     task->scribe = scribe;
+    task->generation = ctl->generation;
     size_t capacity = message_task_bytes(&message);
     uint8_t *payload = bg_alloc(capacity);
     ctl_send(ctl, scribe, WIRE_TASK, payload, message_task_encode(&message, payload, capacity));
@@ -120,6 +132,15 @@ void ctl_tasks_next(struct ctl *ctl)
 {
     if (ctl->phase != CTL_RUN)
         return;
+    if (ctl->task.active && ctl->task.step != ctl->committed) { // the scribe has its copy
+        const struct ctl_member *scribe = ctl_member_find(ctl, ctl->task.scribe);
+        if (scribe && scribe->in) {
+            if (ctl->task.generation != ctl->generation) // is it at work? If not, it says so
+                send_task(ctl, scribe->id);
+            return;
+        }
+        ctl->task = (struct ctl_task){.owed = true};
+    }
     if (!ctl->task.active) {
         ctl->task = task_due(ctl);
         if (!ctl->task.active) {
@@ -127,7 +148,7 @@ void ctl_tasks_next(struct ctl *ctl)
                 finish(ctl);
             return;
         }
-        ctl->task.id = ++ctl->task_next;
+        ctl->task.id = ((uint64_t)ctl->generation << 32) + ++ctl->task_next; // new after a restart, too
     }
     const struct ctl_member *scribe = ctl_scribe(ctl);
     if (scribe)
@@ -194,6 +215,11 @@ void ctl_take_task_done(struct ctl *ctl, struct ctl_member *member, const void *
     const struct ctl_task *task = &ctl->task;
     if (!task->active || done.id != task->id || member->id != task->scribe)
         return;
+    if (done.status == BG_NOT_FOUND && task->step != ctl->committed) { // it has no copy of those weights
+        ctl->task = (struct ctl_task){.owed = task->checkpoint};
+        ctl_tasks_next(ctl);
+        return;
+    }
     if (done.status) {
         ctl_failf(ctl, done.status > BG_INTERNAL ? BG_INTERNAL : (bg_status)done.status, "member %u at step %llu: %s",
                   member->id, (unsigned long long)task->step, done.text);
@@ -211,8 +237,6 @@ void ctl_take_task_done(struct ctl *ctl, struct ctl_member *member, const void *
         ctl->hashed = true;
     }
     ctl->task.active = false;
-    if (ctl->phase == CTL_RUN && ctl->ending)
-        ctl_tasks_next(ctl);
-    else
-        ctl_try_commit(ctl);
+    ctl_tasks_next(ctl);
+    ctl_try_commit(ctl);
 }

@@ -60,6 +60,9 @@ static const struct bg_env_ops live_ops = {
     .release = os_release,
     .memory_total = os_memory_total,
     .parallel_for = live_parallel_for,
+    .thread_start = os_thread_start,
+    .thread_ended = os_thread_ended,
+    .thread_join = os_thread_join,
     .stop_signal = live_stop_signal,
     .point = os_point,
 };

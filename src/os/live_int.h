@@ -42,6 +42,12 @@ bg_status os_pool_create(const struct os_options *o, struct bg_error *err, unsig
 void os_pool_destroy(struct os_pool *pool);
 void os_pool_run(struct os_pool *pool, size_t count, bg_task_fn fn, void *arg);
 
+// thread.c
+bg_status os_thread_start(struct bg_env *env, void (*fn)(void *arg, struct bg_env *own), void *arg,
+                          struct bg_error *err, struct bg_thread **thread);
+bool os_thread_ended(struct bg_env *env, const struct bg_thread *thread);
+void os_thread_join(struct bg_env *env, struct bg_thread *thread);
+
 // fault.c: nothing, unless BRIGADE_FAULT names this process and point.
 void os_point(struct bg_env *env, const char *name);
 

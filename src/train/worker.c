@@ -239,30 +239,63 @@ static bool holds_all(const struct worker *w)
     return true;
 }
 
-static bg_status run_task(struct worker *w, struct bg_error *err)
+static bg_status tell_task_done(struct worker *w, struct message_task_done *done, struct bg_error *err)
+{
+    env_point(w->env, "after-task");
+    done->id = w->task_id;
+    w->task_done = *done;
+    w->task_runs = false;
+    uint8_t payload[MESSAGE_SMALL];
+    size_t bytes = message_task_done_encode(done, payload, sizeof payload);
+    struct wire_frame frame = worker_head(w, WIRE_TASK_DONE);
+    return worker_tell(w, &frame, payload, bytes, err);
+}
+
+// The task that waits, if it is about the weights that we have.
+static bg_status begin_task(struct worker *w, struct bg_error *err)
 {
     struct comm_event event = w->task;
-    w->has_task = false;
     struct message_task task;
-    struct bg_error why = {0};
     bg_status status = message_task_decode(event.payload, (size_t)event.frame.bytes, err, &task);
-    comm_release(w->comm, &event);
     if (status)
         return status;
-    struct optim_state state = executor_state(w->ex);
+    bool now = task.loss_count == w->version && holds_all(w);
+    if (!now && task.loss_count >= w->version) { // state is on its way
+        message_fini(task.memory);
+        return BG_OK;
+    }
+    w->has_task = false;
+    comm_release(w->comm, &event);
     struct message_task_done done = {0};
-    env_point(w->env, "before-task");
-    bg_status failed = w->job->task(w->job->arg, &task, w->version, &state, w->ex, &why, &done);
-    env_point(w->env, "after-task");
-    done.id = task.id;
-    done.status = failed;
-    if (failed)
-        snprintf(done.text, sizeof done.text, "%.*s", (int)sizeof done.text - 1, why.text);
-    uint8_t payload[MESSAGE_SMALL];
-    size_t bytes = message_task_done_encode(&done, payload, sizeof payload);
-    struct wire_frame frame = worker_head(w, WIRE_TASK_DONE);
+    if (w->task_id == task.id) { // at work on it, or it is done: then once more
+        status = w->task_runs ? BG_OK : tell_task_done(w, &w->task_done, err);
+    } else if (!now) {
+        w->task_id = task.id;
+        done.status = BG_NOT_FOUND;
+        status = tell_task_done(w, &done, err);
+    } else {
+        struct bg_error why = {0};
+        struct optim_state state = executor_state(w->ex);
+        w->task_id = task.id;
+        w->task_runs = true;
+        env_point(w->env, "before-task");
+        done.status = w->job->task(w->job->arg, &task, w->version, &state, w->ex, &why, &done);
+        if (done.status)
+            snprintf(done.text, sizeof done.text, "%.*s", (int)sizeof done.text - 1, why.text);
+        if (done.status || !w->job->task_poll)
+            status = tell_task_done(w, &done, err);
+    }
     message_fini(task.memory);
-    return worker_tell(w, &frame, payload, bytes, err);
+    return status;
+}
+
+static bg_status work_on_task(struct worker *w, struct bg_error *err)
+{
+    struct message_task_done done = {0};
+    bg_status status = w->has_task ? begin_task(w, err) : BG_OK;
+    if (!status && w->task_runs && w->job->task_poll(w->job->arg, &done))
+        status = tell_task_done(w, &done, err);
+    return status;
 }
 
 static bg_status take_commit(struct worker *w, const struct comm_event *event, struct bg_error *err)
@@ -272,6 +305,8 @@ static bg_status take_commit(struct worker *w, const struct comm_event *event, s
         return BG_OK;
     bg_status status = message_commit_decode(event->payload, (size_t)event->frame.bytes, err, &m);
     w->committed = m.step + 1;
+    if (!status && w->has_task && w->linked) // it is about the weights before this commit
+        status = work_on_task(w, err);
     if (!status && m.step == w->version && w->voted)
         status = worker_commit(w, &m, err);
     return status ? status : w->linked ? worker_take_early(w, err) : BG_OK;
@@ -295,8 +330,10 @@ static bg_status from_controller(struct worker *w, struct comm_event *event, str
         status = take_commit(w, event, err);
         break;
     case WIRE_TASK:
-        if (w->has_task || !w->running || event->frame.generation != w->generation)
+        if (!w->running || event->frame.generation != w->generation)
             break;
+        if (w->has_task)
+            comm_release(w->comm, &w->task);
         w->task = *event;
         w->has_task = true;
         return BG_OK; // released when it is done
@@ -389,10 +426,8 @@ static bg_status advance(struct worker *w, uint64_t now, struct bg_error *err, b
         return BG_OK;
     if (!w->linked)
         status = worker_links_ready(w, err);
-    if (!status && w->linked && w->has_task && w->task.frame.step == w->version && holds_all(w)) {
-        *ran = true;
-        return run_task(w, err);
-    }
+    if (!status && w->linked && (w->has_task || w->task_runs))
+        status = work_on_task(w, err);
     if (!status && w->linked && w->version < w->steps)
         status = worker_run_op(w, err, ran);
     if (*ran)

@@ -24,9 +24,11 @@ struct worker_job { // how this worker gets at the job: the live one is train/wo
     // Weights and moments of these units before any step, or from the run's checkpoint of that step.
     bg_status (*load)(void *arg, enum message_source source, uint64_t checkpoint, const uint8_t *units,
                       const struct optim_state *state, struct bg_error *err);
-    // The work of the scribe, which holds every unit at W[step]. Fills *done but for id and status.
+    // The work of the scribe, which holds every unit at W[step]. Fills *done but for id and status. With task_poll it
+    // only begins (what it needs of the state it has copied when it returns), and task_poll says when *done is there.
     bg_status (*task)(void *arg, const struct message_task *task, uint64_t step, const struct optim_state *state,
                       struct executor *ex, struct bg_error *err, struct message_task_done *done);
+    bool (*task_poll)(void *arg, struct message_task_done *done); // may be NULL
 };
 
 struct worker_options {

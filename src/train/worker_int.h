@@ -106,7 +106,9 @@ struct worker {
     struct comm_event *early;
     size_t early_count, early_capacity;
 
-    bool has_task;
+    bool has_task, task_runs;
+    uint64_t task_id; // of the one that runs, or was done last
+    struct message_task_done task_done;
     struct comm_event task;
 
     uint64_t frames_refused, duplicates, leaves;

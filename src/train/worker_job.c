@@ -1,4 +1,5 @@
-// What a worker loads, evaluates and writes: the same functions that one process uses, on the units it holds.
+// What a worker loads, evaluates and writes: the same functions that one process uses, on the units it holds. The
+// scribe's work is done by a thread on a copy of the state, so that it holds up neither steps nor recoveries.
 #include "train/worker_job.h"
 
 #include "base/hash.h"
@@ -8,9 +9,23 @@
 #include <stdio.h>
 #include <string.h>
 
+// One task at a time: made by the worker, worked on by the thread, taken back when it has ended.
+struct scribe {
+    struct material material; // the same, in the thread's environment
+    uint64_t step;
+    struct optim_state copy; // full sets, reserved with the first task
+    size_t set_bytes;
+    struct message_task task;
+    double *losses; // (task.loss_count)
+    struct message_evaluation *evaluations;
+    struct message_task_done done;
+    struct bg_thread *thread; // NULL: none
+};
+
 struct worker_source {
     struct worker_job job; // its arg is this
     struct material material;
+    struct scribe scribe;
 };
 
 static double lr(void *arg, uint64_t step)
@@ -54,28 +69,28 @@ static bg_status load(void *arg, enum message_source source, uint64_t checkpoint
 
 // ---- The scribe ----
 
-static bg_status evaluate(struct worker_source *s, uint64_t step, const struct optim_state *state, struct executor *ex,
-                          struct bg_error *err, struct message_task_done *done)
+static bg_status evaluate(struct scribe *s, struct bg_error *err)
 {
-    struct evaluate_memory memory = {.lane_scratch = executor_scratch(ex)};
-    memory.memory = executor_evaluate_memory(ex, &memory.sequences, err);
-    if (!memory.memory)
-        return err->status;
     struct evaluate_result r;
-    bg_status status = material_evaluate(&s->material, state->weights, &memory, err, &r);
+    const struct material *m = &s->material;
+    struct evaluate_options options = {
+        .tokens_max = m->job->train.eval_tokens, .length = m->length, .bytes = m->corpus->valid_bytes};
+    bg_status status = evaluate_run(m->env, m->model, m->kern, s->copy.weights, &m->corpus->valid, &options, err, &r);
     if (status)
         return status;
-    done->evaluated = true;
-    done->evaluation = (struct message_evaluation){step, r.tokens, r.loss, r.bits_per_byte};
-    done->perplexity = r.perplexity;
-    done->evaluate_seconds = r.seconds;
+    s->done.evaluated = true;
+    s->done.evaluation = (struct message_evaluation){s->step, r.tokens, r.loss, r.bits_per_byte};
+    s->done.perplexity = r.perplexity;
+    s->done.evaluate_seconds = r.seconds;
     return BG_OK;
 }
 
 // The evaluations that the controller knows, and the one of this task.
-static bg_status checkpoint(struct worker_source *s, const struct message_task *task, uint64_t step,
-                            const struct optim_state *state, struct bg_error *err, struct message_task_done *done)
+static bg_status checkpoint(struct scribe *s, struct bg_error *err)
 {
+    const struct message_task *task = &s->task;
+    struct message_task_done *done = &s->done;
+    const uint64_t step = s->step;
     uint64_t start = env_now_ns(s->material.env);
     struct evaluation_point *points = bg_alloc_array(task->evaluation_count + 1, sizeof *points);
     size_t count = task->evaluation_count;
@@ -92,7 +107,7 @@ static bg_status checkpoint(struct worker_source *s, const struct message_task *
                                          .evaluation_count = count};
     char *path = NULL;
     bg_status status = task->loss_count == step
-                           ? material_checkpoint(&s->material, state, &progress, err, &path)
+                           ? material_checkpoint(&s->material, &s->copy, &progress, err, &path)
                            : bg_fail(err, BG_MISMATCH, "a checkpoint of step %llu was asked for with %llu losses",
                                      (unsigned long long)step, (unsigned long long)task->loss_count);
     if (!status) {
@@ -105,22 +120,90 @@ static bg_status checkpoint(struct worker_source *s, const struct message_task *
     return status;
 }
 
-static bg_status run_task(void *arg, const struct message_task *task, uint64_t step, const struct optim_state *state,
-                          struct executor *ex, struct bg_error *err, struct message_task_done *done)
+static void write_down(void *arg, struct bg_env *own)
+{
+    struct scribe *s = arg;
+    struct bg_error err = {0};
+    uint32_t fp = kern_fp_enter();
+    s->material.env = own;
+    bg_status status = s->task.evaluate ? evaluate(s, &err) : BG_OK;
+    if (!status && s->task.checkpoint)
+        status = checkpoint(s, &err);
+    if (!status && s->task.hash) {
+        char hex[65];
+        model_weights_sha256(s->material.model, s->copy.weights, hex);
+        bg_sha256_to_bytes(hex, s->done.weights_sha256);
+        s->done.hashed = true;
+    }
+    s->done.status = status;
+    if (status)
+        snprintf(s->done.text, sizeof s->done.text, "%.*s", (int)sizeof s->done.text - 1, err.text);
+    kern_fp_leave(fp);
+}
+
+static void end_thread(struct worker_source *s)
+{
+    struct scribe *scribe = &s->scribe;
+    if (scribe->thread)
+        s->material.env->ops->thread_join(s->material.env, scribe->thread);
+    scribe->thread = NULL;
+    bg_free(scribe->losses);
+    bg_free(scribe->evaluations);
+    scribe->losses = NULL;
+    scribe->evaluations = NULL;
+}
+
+static bg_status copy_state(struct worker_source *s, const struct message_task *task, const struct optim_state *state,
+                            struct bg_error *err)
+{
+    struct bg_env *env = s->material.env;
+    struct scribe *scribe = &s->scribe;
+    scribe->set_bytes = s->material.model->floats * sizeof(float);
+    float **const to[] = {&scribe->copy.weights, &scribe->copy.m, &scribe->copy.v};
+    const float *const from[] = {state->weights, state->m, state->v};
+    for (int i = 0; i < (task->checkpoint ? 3 : 1); i++) {
+        void *memory = *to[i];
+        bg_status status = memory ? BG_OK : env->ops->reserve(env, scribe->set_bytes, err, &memory);
+        if (status)
+            return bg_fail_prefix(err, "a copy of the state for evaluations and checkpoints");
+        *to[i] = memory;
+        memcpy(memory, from[i], scribe->set_bytes);
+    }
+    return BG_OK;
+}
+
+static bg_status begin_task(void *arg, const struct message_task *task, uint64_t step, const struct optim_state *state,
+                            struct executor *ex, struct bg_error *err, struct message_task_done *done)
 {
     struct worker_source *s = arg;
-    bg_status status = BG_OK;
-    if (task->evaluate)
-        status = evaluate(s, step, state, ex, err, done);
-    if (!status && task->checkpoint)
-        status = checkpoint(s, task, step, state, err, done);
-    if (!status && task->hash) {
-        char hex[65];
-        model_weights_sha256(s->material.model, state->weights, hex);
-        bg_sha256_to_bytes(hex, done->weights_sha256);
-        done->hashed = true;
-    }
-    return status;
+    struct scribe *scribe = &s->scribe;
+    (void)ex;
+    (void)done;
+    end_thread(s); // of a task that nobody asks for any more
+    bg_status status = copy_state(s, task, state, err);
+    if (status)
+        return status;
+    scribe->material = s->material;
+    scribe->step = step;
+    scribe->task = *task;
+    scribe->losses = bg_alloc_array(task->loss_count, sizeof *scribe->losses);
+    memcpy(scribe->losses, task->losses, task->loss_count * sizeof *scribe->losses);
+    scribe->evaluations = bg_alloc_array(task->evaluation_count, sizeof *scribe->evaluations);
+    memcpy(scribe->evaluations, task->evaluations, task->evaluation_count * sizeof *scribe->evaluations);
+    scribe->task.losses = scribe->losses;
+    scribe->task.evaluations = scribe->evaluations;
+    scribe->done = (struct message_task_done){0};
+    return s->material.env->ops->thread_start(s->material.env, write_down, scribe, err, &scribe->thread);
+}
+
+static bool poll_task(void *arg, struct message_task_done *done)
+{
+    struct worker_source *s = arg;
+    if (s->scribe.thread && !s->material.env->ops->thread_ended(s->material.env, s->scribe.thread))
+        return false;
+    end_thread(s);
+    *done = s->scribe.done;
+    return true;
 }
 
 bg_status worker_source_open(struct bg_env *env, const struct job *job, struct bg_error *err,
@@ -147,7 +230,8 @@ bg_status worker_source_open(struct bg_env *env, const struct job *job, struct b
                                  .micro_batches = job->train.micro_batches,
                                  .lr = lr,
                                  .load = load,
-                                 .task = run_task};
+                                 .task = begin_task,
+                                 .task_poll = poll_task};
     bg_sha256_to_bytes(m->signature_sha256, s->job.signature);
     *out = s;
     return BG_OK;
@@ -155,6 +239,12 @@ bg_status worker_source_open(struct bg_env *env, const struct job *job, struct b
 
 void worker_source_close(struct worker_source *s)
 {
+    struct bg_env *env = s->material.env;
+    end_thread(s);
+    float *const copies[] = {s->scribe.copy.weights, s->scribe.copy.m, s->scribe.copy.v};
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
+        if (copies[i])
+            env->ops->release(env, copies[i], s->scribe.set_bytes);
     material_close(&s->material);
     bg_free(s);
 }

@@ -100,7 +100,7 @@ struct message_vote {
 };
 double message_double(const uint8_t *at, uint32_t index);
 
-// TASK for the member that writes: of W[frame.step].
+// TASK for the member that writes: of W[loss_count].
 struct message_task {
     uint64_t id;
     bool evaluate, checkpoint, hash;
@@ -110,7 +110,7 @@ struct message_task {
         uint64_t step, tokens;
         double loss, bits_per_byte;
     } * evaluations;     // known ones
-    uint64_t loss_count; // == frame.step
+    uint64_t loss_count; // steps of the weights that it is about
     const double *losses;
     void *memory;
 };
