@@ -121,11 +121,10 @@ static void take_spawned(struct chaos *c, const json_t *line)
 {
     int pid = (int)json_integer_value(json_object_get(line, "process"));
     const char *name = json_string_value(json_object_get(line, "name"));
+    uint64_t start = (uint64_t)json_integer_value(json_object_get(line, "process_start"));
     struct bg_error ignored; // it has ended already
-    uint64_t start = 0;
     struct os_process process;
-    if (!name || !pid || find_pid(c, pid) || os_process_start_time(pid, &ignored, &start) ||
-        os_process_open(pid, start, &ignored, &process))
+    if (!name || !pid || find_pid(c, pid) || os_process_open(pid, start, &ignored, &process))
         return;
     add_target(c, name, !strcmp(name, "shadow") ? SHADOW : WORKER, &process);
 }

@@ -267,6 +267,8 @@ static int train(struct cli *cli, const struct job *job, bool resume, bool quiet
     if (!status)
         status = many ? fleet_run(cli->env, &options, &err, &result, &fleet)
                       : trainer_run(cli->env, &options, &err, &result);
+    if (!many && resume && (!status || status == BG_STOPPED))
+        fleet_end_leftovers(cli->env, job->run.dir);
     return finish(cli, &p, job, status, &result, many ? &fleet : NULL, &err);
 }
 

@@ -53,8 +53,6 @@ static bg_status work(struct bg_env *env, const struct job *job, const struct me
         .process = (uint64_t)os_process_self(),
         .patience_ns = (uint64_t)job->run.patience_ms * 1000000,
     };
-    const char *free_order = getenv("BRIGADE_BENCH_ORDER_FREE"); // bench/fleet: what the promise costs
-    options.order_free = free_order && free_order[0];
     bg_status status = fleet_address(env, o->run, false, err, address);
     if (!status)
         status = os_process_start_time(os_process_self(), err, &options.process_start);

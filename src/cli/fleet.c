@@ -251,8 +251,12 @@ static bg_status spawn(void *arg, uint64_t token, enum message_role role, struct
     bg_status status = fleet_child_start(&f->children, token, role, err, &child);
     if (status)
         return status;
-    return runlog_event(&f->run.log, "spawned",
-                        json_pack("{s:s, s:i}", "name", child->name, "process", child->process.pid), err);
+    uint64_t start = 0;
+    if (os_process_start_time(child->process.pid, err, &start))
+        return BG_OK; // it has ended already: poll() tells
+    json_t *fields = json_pack("{s:s, s:i, s:I}", "name", child->name, "process", child->process.pid, "process_start",
+                               (json_int_t)start);
+    return runlog_event(&f->run.log, "spawned", fields, err);
 }
 
 static void poll_children(void *arg, void (*ended)(void *to, uint64_t token, const char *why), void *to)
@@ -264,11 +268,10 @@ static void poll_children(void *arg, void (*ended)(void *to, uint64_t token, con
         ended(to, token, why);
 }
 
-// Of an earlier controller: if it lives it is ours from now on.
 static bool lives(void *arg, uint64_t process, uint64_t process_start)
 {
-    struct fleet *f = arg;
-    return fleet_child_adopt(&f->children, (int)process, process_start);
+    (void)arg;
+    return fleet_process_lives((int)process, process_start);
 }
 
 // ---- What happens ----
@@ -533,6 +536,8 @@ static void open_children(struct fleet *f)
     c->pinned = (uint64_t)c->threads * f->spread.seats <= cpus;
     c->first = f->spread.seats;
     c->run = job->run.dir;
+    if (f->run.options->resume)
+        fleet_children_adopt(f->env, c, c->run);
     os_executable(c->executable, sizeof c->executable);
 }
 

@@ -18,6 +18,8 @@ struct fleet_result { // beside struct trainer_result
 // Like trainer_run(), over the processes that the job's spread names.
 BG_MUST_USE bg_status fleet_run(struct bg_env *env, const struct trainer_options *options, struct bg_error *err,
                                 struct trainer_result *result, struct fleet_result *fleet);
+// Ends what a controller that died left in a run directory that one process has gone on with.
+void fleet_end_leftovers(struct bg_env *env, const char *run);
 json_t *fleet_json(const struct fleet_result *fleet); // as in result.json
 
 // What every process of a fleet knows from the run directory alone.

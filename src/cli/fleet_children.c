@@ -2,11 +2,14 @@
 // error. Handles are pidfds, so no signal ever meets a stranger.
 #include "cli/fleet_int.h"
 
+#include "base/json.h"
 #include "base/mem.h"
 #include "os/ipc.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#define KILLED_NS 5000000000u // that long a killed process may take to end
 
 enum { SIGNAL_KILL = 9 };
 
@@ -73,14 +76,64 @@ bg_status fleet_child_start(struct fleet_children *c, uint64_t token, enum messa
     return BG_OK;
 }
 
-bool fleet_child_adopt(struct fleet_children *c, int pid, uint64_t start_time)
+bool fleet_process_lives(int pid, uint64_t start_time)
 {
     struct bg_error gone;
-    struct fleet_child child = {.place = UINT32_MAX, .name = "adopted"};
-    if (os_process_open(pid, start_time, &gone, &child.process))
+    struct os_process process;
+    if (os_process_open(pid, start_time, &gone, &process))
         return false;
-    add(c, &child);
-    return true;
+    bool ended = os_process_ended(&process);
+    os_process_close(&process);
+    return !ended;
+}
+
+static bool is_ours(const struct fleet_children *c, int pid)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->list[i].process.pid == pid)
+            return true;
+    return false;
+}
+
+static void adopt(struct fleet_children *c, const char *line, size_t size)
+{
+    struct bg_error ignored; // half a line, or a process that has ended
+    struct fleet_child child = {.place = UINT32_MAX, .name = "adopted"};
+    json_t *event = NULL;
+    if (bg_json_parse("events.jsonl", line, size, &ignored, &event))
+        return;
+    const char *what = json_string_value(json_object_get(event, "event"));
+    int pid = (int)json_integer_value(json_object_get(event, "process"));
+    uint64_t start = (uint64_t)json_integer_value(json_object_get(event, "process_start"));
+    if (what && !strcmp(what, "spawned") && !is_ours(c, pid) && !os_process_open(pid, start, &ignored, &child.process))
+        add(c, &child);
+    json_decref(event);
+}
+
+void fleet_children_adopt(struct bg_env *env, struct fleet_children *c, const char *run)
+{
+    char *path = bg_format("%s/events.jsonl", run);
+    struct bg_error ignored; // no events, no processes
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, &ignored, &map);
+    bg_free(path);
+    if (status)
+        return;
+    const char *at = (const char *)map.data, *end = at + map.size;
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t size = (size_t)((stop ? stop : end) - at);
+        adopt(c, at, size);
+        at += size + 1;
+    }
+    env->ops->map_close(env, &map);
+}
+
+void fleet_end_leftovers(struct bg_env *env, const char *run)
+{
+    struct fleet_children left = {0};
+    fleet_children_adopt(env, &left, run);
+    fleet_children_end(env, &left, 0);
 }
 
 bool fleet_child_ended(struct fleet_children *c, uint64_t *token, char why[64])
@@ -106,7 +159,7 @@ void fleet_children_end(struct bg_env *env, struct fleet_children *c, uint64_t g
     uint64_t start = env_now_ns(env), token = 0, tags[OS_READY_MAX];
     char why[64];
     bool killed = false;
-    while (c->count) {
+    while (c->count && env_now_ns(env) - start < grace_ns + KILLED_NS) {
         if (fleet_child_ended(c, &token, why))
             continue;
         if (!killed && env_now_ns(env) - start >= grace_ns) {
@@ -120,6 +173,8 @@ void fleet_children_end(struct bg_env *env, struct fleet_children *c, uint64_t g
     }
     if (waits)
         os_fd_close(poller);
+    while (c->count) // the kernel does not let go of it
+        os_process_close(&c->list[--c->count].process);
     bg_free(c->list);
     c->list = NULL;
 }

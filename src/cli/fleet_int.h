@@ -26,8 +26,10 @@ struct fleet_children {
 };
 BG_MUST_USE bg_status fleet_child_start(struct fleet_children *c, uint64_t token, enum message_role role,
                                         struct bg_error *err, const struct fleet_child **child);
-// A process that an earlier controller knew: it has no token, and at the end it is one of ours. False: it has ended.
-bool fleet_child_adopt(struct fleet_children *c, int pid, uint64_t start_time);
+// Those that an earlier controller started and that live (events.jsonl tells): they have no token here, and at the end
+// they are ours.
+void fleet_children_adopt(struct bg_env *env, struct fleet_children *c, const char *run);
+bool fleet_process_lives(int pid, uint64_t start_time);
 // One that has ended since: its token and how, and it is forgotten. False: none.
 bool fleet_child_ended(struct fleet_children *c, uint64_t *token, char why[64]);
 // Those that have not ended within grace_ns are killed; then none of ours is left.
