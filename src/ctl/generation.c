@@ -42,6 +42,12 @@ static void choose_everybody(struct ctl *ctl)
         }
 }
 
+static void ask(struct ctl *ctl, struct ctl_member *m)
+{
+    m->asked = ctl->generation;
+    ctl_send(ctl, m->id, WIRE_PREPARE, NULL, 0);
+}
+
 void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, const char *format, ...)
 {
     va_list args;
@@ -71,7 +77,18 @@ void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, cons
         return;
     for (uint32_t i = 0; i < ctl->member_count; i++)
         if (ctl->members[i].in)
-            ctl_send(ctl, ctl->members[i].id, WIRE_PREPARE, NULL, 0);
+            ask(ctl, &ctl->members[i]);
+}
+
+// A newcomer while reports are coming in: it is asked as well, rather than one generation later.
+void ctl_generation_admit(struct ctl *ctl)
+{
+    choose_everybody(ctl);
+    for (uint32_t i = 0; i < ctl->member_count; i++) {
+        struct ctl_member *m = &ctl->members[i];
+        if (m->in && !m->reported && m->asked != ctl->generation)
+            ask(ctl, m);
+    }
 }
 
 // ---- What the reports say ----

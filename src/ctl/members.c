@@ -323,6 +323,11 @@ void ctl_members_tick(struct ctl *ctl)
     for (uint32_t i = 0; i < ctl->member_count && ctl->phase != CTL_OVER; i++)
         if (ctl->members[i].presence == CTL_HELLOED)
             welcome(ctl, &ctl->members[i]);
+    // A joiner follows the open step already, so that it can have its seat with the next one.
+    if (ctl->phase == CTL_PREPARE && ctl_members_wait(ctl))
+        ctl_generation_admit(ctl);
+    else if (ctl->phase == CTL_RUN && !ctl->ending && ctl->committed < ctl->o.steps && ctl_members_wait(ctl))
+        ctl_generation_begin(ctl, CTL_EVERYBODY, false, "join");
     if (ctl->phase != CTL_GATHER || awaiting(ctl) || ctl->phase != CTL_GATHER)
         return;
     if (gathered(ctl))
