@@ -164,6 +164,22 @@ class Workers(unittest.TestCase):
         err = self.end(self.resume("files"))
         self.assertEqual(err, "")
 
+    def test_a_plan_file(self):
+        """plan.txt of a run is a plan file; its cut may be changed."""
+        self.end(self.start("drawn", *SHORT, "run.plan=1+2"))
+        with open(self.path("drawn", "plan.txt")) as file:
+            text = file.read()
+        self.assertIn("stage 0 0 2\nstage 1 2 4\n", text)
+        with open(self.path("mine.txt"), "w") as file:
+            file.write(text.replace("stage 0 0 2\nstage 1 2 4\n", "stage 0 0 3\nstage 1 3 4\n"))
+        self.end(self.start("mine", *SHORT, "run.plan=" + self.path("mine.txt")))
+        self.same("mine", *SHORT)
+        with open(self.path("mine", "plan.txt")) as file:
+            self.assertIn("stage 0 0 3\nstage 1 3 4\n", file.read())
+        self.end(self.start("alone", *SHORT))
+        self.end(self.start("again", *SHORT, "run.plan=" + self.path("alone", "plan.txt"), "run.shadow=true"))
+        self.same("again", *SHORT)
+
     def test_refusals(self):
         for keys, words in [(["run.plan=9x1"], ["run.plan", "9 stages"]), (["run.plan=1x6"], ["micro-batches"]),
                             (["run.plan=2x2", "run.workers=3"], ["run.workers", "4 seats"]),

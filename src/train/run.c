@@ -226,16 +226,16 @@ bg_status run_is_finished(struct run *run, uint64_t steps, struct bg_error *err,
     return status;
 }
 
-// plan.txt: the job's signature and the units, then the plan.
+// plan.txt: a plan file that also tells, in comments, the job's signature and what the units are.
 static char *plan_text(const struct run *run, const char *plan)
 {
     static const char *const kinds[] = {
         [MODEL_UNIT_EMBED] = "embed", [MODEL_UNIT_BLOCK] = "block", [MODEL_UNIT_HEAD] = "head"};
     const struct model *model = run->material.model;
     struct bg_str s = {0};
-    bg_str_addf(&s, "plan class=" TRAIN_CLASS " signature=%s\n", run->material.signature_sha256);
+    bg_str_addf(&s, "# class=" TRAIN_CLASS " signature=%s\n", run->material.signature_sha256);
     for (uint32_t u = 0; u < model->unit_count; u++) {
-        bg_str_addf(&s, "unit %u %s", u, kinds[model->units[u].kind]);
+        bg_str_addf(&s, "# unit %u %s", u, kinds[model->units[u].kind]);
         if (model->units[u].kind == MODEL_UNIT_BLOCK)
             bg_str_addf(&s, " layer=%u", model->units[u].layer);
         bg_str_add(&s, "\n");

@@ -48,7 +48,7 @@ BG_MUST_USE bg_status run_is_finished(struct run *run, uint64_t steps, struct bg
 struct trainer_info run_info(const struct run *run, uint64_t first_step);
 // Checks the disk, fills that in, tells the observer.
 BG_MUST_USE bg_status run_tell_started(struct run *run, struct trainer_info *info, struct bg_error *err);
-// job.yaml, plan.txt (its first line and those of the units, then `plan`), logs repaired to `steps` steps.
+// job.yaml, plan.txt (what the plan is of, then `plan`), logs repaired to `steps` steps.
 BG_MUST_USE bg_status run_open_files(struct run *run, uint64_t steps, const char *plan, struct bg_error *err);
 
 // What happened, for logs and observer.

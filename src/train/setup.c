@@ -2,7 +2,10 @@
 // step.
 #include "train/trainer_int.h"
 
-#include "base/str.h"
+#include "base/mem.h"
+#include "plan/plan.h"
+
+enum { PLAN_TOLD_MAX = 4096 };
 
 static bg_status make_executor(struct trainer *t, struct bg_error *err)
 {
@@ -62,16 +65,35 @@ static bg_status open_state(struct trainer *t, struct bg_error *err)
     return status;
 }
 
-// The plan of one process, in the records of every plan: one stage of all units, one seat.
+// The plan of one process: one stage of all units, one seat. Of very many items only their number is told.
 static bg_status open_files(struct trainer *t, struct bg_error *err)
 {
-    struct bg_str s = {0};
-    bg_str_addf(&s, "stage 0 units=[0,%u)\nseat worker=0 stage=0 replica=0 share=1\n",
-                t->run.material.model->unit_count);
-    bg_str_addf(&s, "mbmap stage=0 replica=0 micro_batches=[0,%u) group=%u\n", t->layout.micro_batches,
-                t->layout.group);
-    bg_status status = run_open_files(&t->run, t->commit.steps, bg_str_text(&s), err);
-    bg_str_fini(&s);
+    uint32_t units = t->run.material.model->unit_count, group = 1;
+    while (group < t->layout.group)
+        group *= 2;
+    char *text = bg_format("# %zu groups of %u micro-batches\n", t->layout.groups, t->layout.group);
+    bg_status status = BG_OK;
+    if (t->layout.groups <= PLAN_TOLD_MAX) {
+        double *costs = bg_alloc_array(units, sizeof *costs);
+        struct plan_options options = {.costs = costs,
+                                       .units = units,
+                                       .micro_batches = t->layout.micro_batches,
+                                       .group = group,
+                                       .replicas = (const uint32_t[]){1},
+                                       .stages = 1,
+                                       .schedule = PLAN_1F1B,
+                                       .chunks = 1};
+        struct plan plan;
+        status = plan_build(&options, err, &plan);
+        bg_free(costs);
+        bg_free(text);
+        text = status ? NULL : plan_format(&plan);
+        if (!status)
+            plan_fini(&plan);
+    }
+    if (!status)
+        status = run_open_files(&t->run, t->commit.steps, text, err);
+    bg_free(text);
     return status;
 }
 
