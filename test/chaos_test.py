@@ -118,8 +118,12 @@ class Chaos(unittest.TestCase):
         self.assertFalse(found["curve_identical"] or found["weights_identical"])
 
     def test_misuse(self):
-        for args, words in [(["--signals", "HUP"], "HUP"), (["--faults", self.path("corpus.txt")], "corpus.txt:1"),
-                            (["--trace", self.path("corpus.txt")], "corpus.txt:1"), (["--time-scale", "0"], "time-scale")]:
+        bad = ["", "drop:1e-3", "7:", "7:drop", "7:drop:2", "7:lose:0.1", "7:delay:1", "7:delay:1:5", "7:drop:0.1,,",
+               "7:drop:0.1:5ms", "x:drop:0.1", "7:drop:-1", "7:drop:0.1x", "7:delay:0.1:-5ms", "7,drop:0.1"]
+        cases = [(["--frames", text], "expected SEED:") for text in bad] + [
+            (["--signals", "HUP"], "HUP"), (["--faults", self.path("corpus.txt")], "corpus.txt:1"),
+            (["--trace", self.path("corpus.txt")], "corpus.txt:1"), (["--time-scale", "0"], "time-scale")]
+        for args, words in cases:
             done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("misuse"), *TINY,
                                    "run.plan=1x2", *args], capture_output=True, text=True, timeout=60)
             self.assertNotEqual(done.returncode, 0)

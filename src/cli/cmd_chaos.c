@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "base/mem.h"
+#include "cli/tamper.h"
 #include "cli/train.h"
 #include "os/process.h"
 
@@ -254,6 +255,9 @@ static int run_command(struct cli *cli, const struct command *c, const struct bg
         status = chaos_trace_read(cli->env, c->trace, &err, &trace);
     if (script.frames.size)
         o.frames = bg_str_text(&script.frames);
+    struct tamper tamper; // of the workers; here only to refuse it early
+    if (!status && o.frames)
+        status = tamper_parse(o.frames, 0, &err, &tamper);
     if (!status && c->trace && !o.machines)
         status = count_machines(cli->env, &job, &err, &o.machines);
     if (!status)
