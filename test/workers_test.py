@@ -194,6 +194,10 @@ class Workers(unittest.TestCase):
         done = subprocess.run([BRIGADE, "join", self.dir], capture_output=True, text=True, timeout=HANG_S)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("job.yaml", done.stderr)
+        self.end(self.start("over", *SHORT, "run.plan=1x2"))
+        done = subprocess.run([BRIGADE, "join", self.path("over")], capture_output=True, text=True, timeout=HANG_S)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("no job runs", done.stderr)
 
     # ---- Deaths ----
 

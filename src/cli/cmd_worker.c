@@ -70,6 +70,18 @@ static bg_status work(struct bg_env *env, const struct job *job, const struct me
     return status;
 }
 
+// By hand there is a person who wants to know; what a controller started waits for one.
+static bg_status check_runs(struct bg_env *env, const char *run, struct bg_error *err)
+{
+    struct bg_file *lock = NULL;
+    bg_status status = env->ops->directory_lock(env, run, err, &lock);
+    if (status == BG_EXISTS)
+        return BG_OK;
+    if (!status)
+        status = env->ops->file_close(env, lock, err);
+    return status ? status : bg_fail(err, BG_NOT_FOUND, "no job runs in %s: start it with brigade train", run);
+}
+
 static int run_member(struct cli *cli, const struct member_options *o)
 {
     struct bg_error err = {0};
@@ -81,6 +93,8 @@ static int run_member(struct cli *cli, const struct member_options *o)
     bg_status status = os_fault_name(o->name, &err);
     if (!status)
         status = fleet_load_job(cli->env, o->run, &err, &job);
+    if (!status && !o->token)
+        status = check_runs(cli->env, o->run, &err);
     if (!status) {
         struct os_options options = {.threads = o->threads ? o->threads : job.run.threads, .pin = true};
         options.first_cpu = o->cpu;
