@@ -298,6 +298,16 @@ static bg_status work_on_task(struct worker *w, struct bg_error *err)
     return status;
 }
 
+static bg_status check_allocations(struct worker *w, struct bg_error *err)
+{
+    uint64_t count = bg_mem_count() - w->allocations;
+    w->allocations += count;
+    w->calm_steps = w->has_task || w->task_runs ? 0 : w->calm_steps + 1;
+    return w->calm_steps > 3 && count > 0 ? bg_fail(err, BG_INTERNAL, "step %llu: %llu allocations in a steady step",
+                                                    (unsigned long long)w->version - 1, (unsigned long long)count)
+                                          : BG_OK;
+}
+
 static bg_status take_commit(struct worker *w, const struct comm_event *event, struct bg_error *err)
 {
     struct message_commit m;
@@ -309,6 +319,8 @@ static bg_status take_commit(struct worker *w, const struct comm_event *event, s
         status = work_on_task(w, err);
     if (!status && m.step == w->version && w->voted)
         status = worker_commit(w, &m, err);
+    if (!status && w->o.count_allocations)
+        status = check_allocations(w, err);
     return status ? status : w->linked ? worker_take_early(w, err) : BG_OK;
 }
 

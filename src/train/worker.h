@@ -40,7 +40,9 @@ struct worker_options {
     uint64_t process, process_start;
     uint64_t patience_ns; // an op that waits longer says so (TROUBLE), naming op and member; 0: 5 s
     uint64_t orphan_ns;   // without a controller for so long: gives up; 0: 60 s
-    bool order_free;      // bench only: applies without waiting for COMMIT, unclipped. The bits are gone
+    bool
+        count_allocations; // tests: a steady step (the third of a generation and later ones) that allocates is an error
+    bool order_free;       // bench only: applies without waiting for COMMIT, unclipped. The bits are gone
 };
 
 struct worker;

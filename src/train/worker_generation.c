@@ -300,6 +300,7 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
     w->voted = w->waits = false;
     w->resend = m->now_bytes > 0;
     w->running = true;
+    w->calm_steps = 0;
     return worker_links_ready(w, err);
 }
 

@@ -106,6 +106,8 @@ struct worker {
     struct comm_event *early;
     size_t early_count, early_capacity;
 
+    uint32_t calm_steps;  // in a row, in this generation, without a task
+    uint64_t allocations; // when the open step began
     bool has_task, task_runs;
     uint64_t task_id; // of the one that runs, or was done last
     struct message_task_done task_done;
