@@ -3,7 +3,7 @@
 
 2 stages x 2 replicas x 4 micro-batches with a shadow. One fault-free run lists the points that every process passes
 (BRIGADE_POINTS); the cases are the passes of one step in the middle x {KILL, STOP and CONT after the time-out, TERM}.
-A seeded tenth of them runs by default, all with BRIGADE_FULL=1; deaths of
+A seeded tenth of them runs by default, all with BRIGADE_CHECK_FULL=1; deaths of
 several at once always (many_at_once()). BRIGADE_CASES="worker1:after-vote:2:KILL,..." runs
 those only.
 
@@ -254,7 +254,7 @@ def main():
         elif os.environ.get("BRIGADE_CASES"):
             cases = [Case(p, q, int(n), a) for p, q, n, a in
                      (one.split(":") for one in os.environ["BRIGADE_CASES"].split(","))]
-        elif os.environ.get("BRIGADE_FULL"):
+        elif os.environ.get("BRIGADE_CHECK_FULL"):
             cases += list(many_at_once())
         else:
             seed = int(os.environ.get("BRIGADE_SEED", "1"))
