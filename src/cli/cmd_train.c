@@ -109,6 +109,15 @@ static void on_checkpointed(void *arg, uint64_t step, const char *directory, dou
     fprintf(stderr, "saved %s (%.1f s)\n", directory, seconds);
 }
 
+static void on_processes(void *arg, const char *text)
+{
+    struct progress *p = arg;
+    if (p->quiet)
+        return;
+    end_line(p);
+    fprintf(stderr, "%s\n", text);
+}
+
 static void on_warning(void *arg, const char *text)
 {
     struct progress *p = arg;
@@ -248,6 +257,7 @@ static int train(struct cli *cli, const struct job *job, bool resume, bool quiet
                                         .step = on_step,
                                         .evaluated = on_evaluated,
                                         .checkpointed = on_checkpointed,
+                                        .processes = on_processes,
                                         .warning = on_warning};
     struct trainer_options options = {.job = job, .resume = resume, .observer = &observer};
     struct trainer_result result = {0};

@@ -12,6 +12,7 @@
 #include "train/layout.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -318,6 +319,26 @@ static void on_recovered(struct fleet *f, const json_t *fields)
     f->recoveries[f->recovery_count++] = number(fields, "ms");
 }
 
+// The few things that a person at the screen wants to know.
+static void tell(const struct fleet *f, const char *event, const json_t *fields)
+{
+    const struct trainer_observer *observer = f->run.options->observer;
+    char text[700] = "";
+    const char *why = json_string_value(json_object_get(fields, "why"));
+    const char *waits = json_string_value(json_object_get(fields, "text"));
+    if (!strcmp(event, "lost") && why)
+        snprintf(text, sizeof text, "lost member %.0f: %s", number(fields, "member"), why);
+    else if (!strcmp(event, "recovered"))
+        snprintf(text, sizeof text, "goes on after %.1f ms (generation %.0f)", number(fields, "ms"),
+                 number(fields, "generation"));
+    else if (!strcmp(event, "rollback"))
+        snprintf(text, sizeof text, "back from step %.0f to %.0f", number(fields, "from"), number(fields, "to"));
+    else if (!strcmp(event, "waiting") && waits)
+        snprintf(text, sizeof text, "%s", waits);
+    if (text[0] && observer && observer->processes)
+        observer->processes(observer->arg, text);
+}
+
 static void on_event(void *arg, const char *event, const char *json_fields)
 {
     struct fleet *f = arg;
@@ -334,6 +355,7 @@ static void on_event(void *arg, const char *event, const char *json_fields)
     const char *directory = json_string_value(json_object_get(fields, "directory"));
     if (!strcmp(event, "recovered"))
         on_recovered(f, fields);
+    tell(f, event, fields);
     if (!strcmp(event, "evaluated")) {
         struct evaluate_result r = {.loss = f->evaluated.x,
                                     .perplexity = number(fields, "perplexity"),

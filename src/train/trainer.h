@@ -41,6 +41,7 @@ struct trainer_observer { // any callback may be NULL
     void (*evaluated)(void *arg, uint64_t step, const struct evaluate_result *result); // after `step` steps
     void (*checkpointed)(void *arg, uint64_t step, const char *directory, double seconds);
     void (*warning)(void *arg, const char *text);
+    void (*processes)(void *arg, const char *text); // what happened among those of a job of many
     bool (*stop)(void *arg); // asked after each step; true behaves like a stop signal
 };
 
