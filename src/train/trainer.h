@@ -42,7 +42,7 @@ struct trainer_observer { // any callback may be NULL
     void (*checkpointed)(void *arg, uint64_t step, const char *directory, double seconds);
     void (*warning)(void *arg, const char *text);
     void (*processes)(void *arg, const char *text); // what happened among those of a job of many
-    bool (*stop)(void *arg); // asked after each step; true behaves like a stop signal
+    bool (*stop)(void *arg);                        // asked after each step; true behaves like a stop signal
 };
 
 struct trainer_options {
