@@ -47,13 +47,19 @@ static bg_status read_hashes(struct bg_env *env, const char *run, struct bg_erro
     return status;
 }
 
-// The same job in one process, in RUN-reference. One that is finished there already is kept: it says so at once.
+// The same job in one process, in RUN-reference. One that is finished there already says so at once.
 static bg_status make_reference(struct bg_env *env, const struct chaos_options *o, const char *directory,
                                 struct bg_error *err)
 {
+    struct bg_file_info info;
+    bg_status status = env->ops->path_info(env, directory, err, &info);
+    if (status)
+        return status;
     struct bg_strlist arguments = {0};
     bg_strlist_add(&arguments, o->executable);
     bg_strlist_add(&arguments, "train");
+    if (info.exists)
+        bg_strlist_add(&arguments, "--resume");
     for (size_t i = 0; i < o->words->count; i++)
         if (strncmp(o->words->items[i], "run.", 4) != 0 || !strncmp(o->words->items[i], "run.threads=", 12))
             bg_strlist_add(&arguments, o->words->items[i]);
@@ -66,8 +72,7 @@ static bg_status make_reference(struct bg_env *env, const struct chaos_options *
         argv[i] = arguments.items[i];
     static const char *const environment[] = {"BRIGADE_FAULT", "BRIGADE_TAMPER", NULL};
     struct os_process process;
-    bg_status status =
-        os_spawn(&(struct os_spawn_options){.argv = argv, .environment = environment, .output = 2}, err, &process);
+    status = os_spawn(&(struct os_spawn_options){.argv = argv, .environment = environment, .output = 2}, err, &process);
     if (!status) {
         status = chaos_wait(env, &process, err);
         if (!status && strcmp(process.ending, "exited with status 0") != 0)
