@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define END_NS 3000000000u // that long processes may take to leave
+#define END_NS 500000000u // that long processes may take to end after they have left the job
 
 struct fleet {
     struct bg_env *env;

@@ -1,12 +1,14 @@
-// Writing and reading checkpoints. A checkpoint is built in .step-N.tmp, every file synced, its manifest last, and only
-// then renamed to step-N: a name step-N is always a whole checkpoint. Removal goes the other way: first renamed to
-// .step-N.old, then removed. Names with a leading dot are leftovers and are cleaned when a run starts.
+// Writing and reading checkpoints. A checkpoint is built in .step-N.tmp.X (X drawn: a writer that was taken for dead
+// may still be at it), every file synced, its manifest last, and only then renamed to step-N: a name step-N is always a
+// whole checkpoint. Removal goes the other way: first renamed, then removed, so that who still writes there finds
+// nothing. Names with a leading dot are leftovers and are cleaned when a run starts and after every checkpoint.
 #include "train/checkpoint.h"
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "tensor/safetensors.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,11 +152,14 @@ static bg_status put_in_place(struct bg_env *env, const char *run_directory, uin
 bg_status checkpoint_write(struct bg_env *env, const char *run_directory, const struct checkpoint_source *source,
                            uint32_t keep, struct bg_error *err, char **directory)
 {
-    uint64_t step = source->manifest->step;
-    char *temporary = hidden_path(run_directory, step, "tmp");
-    bg_status status = env->ops->path_remove(env, temporary, err);
-    if (!status)
-        status = write_files(env, temporary, source, err);
+    uint64_t step = source->manifest->step, number = 0;
+    bg_status status = env->ops->entropy(env, &number, sizeof number, err);
+    if (status)
+        return status;
+    char suffix[32];
+    snprintf(suffix, sizeof suffix, "tmp.%016llx", (unsigned long long)number);
+    char *temporary = hidden_path(run_directory, step, suffix);
+    status = write_files(env, temporary, source, err);
     if (!status)
         status = put_in_place(env, run_directory, step, temporary, err);
     if (status) {
@@ -167,6 +172,8 @@ bg_status checkpoint_write(struct bg_env *env, const char *run_directory, const 
     }
     bg_free(temporary);
     status = keep_newest(env, run_directory, step, keep, err);
+    if (!status)
+        status = checkpoint_clean(env, run_directory, err);
     if (!status)
         *directory = checkpoint_path(run_directory, step);
     return status;
@@ -336,6 +343,12 @@ static bg_status list_leftover(void *arg, const char *name, struct bg_error *err
     return BG_OK;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t size = strlen(text), length = strlen(end);
+    return size >= length && strcmp(text + size - length, end) == 0;
+}
+
 bg_status checkpoint_clean(struct bg_env *env, const char *run_directory, struct bg_error *err)
 {
     char *path = bg_format("%s/checkpoints", run_directory);
@@ -345,9 +358,16 @@ bg_status checkpoint_clean(struct bg_env *env, const char *run_directory, struct
     if (!status && info.exists)
         status = env->ops->list_directory(env, path, list_leftover, &leftovers, err);
     for (size_t i = 0; i < leftovers.count && !status; i++) {
-        char *leftover = bg_format("%s/%s", path, leftovers.items[i]);
-        status = env->ops->path_remove(env, leftover, err);
+        char *leftover = bg_format("%s/%s", path, leftovers.items[i]), *old = bg_format("%s.old", leftover);
+        bool written = !ends_with(leftover, ".old");
+        if (written)
+            status = env->ops->path_rename(env, leftover, old, err);
+        if (status == BG_NOT_FOUND) // its writer lived, and finished it just now
+            status = BG_OK;
+        else if (!status)
+            status = env->ops->path_remove(env, written ? old : leftover, err);
         bg_free(leftover);
+        bg_free(old);
     }
     bg_strlist_fini(&leftovers);
     bg_free(path);

@@ -211,7 +211,7 @@ bg_status run_restore(struct run *run, const struct optim_state *state, struct b
     else if (!status)
         status = check_plan(run, err);
     bg_free(steps);
-    if (!status && !count)
+    if (!status && !count && state) // the log of a controller may know more
         run_warn(run, "%s holds no checkpoint yet: starting again from the first step", run->job->run.dir);
     return status;
 }
@@ -259,7 +259,7 @@ bg_status run_open_files(struct run *run, uint64_t steps, const char *plan, stru
         status = run->env->ops->path_remove(run->env, result, err); // a prolonged run is not finished any more
     bg_free(result);
     uint64_t rewritten = 0;
-    bool goes_on = run->resumed || steps > 0;
+    bool goes_on = run->options->resume; // the events of before stay, whatever step it begins with
     if (!status)
         status = goes_on ? runlog_resume(&run->log, run->env, directory, run->losses, steps, err, &rewritten)
                          : runlog_create(&run->log, run->env, directory, err);
