@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`brigade chaos`: short runs of every kind of fault come out like an undisturbed one, and it says so truthfully.
 
-BRIGADE_FULL=1 adds a long run of 1,000 kills.
+BRIGADE_CHECK_FULL=1 adds a long run of 1,000 kills.
 """
 import json
 import os
@@ -94,15 +94,15 @@ class Chaos(unittest.TestCase):
     def test_real_trace(self):
         if not os.path.isfile(TRACE):
             self.skipTest(f"{TRACE} is not here")
-        if not os.environ.get("BRIGADE_FULL"):
-            self.skipTest("BRIGADE_FULL=1 replays it")
+        if not os.environ.get("BRIGADE_CHECK_FULL"):
+            self.skipTest("BRIGADE_CHECK_FULL=1 replays it")
         found = self.chaos("real", 40000, ["run.plan=1x4"], ["--trace", TRACE, "--time-scale", "2000"], timeout=600)
         self.assertEqual(found["trace"]["events"], 344)
         self.assertEqual(found["trace"]["kills"], 167)
 
     def test_thousand_kills(self):
-        if not os.environ.get("BRIGADE_FULL"):
-            self.skipTest("BRIGADE_FULL=1 does it")
+        if not os.environ.get("BRIGADE_CHECK_FULL"):
+            self.skipTest("BRIGADE_CHECK_FULL=1 does it")
         found = self.chaos("thousand", 60000, ["run.plan=2x2", "run.shadow=true"],
                            ["--seed", "11", "--kills", "1000", "--every", "20"], timeout=1200)
         self.assertEqual(found["faults"]["kill"], 1000)
