@@ -127,6 +127,13 @@ class Workers(unittest.TestCase):
         self.assertEqual(glob.glob(self.path(name, "**", ".*"), recursive=True), [])
         self.assertEqual(glob.glob(self.path(name, "*.tmp")), [])
 
+    def test_steady_steps_allocate_nothing(self):
+        for plan in ("1x2", "2x2"):
+            name = "steady-" + plan
+            self.end(self.start(name, "train.steps=40", "train.eval_every=0", "train.eval_tokens=200", f"run.plan={plan}",
+                                "run.shadow=true", env={"BRIGADE_COUNT_ALLOCATIONS": "1"}))
+            self.assertEqual([e for e in self.events(name) if e["event"] in ("lost", "failed", "trouble")], [])
+
     # ---- Identity ----
 
     def test_plans_and_schedules(self):

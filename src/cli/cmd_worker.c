@@ -38,6 +38,12 @@ static bg_status make_comm(struct bg_env *env, const struct job *job, struct tam
     return comm_shm_create(env, &options, err, comm);
 }
 
+static bool set(const char *name)
+{
+    const char *value = getenv(name);
+    return value && value[0];
+}
+
 static bg_status work(struct bg_env *env, const struct job *job, const struct member_options *o,
                       const struct worker_source *source, struct bg_error *err)
 {
@@ -52,6 +58,8 @@ static bg_status work(struct bg_env *env, const struct job *job, const struct me
         .role = o->role && !strcmp(o->role, "shadow") ? MESSAGE_SHADOW : MESSAGE_WORKER,
         .process = (uint64_t)os_process_self(),
         .patience_ns = (uint64_t)job->run.patience_ms * 1000000,
+        .count_allocations = set("BRIGADE_COUNT_ALLOCATIONS"), // tests
+        .order_free = set("BRIGADE_BENCH_ORDER_FREE"),         // bench/fleet: what the promise costs
     };
     bg_status status = fleet_address(env, o->run, false, err, address);
     if (!status)
