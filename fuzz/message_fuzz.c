@@ -80,6 +80,18 @@ static void loss_round(const uint8_t *data, size_t size, uint8_t *again)
     bg_free(losses);
 }
 
+static void proof_round(const uint8_t *data, size_t size, uint8_t *again)
+{
+    struct message_proof m;
+    if (message_proof_decode(data, size, NULL, &m))
+        return;
+    uint64_t *sums = bg_alloc_array(m.count + 1, sizeof *sums);
+    for (uint32_t u = 0; u < m.count; u++)
+        sums[u] = message_u64(m.sums, u);
+    same(data, size, again, message_proof_encode(m.count, m.held, sums, again, size + 1));
+    bg_free(sums);
+}
+
 static void vote_round(const uint8_t *data, size_t size, uint8_t *again)
 {
     struct message_vote m;
@@ -93,8 +105,8 @@ static void vote_round(const uint8_t *data, size_t size, uint8_t *again)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const rounds[])(const uint8_t *, size_t, uint8_t *) = {
-        hello_round,  welcome_round,    trouble_round, commit_round, task_done_round,
-        report_round, generation_round, task_round,    loss_round,   vote_round,
+        hello_round,      welcome_round, trouble_round, commit_round, task_done_round, report_round,
+        generation_round, task_round,    loss_round,    vote_round,   proof_round,
     };
     if (size == 0)
         return 0;

@@ -17,6 +17,8 @@ void ctl_open_init(struct ctl *ctl)
     open->loss_from = bg_alloc_array(ctl->o.micro_batches, sizeof *open->loss_from);
     open->scratch = bg_alloc_array(ctl->o.micro_batches, sizeof *open->scratch);
     open->squares = bg_alloc_array(ctl->o.param_count, sizeof *open->squares);
+    open->proofs = bg_alloc_array(ctl->o.units, sizeof *open->proofs);
+    open->proof_from = bg_alloc_array(ctl->o.units, sizeof *open->proof_from);
     open->square_from = bg_alloc_array(ctl->o.param_count, sizeof *open->square_from);
     ctl_open_reset(ctl);
 }
@@ -29,12 +31,15 @@ void ctl_open_fini(struct ctl *ctl)
     bg_free(ctl->open.scratch);
     bg_free(ctl->open.squares);
     bg_free(ctl->open.square_from);
+    bg_free(ctl->open.proofs);
+    bg_free(ctl->open.proof_from);
 }
 
 void ctl_open_reset(struct ctl *ctl)
 {
     memset(ctl->open.loss_known, 0, ctl->o.micro_batches);
     memset(ctl->open.square_from, 0, ctl->o.param_count * sizeof *ctl->open.square_from);
+    memset(ctl->open.proof_from, 0, ctl->o.units * sizeof *ctl->open.proof_from);
     ctl->open.losses_missing = ctl->o.micro_batches;
     ctl->open.squares_missing = ctl->o.param_count;
     for (uint32_t i = 0; i < ctl->member_count; i++)
@@ -117,6 +122,38 @@ void ctl_take_loss(struct ctl *ctl, struct ctl_member *member, const struct wire
         if (!ctl_open_loss(ctl, member, loss.first + i, message_double(loss.losses, i)))
             return;
     ctl_try_commit(ctl);
+}
+
+// Holders of a unit (replicas, followers, the shadow) must have the same weights and moments, bit for bit.
+void ctl_take_proof(struct ctl *ctl, struct ctl_member *member, const struct wire_frame *frame, const void *payload)
+{
+    struct bg_error err = {0};
+    struct message_proof proof;
+    struct ctl_open *open = &ctl->open;
+    bg_status status = message_proof_decode(payload, frame->bytes, &err, &proof);
+    if (!status && proof.count != ctl->o.units)
+        status = bg_fail(&err, BG_FORMAT, "PROOF of %u units of %u", proof.count, ctl->o.units);
+    if (status) {
+        ctl_member_lose(ctl, member->id, err.text, true);
+        return;
+    }
+    for (uint32_t u = 0; u < proof.count && frame->step == ctl->committed; u++) {
+        if (!proof.held[u])
+            continue;
+        uint64_t sum = message_u64(proof.sums, u);
+        if (open->proof_from[u] && open->proofs[u] != sum) {
+            ctl_failf(
+                ctl, BG_CORRUPT,
+                "before step %llu: members %u and %u disagree on the weights and moments of unit %u (sums %016llx "
+                "and %016llx): one of them computes wrongly or its memory is damaged. Check their machine, then "
+                "resume the run",
+                (unsigned long long)ctl->committed, open->proof_from[u], member->id, u,
+                (unsigned long long)open->proofs[u], (unsigned long long)sum);
+            return;
+        }
+        open->proof_from[u] = member->id;
+        open->proofs[u] = sum;
+    }
 }
 
 void ctl_take_vote(struct ctl *ctl, struct ctl_member *member, const struct wire_frame *frame, const void *payload)

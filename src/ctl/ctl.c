@@ -320,6 +320,8 @@ void ctl_frame(struct ctl *ctl, uint64_t now_ns, uint32_t member, const struct w
         return;
     else if (frame->kind == WIRE_LOSS)
         ctl_take_loss(ctl, m, frame, payload);
+    else if (frame->kind == WIRE_PROOF)
+        ctl_take_proof(ctl, m, frame, payload);
     else if (frame->kind == WIRE_VOTE)
         ctl_take_vote(ctl, m, frame, payload);
 }

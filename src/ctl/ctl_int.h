@@ -57,6 +57,8 @@ struct ctl_open {        // the open step
     double *squares;       // (params)
     uint32_t *square_from; // (params) member, 0: not known
     uint32_t squares_missing;
+    uint64_t *proofs;     // (units) of the state
+    uint32_t *proof_from; // (units) member, 0: not known
     double *scratch; // (micro_batches)
 };
 
@@ -182,6 +184,7 @@ void ctl_open_init(struct ctl *ctl);
 void ctl_open_fini(struct ctl *ctl);
 void ctl_open_reset(struct ctl *ctl);
 void ctl_take_loss(struct ctl *ctl, struct ctl_member *member, const struct wire_frame *frame, const void *payload);
+void ctl_take_proof(struct ctl *ctl, struct ctl_member *member, const struct wire_frame *frame, const void *payload);
 void ctl_take_vote(struct ctl *ctl, struct ctl_member *member, const struct wire_frame *frame, const void *payload);
 bool ctl_open_loss(struct ctl *ctl, const struct ctl_member *member, uint32_t micro_batch, double loss);
 void ctl_try_commit(struct ctl *ctl);

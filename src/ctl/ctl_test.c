@@ -383,6 +383,31 @@ static void asleep(void **state)
     finishes(w);
 }
 
+// The shadow and the worker it follows show their state: different sums are no small thing.
+static void state_that_differs(void **state)
+{
+    (void)state;
+    struct world *w = world_create("1x2", 9);
+    world_start(w);
+    world_arrive_all(w);
+    mute_all(w, true);
+    world_settle(w);
+    const uint8_t held[UNITS] = {1, 1, 1, 1, 1, 1};
+    for (uint64_t i = 0; i < 2; i++) {
+        uint64_t sums[UNITS] = {1, 2, 3, 4, 5 + i, 6};
+        uint8_t payload[256];
+        struct wire_frame frame = {.kind = WIRE_PROOF, .generation = w->fakes[i].generation, .job = 7};
+        frame.bytes = message_proof_encode(UNITS, held, sums, payload, sizeof payload);
+        frame.check = wire_check(payload, frame.bytes);
+        ctl_frame(w->ctl, w->now, w->fakes[i].id, &frame, payload);
+    }
+    struct bg_error err = {0};
+    assert_int_equal(ctl_ended(w->ctl, &err), CTL_FAILED);
+    assert_int_equal(err.status, BG_CORRUPT);
+    assert_non_null(strstr(err.text, "unit 4"));
+    world_destroy(w);
+}
+
 static void mismatch(void **state)
 {
     (void)state;
@@ -733,6 +758,7 @@ int main(void)
         cmocka_unit_test(shadow_promotion),
         cmocka_unit_test(zombie),
         cmocka_unit_test(asleep),
+        cmocka_unit_test(state_that_differs),
         cmocka_unit_test(mismatch),
         cmocka_unit_test(not_finite),
         cmocka_unit_test(scribe_dies),

@@ -139,6 +139,7 @@ void sim_member_create(struct sim_world *w, const struct sim_birth *birth)
     };
     memcpy(p->job.signature, job->signature, sizeof p->job.signature);
     struct worker_options options = {
+        .prove_every = 2,
         .job = &p->job,
         .comm = p->comm,
         .controller = "controller",

@@ -601,7 +601,9 @@ bg_status worker_create(struct bg_env *env, const struct worker_options *o, stru
     w->loss_known = bg_alloc_array(job->micro_batches, 1);
     w->squares = bg_alloc_array(params, sizeof *w->squares);
     w->vote_held = bg_alloc_array(params, 1);
-    w->vote_capacity = 64 + (size_t)params * 9;
+    w->vote_capacity = 64 + (size_t)(params + units) * 9;
+    w->proof = bg_alloc_array(units, sizeof *w->proof);
+    w->o.prove_every = o->prove_every ? o->prove_every : 32;
     w->vote = bg_alloc(w->vote_capacity);
     number_pieces(w);
     *out = w;
@@ -620,9 +622,9 @@ void worker_destroy(struct worker *w)
     executor_destroy(w->ex);
     plan_fini(&w->now);
     plan_fini(&w->steady);
-    void *const owned[] = {w->have,   w->holds,       w->losses, w->loss_known,  w->squares,  w->vote_held, w->vote,
-                           w->pieces, w->piece_first, w->posted, w->state_here,  w->parts,    w->early,     w->items,
-                           w->peers,  w->peer_holds,  w->links,  w->activations, w->gradients};
+    void *const owned[] = {w->proof, w->have,   w->holds,       w->losses, w->loss_known,  w->squares,  w->vote_held,
+                           w->vote,  w->pieces, w->piece_first, w->posted, w->state_here,  w->parts,    w->early,
+                           w->items, w->peers,  w->peer_holds,  w->links,  w->activations, w->gradients};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         bg_free(owned[i]);
     bg_free(w);

@@ -92,7 +92,7 @@ void worker_release_boundaries(struct worker *w)
 
 // ---- State on the move ----
 
-static uint32_t state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2])
+uint32_t worker_state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2])
 {
     const struct model *model = w->job->model;
     uint32_t count = 0;
@@ -110,7 +110,7 @@ static uint8_t *state_mark(const struct worker *w, uint32_t which, uint32_t buck
 
 bool worker_state_complete(const struct worker *w, uint32_t unit)
 {
-    uint32_t buckets[2], count = state_buckets(w, unit, buckets);
+    uint32_t buckets[2], count = worker_state_buckets(w, unit, buckets);
     for (uint32_t b = 0; b < count; b++)
         for (uint32_t which = 0; which < 3; which++)
             for (uint32_t piece = 0; piece < w->piece_first[buckets[b] + 1] - w->piece_first[buckets[b]]; piece++)
@@ -121,7 +121,7 @@ bool worker_state_complete(const struct worker *w, uint32_t unit)
 
 bg_status worker_send_state(struct worker *w, uint32_t unit, uint32_t peer, struct bg_error *err)
 {
-    uint32_t buckets[2], count = state_buckets(w, unit, buckets);
+    uint32_t buckets[2], count = worker_state_buckets(w, unit, buckets);
     bg_status status = BG_OK;
     for (uint32_t b = 0; b < count; b++) {
         for (uint32_t piece = 0; piece < w->piece_first[buckets[b] + 1] - w->piece_first[buckets[b]]; piece++) {

@@ -86,7 +86,8 @@ struct worker {
     uint8_t *loss_known;
     double *squares; // (params)
     uint8_t *vote_held;
-    uint8_t *vote; // encoded
+    uint64_t *proof; // (units)
+    uint8_t *vote;   // encoded
     size_t vote_capacity;
     uint32_t computed; // leaves in this step
 
@@ -142,6 +143,7 @@ const float *worker_input(const struct worker *w, uint32_t stage, uint32_t item)
 const float *worker_output_gradient(const struct worker *w, uint32_t stage, uint32_t item);
 void worker_release_boundaries(struct worker *w); // their senders may overwrite them once everybody has voted
 bg_status worker_send_state(struct worker *w, uint32_t unit, uint32_t peer, struct bg_error *err);
+uint32_t worker_state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2]);
 bool worker_state_complete(const struct worker *w, uint32_t unit);
 
 // worker_sums.c

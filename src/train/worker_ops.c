@@ -131,9 +131,39 @@ static bg_status run_move(struct worker *w, const struct plan_op *op, struct bg_
     return BG_OK;
 }
 
+static uint64_t sum_of_unit(const struct worker *w, uint32_t unit)
+{
+    uint32_t buckets[2], count = worker_state_buckets(w, unit, buckets);
+    uint64_t sum = 0;
+    for (uint32_t b = 0; b < count; b++)
+        for (uint32_t which = 0; which < 3; which++)
+            for (uint32_t piece = 0; piece < executor_pieces(w->ex, buckets[b]); piece++) {
+                size_t floats = 0;
+                const float *values = executor_state_piece(w->ex, which, buckets[b], piece, &floats);
+                sum = (sum << 1 | sum >> 63) ^ wire_check(values, floats * sizeof *values);
+            }
+    return sum;
+}
+
+// Now and then everybody shows that it holds the same state (the shadow is as good as those it follows).
+static bg_status prove(struct worker *w, struct bg_error *err)
+{
+    uint32_t units = w->job->model->unit_count;
+    if (w->version == 0 || w->version % w->o.prove_every || w->o.order_free)
+        return BG_OK;
+    for (uint32_t u = 0; u < units; u++)
+        w->proof[u] = w->holds[u] ? sum_of_unit(w, u) : 0;
+    size_t bytes = message_proof_encode(units, w->holds, w->proof, w->vote, w->vote_capacity);
+    struct wire_frame frame = worker_head(w, WIRE_PROOF);
+    return worker_tell(w, &frame, w->vote, bytes, err);
+}
+
 static bg_status vote(struct worker *w, struct bg_error *err)
 {
     const struct model *model = w->job->model;
+    bg_status proved = prove(w, err);
+    if (proved)
+        return proved;
     executor_squares(w->ex, w->squares);
     for (uint32_t p = 0; p < model->param_count; p++)
         w->vote_held[p] = executor_holds_param(w->ex, p);

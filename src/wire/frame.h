@@ -26,7 +26,8 @@
     X(GRADIENT, 1u << 31)   /* gradient of the output of (a = stage, b = item) */                                      \
     X(PART, 1u << 31)       /* partial sum: a = bucket, b = piece, c = node (level << 26 | index) */                   \
     X(ROOT, 1u << 31)       /* root gradient: a = bucket, b = piece */                                                 \
-    X(STATE, 1u << 31)      /* weights and moments of the step: a = bucket, b = piece, c = 0 weights, 1 m, 2 v */
+    X(STATE, 1u << 31)      /* weights and moments of the step: a = bucket, b = piece, c = 0 weights, 1 m, 2 v */      \
+    X(PROOF, 1 << 20)       /* worker -> controller: sums of the state that I hold of the step */
 
 enum wire_kind {
     WIRE_NONE,

@@ -67,11 +67,17 @@ static void code_task_done(struct message_codec *c, struct message_task_done *m)
 }
 MESSAGE_CODEC(task_done, "TASK_DONE", (void)0)
 
+uint64_t message_u64(const uint8_t *at, uint32_t index)
+{
+    uint64_t value = 0;
+    for (unsigned i = 0; i < 8; i++)
+        value |= (uint64_t)at[8 * (size_t)index + i] << (8 * i);
+    return value;
+}
+
 double message_double(const uint8_t *at, uint32_t index)
 {
-    uint64_t bits = 0;
-    for (unsigned i = 0; i < 8; i++)
-        bits |= (uint64_t)at[8 * (size_t)index + i] << (8 * i);
+    uint64_t bits = message_u64(at, index);
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
@@ -129,6 +135,37 @@ bg_status message_vote_decode(const void *in, size_t size, struct bg_error *err,
             message_refuse(&c, "`held` holds %u, expected 0 or 1", read.held[p]);
         if (!read.held[p] && memcmp(read.squares + 8 * (size_t)p, zero, 8) != 0)
             message_refuse(&c, "`squares` speaks of parameter %u, which is not held", p);
+    }
+    bg_status status = message_read_end(&c);
+    if (!status)
+        *m = read;
+    return status;
+}
+
+size_t message_proof_encode(uint32_t count, const uint8_t *held, const uint64_t *sums, void *out, size_t capacity)
+{
+    struct message_codec c = message_writer("PROOF", out, capacity);
+    message_code_u32(&c, "count", &count);
+    message_code_bytes(&c, "held", &held, count, 2);
+    for (uint32_t u = 0; u < count; u++) {
+        uint64_t sum = held[u] ? sums[u] : 0;
+        message_code_u64(&c, "sums", &sum);
+    }
+    return message_write_end(&c, capacity);
+}
+
+bg_status message_proof_decode(const void *in, size_t size, struct bg_error *err, struct message_proof *m)
+{
+    struct message_codec c = message_reader("PROOF", in, size, err);
+    struct message_proof read = {0};
+    message_code_u32(&c, "count", &read.count);
+    message_view(&c, "held", &read.held, read.count);
+    message_view(&c, "sums", &read.sums, (uint64_t)read.count * 8);
+    for (uint32_t u = 0; !c.failed && u < read.count; u++) {
+        if (read.held[u] > 1)
+            message_refuse(&c, "`held` holds %u, expected 0 or 1", read.held[u]);
+        else if (!read.held[u] && message_u64(read.sums, u))
+            message_refuse(&c, "`sums` speaks of unit %u, which is not held", u);
     }
     bg_status status = message_read_end(&c);
     if (!status)

@@ -98,6 +98,13 @@ struct message_vote {
     const uint8_t *squares; // count doubles, unaligned
     uint32_t computed;      // leaves (micro-batches x stages) computed by this member in this step so far
 };
+// PROOF: XXH3 of the weights and moments of each unit at W[frame.step]; holders of a unit must agree.
+struct message_proof {
+    uint32_t count;      // units of the model
+    const uint8_t *held; // (count)
+    const uint8_t *sums; // count u64, unaligned: message_u64()
+};
+uint64_t message_u64(const uint8_t *at, uint32_t index);
 double message_double(const uint8_t *at, uint32_t index);
 
 // TASK for the member that writes: of W[loss_count].
@@ -140,6 +147,7 @@ size_t message_generation_encode(const struct message_generation *m, void *out, 
 size_t message_loss_encode(uint32_t first, uint32_t count, const double *losses, void *out, size_t capacity);
 size_t message_vote_encode(uint32_t count, const uint8_t *held, const double *squares, uint32_t computed, void *out,
                            size_t capacity);
+size_t message_proof_encode(uint32_t count, const uint8_t *held, const uint64_t *sums, void *out, size_t capacity);
 size_t message_task_encode(const struct message_task *m, void *out, size_t capacity);
 size_t message_task_done_encode(const struct message_task_done *m, void *out, size_t capacity);
 
@@ -156,6 +164,8 @@ BG_MUST_USE bg_status message_generation_decode(const void *in, size_t size, str
                                                 struct message_generation *m);
 BG_MUST_USE bg_status message_loss_decode(const void *in, size_t size, struct bg_error *err, struct message_loss *m);
 BG_MUST_USE bg_status message_vote_decode(const void *in, size_t size, struct bg_error *err, struct message_vote *m);
+BG_MUST_USE bg_status message_proof_decode(const void *in, size_t size, struct bg_error *err,
+                                           struct message_proof *m);
 BG_MUST_USE bg_status message_task_decode(const void *in, size_t size, struct bg_error *err, struct message_task *m);
 BG_MUST_USE bg_status message_task_done_decode(const void *in, size_t size, struct bg_error *err,
                                                struct message_task_done *m);

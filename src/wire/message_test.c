@@ -47,6 +47,19 @@ static bg_status loss_again(const void *in, size_t size, struct bg_error *err, u
     return BG_OK;
 }
 
+static bg_status proof_again(const void *in, size_t size, struct bg_error *err, uint8_t *again, size_t *bytes)
+{
+    struct message_proof m;
+    bg_status status = message_proof_decode(in, size, err, &m);
+    if (status)
+        return status;
+    uint64_t sums[16];
+    for (uint32_t u = 0; u < m.count; u++)
+        sums[u] = message_u64(m.sums, u);
+    *bytes = message_proof_encode(m.count, m.held, sums, again, ROOM);
+    return BG_OK;
+}
+
 static bg_status vote_again(const void *in, size_t size, struct bg_error *err, uint8_t *again, size_t *bytes)
 {
     struct message_vote m;
@@ -124,6 +137,9 @@ static void step_messages(void **state)
     check("LOSS", out, loss, loss_again);
     size_t vote = message_vote_encode(4, held, values, 7, out, sizeof out);
     check("VOTE", out, vote, vote_again);
+    const uint64_t sums[4] = {1, UINT64_MAX, 5, 0x0123456789abcdef};
+    uint8_t proof[ROOM];
+    check("PROOF", proof, message_proof_encode(4, held, sums, proof, sizeof proof), proof_again);
     uint64_t before = bg_mem_count();
     struct message_vote read;
     assert_int_equal(message_vote_decode(out, vote, NULL, &read), BG_OK);
