@@ -293,13 +293,26 @@ static bg_status check_train(const struct resolver *r, struct bg_error *err)
     return BG_OK;
 }
 
-// A fault that names keys, with where the first of them was given.
+// Where a text names a key, or NULL; train.micro_batches does not name train.micro_batch.
+static const char *names_key(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    while (at && (at[strlen(key)] == '_' || (at[strlen(key)] >= 'a' && at[strlen(key)] <= 'z')))
+        at = strstr(at + 1, key);
+    return at;
+}
+
+// A fault that names keys, with where the first of them was given that was given at all.
 static bg_status locate(const struct resolver *r, const struct bg_error *fault, struct bg_error *err)
 {
-    const char *where = NULL;
-    for (size_t i = 0; i < job_key_count() && !where; i++)
-        if (strstr(fault->text, job_key_at(i)->name))
-            where = r->where[i];
+    const char *where = NULL, *first = NULL;
+    for (size_t i = 0; i < job_key_count(); i++) {
+        const char *at = r->where[i] ? names_key(fault->text, job_key_at(i)->name) : NULL;
+        if (!at || (first && at > first))
+            continue;
+        first = at;
+        where = r->where[i];
+    }
     return bg_fail(err, fault->status, "%s%s%s", where ? where : "", where ? ": " : "", fault->text);
 }
 
