@@ -220,6 +220,36 @@ class Workers(unittest.TestCase):
         self.assertEqual(sum(e["event"] == "lost" for e in self.events("kill")), 3)
         self.nothing_left("kill")
 
+    def test_deaths_leak_nothing(self):
+        """Of those that live on: no file, no mapping more after 25 deaths than after 5."""
+        def held(pid):
+            with open(f"/proc/{pid}/maps") as maps:
+                return len(os.listdir(f"/proc/{pid}/fd")), sum(1 for _ in maps)
+
+        keys = ["train.steps=40000", "train.checkpoint_every=0", "train.eval_every=0", "train.eval_tokens=200"]
+        process = self.start("leak", *keys, "run.plan=2x2", "run.shadow=true")
+        self.wait_steps("leak", 20, process)
+        stay = {"controller": process.pid, "shadow": self.pid("leak", "shadow"), "worker0": self.pid("leak", "worker0")}
+        for i in range(26):
+            victim = [e["process"] for e in self.events("leak") if e["event"] == "spawned"
+                      and e["process"] not in stay.values()][-1]
+            before = sum(e["event"] == "joined" for e in self.events("leak"))
+            os.kill(victim, signal.SIGKILL)
+            deadline = time.monotonic() + HANG_S
+            while sum(e["event"] == "joined" for e in self.events("leak")) == before:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.005)
+            self.wait_steps("leak", self.steps("leak") + 30, process)
+            if i == 5:
+                first = {who: held(pid) for who, pid in stay.items()}
+        last = {who: held(pid) for who, pid in stay.items()}
+        process.send_signal(signal.SIGTERM)
+        self.end(process, 75)
+        for who in stay:
+            self.assertLessEqual(last[who][0], first[who][0] + 3, (who, first, last))
+            self.assertLessEqual(last[who][1], first[who][1] + 12, (who, first, last))
+        self.nothing_left("leak")
+
     def test_kill_controller(self):
         process = self.start("ctl", *LONG, "run.plan=1x2", "run.shadow=true")
         self.wait_steps("ctl", 250, process)
