@@ -21,6 +21,7 @@ bench: all
 	@tools/deps bench
 	@cmake --build build
 	@bench/run
+	@bench/fleet
 
 fuzz:
 	@tools/deps build test
