@@ -59,7 +59,7 @@ struct ctl_open {        // the open step
     uint32_t squares_missing;
     uint64_t *proofs;     // (units) of the state
     uint32_t *proof_from; // (units) member, 0: not known
-    double *scratch; // (micro_batches)
+    double *scratch;      // (micro_batches)
 };
 
 struct ctl_task {
@@ -193,7 +193,7 @@ bool ctl_last_commit(const struct ctl *ctl, struct message_commit *commit); // o
 
 // task.c
 bool ctl_task_blocks(const struct ctl *ctl); // the open step's commit
-void ctl_tasks_next(struct ctl *ctl); // at a boundary, after a generation, after a task
+void ctl_tasks_next(struct ctl *ctl);        // at a boundary, after a generation, after a task
 bool ctl_tasks_due(const struct ctl *ctl);
 void ctl_take_task_done(struct ctl *ctl, struct ctl_member *member, const void *payload, size_t bytes);
 void ctl_evaluation_add(struct ctl *ctl, const struct message_evaluation *evaluation);

@@ -164,8 +164,7 @@ BG_MUST_USE bg_status message_generation_decode(const void *in, size_t size, str
                                                 struct message_generation *m);
 BG_MUST_USE bg_status message_loss_decode(const void *in, size_t size, struct bg_error *err, struct message_loss *m);
 BG_MUST_USE bg_status message_vote_decode(const void *in, size_t size, struct bg_error *err, struct message_vote *m);
-BG_MUST_USE bg_status message_proof_decode(const void *in, size_t size, struct bg_error *err,
-                                           struct message_proof *m);
+BG_MUST_USE bg_status message_proof_decode(const void *in, size_t size, struct bg_error *err, struct message_proof *m);
 BG_MUST_USE bg_status message_task_decode(const void *in, size_t size, struct bg_error *err, struct message_task *m);
 BG_MUST_USE bg_status message_task_done_decode(const void *in, size_t size, struct bg_error *err,
                                                struct message_task_done *m);
