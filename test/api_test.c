@@ -90,6 +90,21 @@ static void trains_stops_and_resumes(void **state)
     bg_context_destroy(one);
 }
 
+static void many_processes_are_the_commands(void **state)
+{
+    (void)state;
+    bg_context *context;
+    assert_int_equal(bg_context_create(1, &context), BG_OK);
+    const char *overrides[] = {"run.plan=1x2", "run.dir=never"};
+    struct bg_train_options options = BG_TRAIN_OPTIONS_INIT;
+    options.source = in_work("corpus.txt");
+    options.overrides = overrides;
+    options.override_count = 2;
+    assert_int_equal(bg_train(context, &options, NULL), BG_UNSUPPORTED);
+    assert_non_null(strstr(bg_error_text(context), "run.plan"));
+    bg_context_destroy(context);
+}
+
 struct sink {
     char text[4096];
     size_t size;
@@ -211,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trains_stops_and_resumes),
+        cmocka_unit_test(many_processes_are_the_commands),
         cmocka_unit_test(loads_samples_and_saves),
         cmocka_unit_test(bad_input_is_an_error),
         cmocka_unit_test(floating_point_state_is_the_callers),

@@ -83,6 +83,22 @@ static void copy_result(const struct trainer_result *from, struct bg_train_resul
     snprintf(to->checkpoint, sizeof to->checkpoint, "%s", from->checkpoint);
 }
 
+// A library starts no processes of its own.
+static bg_status one_process(bg_context *context, const struct job *job)
+{
+    struct job_spread spread;
+    bg_status status = job_spread(context->env, job, 0, &context->err, &spread);
+    if (status)
+        return status;
+    bool many = job_is_spread(&spread);
+    bg_free(spread.cut);
+    return many ? bg_fail(
+                      &context->err, BG_UNSUPPORTED,
+                      "run.workers, run.plan, run.shadow: many processes are started by the command (brigade train), "
+                      "not by the library; the same job in one process has the same bits")
+                : BG_OK;
+}
+
 enum bg_status bg_train(bg_context *context, const struct bg_train_options *options, struct bg_train_result *result)
 {
     if (!options || options->size != sizeof *options)
@@ -97,6 +113,8 @@ enum bg_status bg_train(bg_context *context, const struct bg_train_options *opti
     struct trainer_result out = {0};
     bg_status status =
         job_load(context->env, options->source, options->overrides, options->override_count, &context->err, &job);
+    if (!status)
+        status = one_process(context, &job);
     if (!status) {
         struct trainer_options how = {.job = &job, .resume = options->resume != 0, .observer = &observer};
         status = trainer_run(context->env, &how, &context->err, &out);
