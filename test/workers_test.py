@@ -130,7 +130,7 @@ class Workers(unittest.TestCase):
     def test_steady_steps_allocate_nothing(self):
         for plan in ("1x2", "2x2"):
             name = "steady-" + plan
-            self.end(self.start(name, "train.steps=40", "train.eval_every=0", "train.eval_tokens=200", f"run.plan={plan}",
+            self.end(self.start(name, "train.steps=400", "train.eval_every=0", "train.eval_tokens=200", f"run.plan={plan}",
                                 "run.shadow=true", env={"BRIGADE_COUNT_ALLOCATIONS": "1"}))
             self.assertEqual([e for e in self.events(name) if e["event"] in ("lost", "failed", "trouble")], [])
 

@@ -40,7 +40,7 @@ struct worker_options {
     uint64_t process, process_start;
     uint64_t patience_ns;   // an op that waits longer says so (TROUBLE), naming op and member; 0: 5 s
     uint64_t orphan_ns;     // without a controller for so long: gives up; 0: 60 s
-    bool count_allocations; // tests: a steady step that allocates is an error
+    bool count_allocations; // tests: steady steps that allocate are an error
     uint32_t prove_every;   // steps between PROOFs of the state; 0: 32
     bool order_free;        // bench only: applies without waiting for COMMIT, unclipped. The bits are gone
 };

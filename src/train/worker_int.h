@@ -109,6 +109,7 @@ struct worker {
 
     uint32_t calm_steps;  // in a row, in this generation, without a task
     uint64_t allocations; // when the open step began
+    uint64_t calm_allocations;
     bool has_task, task_runs;
     uint64_t task_id; // of the one that runs, or was done last
     struct message_task_done task_done;
