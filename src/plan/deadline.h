@@ -1,0 +1,26 @@
+// A job with a deadline on a trace of spot machines: what a policy does with it tick by tick, and the least that any
+// could have paid who knew the trace.
+#ifndef PLAN_DEADLINE_H
+#define PLAN_DEADLINE_H
+
+#include "plan/policy.h"
+
+struct plan_bill {
+    double cost, finish_s;         // finish_s: when the work was done; the deadline where it was not
+    bool met;                      // done by the deadline
+    uint32_t ticks[PLAN_RENTS];    // spent with nothing (the first instant counts as one), spot, on-demand
+    uint32_t switches[PLAN_RENTS]; // ticks of a kind that follow one of another
+};
+
+// Ticks of a trace that a job may see: from its start to its deadline.
+uint32_t plan_deadline_ticks(const struct plan_deadline *job);
+
+// Runs `policy` from spot[0] on; `spot` holds plan_deadline_ticks() counts. A job not done at its deadline ends there.
+// `held`: NULL or (plan_deadline_ticks()): what was held before each tick, for a picture. No allocation.
+void plan_deadline_run(const struct plan_deadline *job, const struct plan_policy *policy, const uint32_t *spot,
+                       enum plan_rent *held, struct plan_bill *bill);
+
+// The least cost by which the work can be done by the deadline, with the whole trace known: exact.
+void plan_deadline_optimum(const struct plan_deadline *job, const uint32_t *spot, struct plan_bill *bill);
+
+#endif

@@ -1,0 +1,10 @@
+// Greedy ("Can't Be Late", section 4.1): spot whenever it is there, idle without, until only on-demand is safe.
+#include "plan/policy_int.h"
+
+static enum plan_rent decide(const struct plan_snapshot *now)
+{
+    return policy_safety_net(now, now->job.work_s, now->job.deadline_s, spot_if_there(now));
+}
+
+const struct plan_policy plan_deadline_greedy = {"greedy", "spot when there, on-demand at the last moment", true,
+                                                 decide};

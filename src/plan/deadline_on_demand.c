@@ -1,0 +1,10 @@
+// On-demand from the start to the end: what a job costs that does not know of spot.
+#include "plan/policy_int.h"
+
+static enum plan_rent decide(const struct plan_snapshot *now)
+{
+    (void)now;
+    return PLAN_RENT_ON_DEMAND;
+}
+
+const struct plan_policy plan_deadline_on_demand = {"on-demand", "on-demand only", true, decide};
