@@ -14,6 +14,7 @@ static const struct cli_verb verbs[] = {
     {"join", cmd_join, "lend this machine to a job that runs"},
     {"chaos", cmd_chaos, "train while processes are killed, and compare with an undisturbed run"},
     {"sim", cmd_sim, "what a job with a deadline would have cost on spot machines"},
+    {"plan", cmd_plan, "cut a profiled graph of layers over machines: stages, replicas, time"},
     {"plot", cmd_plot, "draw the loss curves of runs as SVG"},
     {"verify", cmd_verify, "recompute a run's hashes; --replay trains again and compares"},
     {"diff", cmd_diff, "the first step and tensor in which two runs or models differ"},
