@@ -65,7 +65,7 @@ class Sim(unittest.TestCase):
     def test_every_policy(self):
         trace = self.trace("some.json", [0, 0, 1, 1, 0, 1, 1, 1])
         costs = {}
-        for policy in "on-demand greedy uniform-progress uniform-progress-plain time-sliced omniscient".split():
+        for policy in "on-demand greedy uniform-progress uniform-progress-plain time-sliced patient omniscient".split():
             code, out, err = sim("deadline", "--trace", trace, "--policy", policy, "--json", *JOB)
             self.assertEqual(code, 0, err)
             self.assertEqual(json.loads(out)["missed"], 0)
@@ -101,7 +101,7 @@ class Sim(unittest.TestCase):
         if len(traces) != 8 or not os.path.exists(starts):
             self.skipTest("needs ../shared (BRIGADE_SHARED)")
         means = {"on-demand": "147.900000", "greedy": "113.308842", "uniform-progress": "104.532835",
-                 "uniform-progress-plain": "104.779867"}
+                 "uniform-progress-plain": "104.779867", "patient": "102.211020"}
         if os.environ.get("BRIGADE_CHECK_FULL"):
             means["omniscient"] = "93.647281"
         for policy, mean in means.items():

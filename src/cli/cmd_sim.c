@@ -244,13 +244,26 @@ static int run_command(struct cli *cli, const struct command *c)
     return code;
 }
 
+static char *about_sim(void)
+{
+    struct bg_str text = {0};
+    bg_str_add(
+        &text,
+        "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a\n"
+        "policy that decides what to rent:\n");
+    for (size_t i = 0; plan_policies[i]; i++)
+        bg_str_addf(&text, "  %-22s %s\n", plan_policies[i]->name, plan_policies[i]->about);
+    bg_str_addf(&text, "  %-22s the least that was possible, the trace known", omniscient);
+    return bg_str_take(&text);
+}
+
 int cmd_sim(struct cli *cli, int argc, char **argv)
 {
-    struct command c = {.policy = "uniform-progress", .overhead = "0"};
+    struct command c = {.policy = "patient", .overhead = "0"};
     const struct cli_option options[] = {
         {"trace", CLI_LIST, &c.traces, "FILE ...",
          "spot availability, JSON: {\"metadata\":{\"gap_seconds\"},\"data\":[]}"},
-        {"policy", CLI_TEXT, &c.policy, "NAME", "one of those above (uniform-progress)"},
+        {"policy", CLI_TEXT, &c.policy, "NAME", "one of those above (patient)"},
         {"work", CLI_TEXT, &c.work, "TIME", "what the job needs on one instance, e.g. 48h"},
         {"deadline", CLI_TEXT, &c.deadline, "TIME", "from the start of each window, e.g. 60h"},
         {"overhead", CLI_TEXT, &c.overhead, "TIME", "before a new instance works (0)"},
@@ -259,13 +272,10 @@ int cmd_sim(struct cli *cli, int argc, char **argv)
         {"spot-price", CLI_TEXT, &c.spot_price, "$", "an hour"},
         {"on-demand-price", CLI_TEXT, &c.on_demand_price, "$", "an hour"},
     };
+    char *about = about_sim();
     const struct cli_usage usage = {
         "sim deadline --trace FILE ... --work TIME --deadline TIME --spot-price $ --on-demand-price $ [options]",
-        "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a "
-        "policy\n"
-        "that decides what to rent: on-demand, spot, greedy, uniform-progress, uniform-progress-plain, time-sliced, or "
-        "the\n"
-        "least possible: omniscient.",
+        about,
         options,
         sizeof options / sizeof *options,
         1,
@@ -285,5 +295,6 @@ int cmd_sim(struct cli *cli, int argc, char **argv)
         code = run_command(cli, &c);
     bg_strlist_fini(&words);
     bg_strlist_fini(&c.traces);
+    bg_free(about);
     return code;
 }

@@ -11,7 +11,8 @@
     X(greedy)                                                                                                          \
     X(uniform_progress)                                                                                                \
     X(uniform_progress_plain)                                                                                          \
-    X(time_sliced)
+    X(time_sliced)                                                                                                     \
+    X(patient)
 
 #define DECLARE(name) extern const struct plan_policy plan_deadline_##name;
 PLAN_POLICIES(DECLARE)
