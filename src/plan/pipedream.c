@@ -21,15 +21,14 @@ struct level {
     uint32_t machines, inner, rows; // rows: how many i there are, 1 at the last level
     double bandwidth;
     double *alone; // T (states, states): i..j on one machine, unreplicated
-    double *times; // W (rows, states, machines)
+    double *times; // W (states, machines, rows), so that all i of a cut are priced side by side
 };
 
 struct solver {
     const struct plan_states *states;
     const struct plan_pipedream_options *options;
     struct level levels[PLAN_PIPEDREAM_LEVELS_MAX];
-    double *ends;           // (states, machines) of one j: the stage k+1..j on q machines
-    struct choice *choices; // (machines) of the cell that was priced last
+    double *ends; // (states, machines) of one j: the stage k+1..j on q machines
 };
 
 static double span(const double *sums, uint32_t i, uint32_t j)
@@ -42,9 +41,11 @@ static bool follows(const struct plan_states *s, uint32_t state, uint32_t earlie
     return s->before[(size_t)state * s->words + earlier / 64] >> earlier % 64 & 1;
 }
 
-static double *cell(const struct solver *s, const struct level *l, uint32_t i, uint32_t j)
+// W(0.., j, m): the times of all i.
+static double *times_of(const struct solver *s, const struct level *l, uint32_t j, uint32_t m)
 {
-    return l->times + ((size_t)i * s->states->count + j) * l->machines;
+    BG_ASSERT(j < s->states->count && m > 0 && m <= l->machines);
+    return l->times + ((size_t)j * l->machines + m - 1) * l->rows;
 }
 
 static bool fits(const struct solver *s, const struct level *l, uint32_t i, uint32_t j, uint32_t used,
@@ -77,53 +78,48 @@ static void price_ends(const struct solver *s, const struct level *l, uint32_t j
     }
 }
 
-// Betters the times of a cell by the cuts behind k.
-static void price_cut(const struct solver *s, const struct level *l, uint32_t i, uint32_t j, uint32_t k, double *times)
+static double price_uncut(const struct solver *s, const struct level *l, uint32_t i, uint32_t j, uint32_t m)
 {
-    const double *fronts = cell(s, l, i, k), *ends = s->ends + (size_t)k * l->machines;
-    for (uint32_t m = 2; m <= l->machines; m++) {
-        const uint32_t last = s->options->straight ? 1 : m - 1;
-        for (uint32_t q = 1; q <= last; q++) {
-            const double front = fronts[m - q - 1], end = ends[q - 1], time = front > end ? front : end;
-            if (time < times[m - 1] && fits(s, l, k + 1, j, m, q)) {
-                times[m - 1] = time;
-                s->choices[m - 1] = (struct choice){k, q};
-            }
-        }
+    if ((m > 1 && s->options->straight) || !fits(s, l, i, j, m, m))
+        return INFINITY;
+    const double alone = l->alone[(size_t)i * s->states->count + j],
+                 parameters = span(s->states->parameter_bytes, i, j);
+    return (alone + 4.0 * (m - 1) * parameters / (l->bandwidth * m) / l->inner) / m;
+}
+
+// Betters times[i] by the slower of fronts[i] and `end`, for all i.
+static void better(double *restrict times, const double *restrict fronts, double end, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const double time = fronts[i] > end ? fronts[i] : end;
+        times[i] = times[i] < time ? times[i] : time;
     }
 }
 
-// W(i, j, ..) and what was chosen. The ends of j are priced, and so are the cells (i, k) of k < j.
-static void price(const struct solver *s, const struct level *l, uint32_t i, uint32_t j)
+// W(.., j, m). The ends of j are priced, and so is all of W before j, and of j with fewer machines. (No i up to k has k
+// among the states that i - 1 follows: all of them stand in front of i.)
+static void price(const struct solver *s, const struct level *l, uint32_t j, uint32_t m)
 {
-    const struct plan_states *states = s->states;
-    const double alone = l->alone[(size_t)i * states->count + j], parameters = span(states->parameter_bytes, i, j);
-    double *times = cell(s, l, i, j), uncut[PLAN_PIPEDREAM_MACHINES_MAX];
-    for (uint32_t m = 1; m <= l->machines; m++) {
-        const bool may = (m == 1 || !s->options->straight) && fits(s, l, i, j, m, m);
-        uncut[m - 1] = may ? (alone + 4.0 * (m - 1) * parameters / (l->bandwidth * m) / l->inner) / m : INFINITY;
-        times[m - 1] = uncut[m - 1];
-        s->choices[m - 1] = (struct choice){UNCUT, m};
+    double *times = times_of(s, l, j, m);
+    const uint32_t last = s->options->straight && m > 2 ? 1 : m - 1;
+    for (uint32_t i = 0; i <= j && i < l->rows; i++) {
+        times[i] = price_uncut(s, l, i, j, m);
+        if (m > 1 && s->options->fewer && j > i)
+            times[i] = fmin(times[i], times_of(s, l, j, m - 1)[i]);
     }
-    for (uint32_t k = i; k < j; k++)
-        if (follows(states, j, k) && !(i && follows(states, i - 1, k)))
-            price_cut(s, l, i, j, k, times);
-    for (uint32_t m = 2; m <= l->machines && s->options->fewer && j > i; m++)
-        if (times[m - 2] < uncut[m - 1] && times[m - 2] <= times[m - 1]) {
-            times[m - 1] = times[m - 2];
-            s->choices[m - 1] = (struct choice){FEWER, m - 1};
-        }
+    for (uint32_t k = 0; k < j; k++)
+        for (uint32_t q = 1; q <= last && follows(s->states, j, k); q++)
+            if (fits(s, l, k + 1, j, m, q))
+                better(times, times_of(s, l, k, m - q), s->ends[(size_t)k * l->machines + q - 1],
+                       k < l->rows ? k + 1 : l->rows);
 }
 
 static void solve_level(const struct solver *s, const struct level *l)
 {
-    const uint32_t count = s->states->count;
-    for (size_t c = 0; c < (size_t)l->rows * count * l->machines; c++)
-        l->times[c] = INFINITY;
-    for (uint32_t j = 0; j < count; j++) {
+    for (uint32_t j = 0; j < s->states->count; j++) {
         price_ends(s, l, j);
-        for (uint32_t i = 0; i <= j && i < l->rows; i++)
-            price(s, l, i, j);
+        for (uint32_t m = 1; m <= l->machines; m++)
+            price(s, l, j, m);
     }
 }
 
@@ -137,6 +133,23 @@ static void add_stage(struct plan_pipedream *plan, uint32_t *capacity, struct pl
     plan->stages[plan->stage_count++] = stage;
 }
 
+// What W(i, j, m) stands for, of all that is as fast: no cut, then fewer machines, then the smallest cut and replicas.
+static struct choice choice_of(const struct solver *s, const struct level *l, uint32_t i, uint32_t j, uint32_t m)
+{
+    const double time = times_of(s, l, j, m)[i];
+    if (price_uncut(s, l, i, j, m) <= time)
+        return (struct choice){UNCUT, m};
+    if (m > 1 && s->options->fewer && j > i && times_of(s, l, j, m - 1)[i] <= time)
+        return (struct choice){FEWER, m - 1};
+    for (uint32_t k = i; k < j; k++)
+        for (uint32_t q = 1; q < m && follows(s->states, j, k); q++)
+            if ((q == 1 || !s->options->straight) && fits(s, l, k + 1, j, m, q) &&
+                fmax(times_of(s, l, k, m - q)[i], s->ends[(size_t)k * l->machines + q - 1]) <= time)
+                return (struct choice){k, q};
+    BG_ASSERT(!"a time that nothing makes");
+    return (struct choice){UNCUT, m};
+}
+
 // The stages of one span at one level, in the order in which they stand.
 static void trace(const struct solver *s, uint32_t index, uint32_t first, uint32_t end, uint32_t parent,
                   struct plan_pipedream *plan, uint32_t *capacity)
@@ -146,10 +159,9 @@ static void trace(const struct solver *s, uint32_t index, uint32_t first, uint32
     uint32_t j = end - 1, m = l->machines;
     for (bool more = true; more;) {
         price_ends(s, l, j);
-        price(s, l, first, j);
-        while (s->choices[m - 1].cut == FEWER)
-            m--;
-        const struct choice chosen = s->choices[m - 1];
+        struct choice chosen = choice_of(s, l, first, j, m);
+        while (chosen.cut == FEWER)
+            chosen = choice_of(s, l, first, j, --m);
         more = chosen.cut != UNCUT;
         const uint32_t start = more ? chosen.cut + 1 : first;
         add_stage(plan, capacity, (struct plan_pipedream_stage){index + 1, start, j + 1, chosen.machines, parent});
@@ -218,13 +230,13 @@ static void solve(struct solver *s, struct plan_pipedream *plan)
         for (uint32_t i = 0; i < count; i++)
             for (uint32_t j = i; j < count; j++)
                 l->alone[(size_t)i * count + j] =
-                    index ? cell(s, l - 1, i, j)[l[-1].machines - 1] : span(states->compute_s, i, j);
+                    index ? times_of(s, l - 1, j, l[-1].machines)[i] : span(states->compute_s, i, j);
         solve_level(s, l);
         const double parameters = states->parameter_bytes[last], n = l->machines;
         plan->data_s = (plan->data_s + 4 * (n - 1) * parameters / (l->bandwidth * n) / l->inner) / n;
     }
     const struct level *top = &s->levels[levels - 1];
-    plan->pipe_s = cell(s, top, 0, last)[top->machines - 1];
+    plan->pipe_s = times_of(s, top, last, top->machines)[0];
 }
 
 bg_status plan_pipedream_solve(const struct plan_states *states, const struct plan_pipedream_options *options,
@@ -240,7 +252,6 @@ bg_status plan_pipedream_solve(const struct plan_states *states, const struct pl
     for (uint32_t l = 0; l < options->level_count; l++)
         most = options->levels[l].machines > most ? options->levels[l].machines : most;
     s.ends = bg_alloc_array((size_t)states->count * most, sizeof *s.ends);
-    s.choices = bg_alloc_array(most, sizeof *s.choices);
     solve(&s, &made);
     if (isfinite(made.pipe_s)) {
         trace_levels(&s, &made);
@@ -255,7 +266,6 @@ bg_status plan_pipedream_solve(const struct plan_states *states, const struct pl
         bg_free(s.levels[l].times);
     }
     bg_free(s.ends);
-    bg_free(s.choices);
     return status;
 }
 
