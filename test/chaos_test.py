@@ -82,6 +82,14 @@ class Chaos(unittest.TestCase):
                            ["--kills", "0", "--frames", "5:drop:2e-4,corrupt:2e-4,delay:1e-3:5ms"])
         self.assertGreater(found["generations"], 1)
 
+    def test_a_flipped_bit_is_named(self):
+        self.chaos("flip", 400, ["run.plan=2x2", "run.patience_ms=100"], ["--kills", "0", "--frames", "5:corrupt:1e-3"])
+        with open(self.path("flip/events.jsonl")) as lines:
+            told = [e["text"] for e in map(json.loads, lines) if e["event"] == "trouble" and "damaged" in e["text"]]
+        self.assertTrue(told)
+        for text in told: # which value, of which step, from whom
+            self.assertRegex(text, r"(ACTIVATION|GRADIENT|PART|ROOT|STATE) .* step \d+.* member \d+")
+
     def test_trace(self):
         trace = self.path("trace.csv")
         with open(trace, "w") as out:
