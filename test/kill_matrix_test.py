@@ -260,7 +260,7 @@ def main():
             seed = int(os.environ.get("BRIGADE_SEED", "1"))
             cases = random.Random(seed).sample(cases, (total + 9) // 10) + list(many_at_once())
             print(f"seed {seed}")
-        print(f"{len(cases)} of {total} cases", flush=True)
+        print(f"{len(cases)} of {total + len(list(many_at_once()))} cases", flush=True)
         failed, seconds = len(wrong), []
         for line in wrong:
             print(f"FAILED without a fault: {line}")

@@ -71,7 +71,6 @@ BG_MUST_USE bg_status executor_seat(struct executor *ex, const struct executor_s
 struct optim_state executor_state(const struct executor *ex); // weights, m, v: full sets
 // The root gradient, full set. A tied token table's rows are joined in elsewhere: peers may still read this.
 const float *executor_root(const struct executor *ex);
-uint64_t executor_bytes(const struct executor *ex); // touched at most
 
 // ---- A step ----
 void executor_begin(struct executor *ex, uint64_t step);                  // forgets sums, stashes, boundaries
@@ -130,7 +129,6 @@ struct executor_part executor_root_part(const struct executor *ex, uint32_t buck
                                         uint32_t piece);    // NULL values: none
 uint32_t executor_roots_missing(const struct executor *ex); // pieces of buckets held here without a root yet
 bool executor_root_held(const struct executor *ex, uint32_t bucket, uint32_t piece);
-bool executor_unit_rooted(const struct executor *ex, uint32_t unit); // every bucket the unit's step needs
 // Buckets that the step of a unit needs: its own, and the token table's (dense part when tied, and the sparse rows) for
 // the embedding and, when tied, the head. `needs` for a set of held units:
 bool executor_needs(const struct model *model, const uint8_t *holds, uint32_t bucket);

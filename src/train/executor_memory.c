@@ -377,34 +377,6 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
 
 // ---- Asked for by others ----
 
-static uint64_t held_floats(const struct executor *ex)
-{
-    uint64_t floats = 0;
-    for (uint32_t p = 0; p < ex->o.model->param_count; p++)
-        floats += ex->params_held[p] ? ex->o.model->params[p].count : 0;
-    return floats;
-}
-
-uint64_t executor_bytes(const struct executor *ex)
-{
-    const struct model *model = ex->o.model;
-    uint64_t sets = ex->o.state ? 0 : 4; // weights, m, v, root
-    uint64_t bytes = sets * held_floats(ex) * 4 + ex->work.bytes + ex->scratch.bytes + ex->evaluation.bytes;
-    if (sets && executor_needs(model, ex->holds, EXECUTOR_SPARSE))
-        bytes += ex->sparse_bytes + (model->config.tie ? model->buckets[0].floats * 4 : 0);
-    for (uint32_t s = 0; s < ex->stage_count; s++) {
-        const struct stage *stage = ex->stages[s];
-        uint64_t floats = 0;
-        for (uint32_t b = 0; b < model->bucket_count; b++) {
-            bool makes = model->buckets[b].unit >= stage->unit_first && model->buckets[b].unit < stage->unit_end;
-            floats += makes && model_bucket_dense(model, b) ? model->buckets[b].floats : 0;
-        }
-        bytes += stage->set.slots * (floats * 4 + (stage->unit_first == 0 ? ex->sparse_bytes : 0));
-        bytes += stage->flight_count * stage->flight_bytes + stage->outputs.bytes + stage->input_gradients.bytes;
-    }
-    return bytes;
-}
-
 void *executor_evaluate_memory(struct executor *ex, uint32_t *sequences, struct bg_error *err)
 {
     const struct model *model = ex->o.model;

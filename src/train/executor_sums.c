@@ -117,17 +117,6 @@ uint32_t executor_roots_missing(const struct executor *ex)
     return missing;
 }
 
-bool executor_unit_rooted(const struct executor *ex, uint32_t unit)
-{
-    const struct model *model = ex->o.model;
-    bool tied_head = model->config.tie && unit == model->unit_count - 1;
-    if (missing_of(ex, 1 + unit) > 0)
-        return false;
-    if (unit > 0 && !tied_head)
-        return true;
-    return missing_of(ex, EXECUTOR_SPARSE) == 0 && (!model->config.tie || missing_of(ex, 0) == 0);
-}
-
 const float *executor_root(const struct executor *ex)
 {
     return ex->root.grad.dense;

@@ -52,7 +52,7 @@ void worker_destroy(struct worker *worker);
 
 enum worker_state {
     WORKER_BUSY,  // did something: call again
-    WORKER_WAITS, // for a frame: worker_wait_ns() at most, or until the endpoint has something
+    WORKER_WAITS, // for a frame: until the endpoint has something, or some milliseconds at most
     WORKER_LEFT,  // the controller said LEAVE
     WORKER_FAILED // *err says why
 };
