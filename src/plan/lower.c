@@ -68,8 +68,8 @@ static void pass_on(struct lowering *l, uint32_t w, const struct plan_op *op)
     l->here[cell] |= bit;
     if (consumer == w)
         return;
-    plan_list_add(&l->out[w], (struct plan_op){PLAN_SEND, flag, op->stage, op->item, consumer});
-    plan_list_add(&l->out[consumer], (struct plan_op){PLAN_RECV, flag, to_stage, op->item, w});
+    plan_list_add(&l->out[w], (struct plan_op){PLAN_SEND, flag, op->stage, op->item, consumer, 0});
+    plan_list_add(&l->out[consumer], (struct plan_op){PLAN_RECV, flag, to_stage, op->item, w, 0});
 }
 
 // The head op of every list that did not run to its end.
@@ -164,7 +164,7 @@ void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32
                 const uint32_t from = (op->kind == PLAN_F ? x : dy)[plan_cell(plan, op->stage, op->item)];
                 const uint8_t flags = op->kind == PLAN_F ? 0 : PLAN_GRAD;
                 if (from != PLAN_NOBODY)
-                    plan_list_add(&out, (struct plan_op){PLAN_RECV, flags, op->stage, op->item, from});
+                    plan_list_add(&out, (struct plan_op){PLAN_RECV, flags, op->stage, op->item, from, 0});
             }
             plan_list_add(&out, *op);
         }
@@ -289,13 +289,13 @@ void plan_add_unshard(struct plan_list *list, uint32_t ahead)
             if (!active[s] || wanted[s])
                 continue;
             active[s] = false;
-            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_RESHARD, s, 0, 0});
+            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_RESHARD, s, 0, 0, 0});
         }
         for (uint32_t k = 0; k < count; k++) {
             if (active[next[k]])
                 continue;
             active[next[k]] = true;
-            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_UNSHARD, next[k], 0, 0});
+            plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_UNSHARD, next[k], 0, 0, 0});
         }
         if (i < list->count)
             plan_list_add(&out, list->ops[i]);

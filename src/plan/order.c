@@ -20,7 +20,7 @@ void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage
         flags |= PLAN_FUSED;
     if (bit != PLAN_WORK_W && work->recompute)
         flags |= PLAN_RECOMPUTE;
-    plan_list_add(&plan->lists[work->at[cell]], (struct plan_op){kind, flags, (uint16_t)stage, item, 0});
+    plan_list_add(&plan->lists[work->at[cell]], (struct plan_op){kind, flags, (uint16_t)stage, item, 0, 0});
 }
 
 static void add_backward(struct plan *plan, const struct plan_work *work, uint32_t stage, uint32_t item)

@@ -102,7 +102,7 @@ void plan_close_lists(struct plan *plan)
         for (uint32_t i = 0; i < plan->seat_count; i++) {
             const struct plan_seat *seat = &plan->seats[i];
             if (seat->worker == w && !closed[seat->stage])
-                plan_list_insert(list, head, (struct plan_op){PLAN_COLL, PLAN_REDUCE, (uint16_t)seat->stage, 0, 0});
+                plan_list_insert(list, head, (struct plan_op){PLAN_COLL, PLAN_REDUCE, (uint16_t)seat->stage, 0, 0, 0});
         }
         plan_list_add(list, (struct plan_op){.kind = PLAN_STEP});
     }
@@ -126,7 +126,7 @@ void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
         const uint16_t stage = op->stage;
         if (i + 1 < list->count && op[1].kind == PLAN_SEND && (op[1].flags & PLAN_GRAD) && op[1].stage == stage)
             plan_list_add(&out, list->ops[++i]); // the stage before waits for it
-        plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_REDUCE, stage, 0, 0});
+        plan_list_add(&out, (struct plan_op){PLAN_COLL, PLAN_REDUCE, stage, 0, 0, 0});
     }
     bg_free(list->ops);
     *list = out;

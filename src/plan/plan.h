@@ -36,6 +36,7 @@ struct plan_op {
     uint8_t kind, flags;
     uint16_t stage;
     uint32_t item, peer;
+    uint16_t slice; // of the item's positions, 0..slices-1; a W is of the whole item
 };
 struct plan_list {
     struct plan_op *ops;
@@ -59,6 +60,7 @@ struct plan_follow { // the worker receives every root gradient of these units a
 
 struct plan {
     uint32_t units, micro_batches, workers;
+    uint32_t slices; // runs of positions that F and B take one by one, F ascending, B descending; 0 and 1: not sliced
     struct plan_stage *stages;
     uint32_t stage_count;
     struct plan_item *items;

@@ -140,13 +140,13 @@ static void a_stand_still_is_refused(void **state)
     struct bg_error err;
     for (uint32_t w = 0; w < 2; w++)
         plan.lists[w].count = 0;
-    plan_list_add(&plan.lists[0], (struct plan_op){PLAN_B, PLAN_FUSED, 0, 0, 0});
-    plan_list_add(&plan.lists[0], (struct plan_op){PLAN_F, 0, 0, 0, 0});
-    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_F, 0, 1, 0, 0});
-    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_B, PLAN_FUSED, 1, 0, 0});
+    plan_list_add(&plan.lists[0], (struct plan_op){PLAN_B, PLAN_FUSED, 0, 0, 0, 0});
+    plan_list_add(&plan.lists[0], (struct plan_op){PLAN_F, 0, 0, 0, 0, 0});
+    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_F, 0, 1, 0, 0, 0});
+    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_B, PLAN_FUSED, 1, 0, 0, 0});
     assert_int_equal(plan_lower(&plan, NULL, &err), BG_INVALID);
     assert_non_null(strstr(err.text, "worker 0 at 0BW0, worker 1 at 1F0"));
-    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_F, 0, 0, 0, 0});
+    plan_list_add(&plan.lists[1], (struct plan_op){PLAN_F, 0, 0, 0, 0, 0});
     assert_int_equal(plan_lower(&plan, NULL, &err), BG_INVALID);
     assert_non_null(strstr(err.text, "0F0 is computed twice"));
     plan_fini(&plan);
@@ -428,8 +428,8 @@ static void moves_pair_up(void **state)
     uint64_t turns = 0, without = 0;
     assert_int_equal(plan_parse(small, strlen(small), &err, &plan), BG_OK);
     assert_int_equal(plan_simulate_turns(&plan, &err, &without), BG_OK);
-    plan_list_insert(&plan.lists[1], 0, (struct plan_op){PLAN_MOVE, PLAN_OUT, 0, 1, 2});
-    plan_list_insert(&plan.lists[2], 0, (struct plan_op){PLAN_MOVE, 0, 0, 1, 1});
+    plan_list_insert(&plan.lists[1], 0, (struct plan_op){PLAN_MOVE, PLAN_OUT, 0, 1, 2, 0});
+    plan_list_insert(&plan.lists[2], 0, (struct plan_op){PLAN_MOVE, 0, 0, 1, 1, 0});
     assert_int_equal(plan_validate(&plan, &err), BG_OK);
     assert_int_equal(plan_simulate_turns(&plan, &err, &turns), BG_OK);
     assert_true(turns >= without);

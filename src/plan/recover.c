@@ -270,10 +270,10 @@ static void send_again(struct recovery *r)
         const uint32_t x = r->x_from[cell], dy = r->dy_from[cell];
         if (x != PLAN_NOBODY)
             plan_list_insert(&plan->lists[x], sent[x]++,
-                             (struct plan_op){PLAN_SEND, 0, (uint16_t)(s - 1), i, r->at[cell]});
+                             (struct plan_op){PLAN_SEND, 0, (uint16_t)(s - 1), i, r->at[cell], 0});
         if (dy != PLAN_NOBODY)
             plan_list_insert(&plan->lists[dy], sent[dy]++,
-                             (struct plan_op){PLAN_SEND, PLAN_GRAD, (uint16_t)(s + 1), i, r->at[cell]});
+                             (struct plan_op){PLAN_SEND, PLAN_GRAD, (uint16_t)(s + 1), i, r->at[cell], 0});
     }
     bg_free(sent);
 }
