@@ -6,18 +6,14 @@
 #include "base/dmath.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "base/str.h"
+#include "base/svg.h"
 #include "train/steplog.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { SMOOTH_FROM = 200, TICKS_MAX = 64, FONT = 12, LEFT = 64, RIGHT = 24, BOTTOM = 52, ROW = 20 };
-
-static const char *const colors[] = {"#1f6fb4", "#d9541e", "#2a9d4b", "#8e44ad",
-                                     "#c0392b", "#16808d", "#7a5c2e", "#5b6770"};
-enum { COLORS = sizeof colors / sizeof *colors };
+enum { SMOOTH_FROM = 200, TICKS_MAX = 64, LEFT = 64, RIGHT = 24, BOTTOM = 52, ROW = 20 };
 
 struct point {
     double x, y;
@@ -164,31 +160,11 @@ static double place(const struct axis *a, double value)
     return a->first + at * (a->last - a->first);
 }
 
-// The smallest of 1, 2, 5 x 10^k that is at least `least`, and the decimals it needs.
-static double round_step(double least, int *decimals)
-{
-    double power = 1;
-    int digits = 0;
-    while (power > least && digits < 12) {
-        power /= 10;
-        digits++;
-    }
-    while (power * 10 <= least) {
-        power *= 10;
-        digits--;
-    }
-    double step = power >= least ? power : 2 * power >= least ? 2 * power : 5 * power >= least ? 5 * power : 10 * power;
-    if (step >= 10 * power)
-        digits--;
-    *decimals = digits > 0 ? digits : 0;
-    return step;
-}
-
 // Linear: the range widens to whole steps. `gap`: least pixels between ticks.
 static void set_linear(struct axis *a, double gap, bool widen)
 {
     double pixels = fabs(a->last - a->first);
-    double step = round_step((a->high - a->low) * gap / pixels, &a->decimals);
+    double step = bg_svg_step((a->high - a->low) * gap / pixels, &a->decimals);
     if (widen) {
         a->low = floor(a->low / step + 1e-9) * step;
         a->high = ceil(a->high / step - 1e-9) * step;
@@ -243,59 +219,26 @@ struct plot {
     struct axis x, y;
 };
 
-static void add_escaped(struct bg_str *s, const char *text)
-{
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        switch (c) {
-        case '&':
-            bg_str_add(s, "&amp;");
-            break;
-        case '<':
-            bg_str_add(s, "&lt;");
-            break;
-        case '>':
-            bg_str_add(s, "&gt;");
-            break;
-        case '"':
-            bg_str_add(s, "&quot;");
-            break;
-        default:
-            // Names are shown, not kept: what XML might refuse becomes a question mark.
-            bg_str_addf(s, "%c", c >= 32 && c < 127 ? c : '?');
-        }
-    }
-}
-
-static void add_text(struct plot *p, double x, double y, const char *anchor, const char *style, const char *text)
-{
-    bg_str_addf(&p->svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>", x, y, anchor, style);
-    add_escaped(&p->svg, text);
-    bg_str_add(&p->svg, "</text>\n");
-}
-
 static void draw_axes(struct plot *p)
 {
     char text[32];
     bg_str_add(&p->svg, "<g stroke=\"#e4e7ea\" stroke-width=\"1\">\n");
     for (size_t i = 0; i < p->y.tick_count; i++)
-        bg_str_addf(&p->svg, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", p->x.first, p->x.last,
-                    place(&p->y, p->y.ticks[i]), place(&p->y, p->y.ticks[i]));
+        bg_svg_line(&p->svg, p->x.first, place(&p->y, p->y.ticks[i]), p->x.last, place(&p->y, p->y.ticks[i]), "");
     bg_str_add(&p->svg, "</g>\n<g stroke=\"#8a9199\" stroke-width=\"1\">\n");
     for (size_t i = 0; i < p->x.tick_count; i++)
-        bg_str_addf(&p->svg, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", place(&p->x, p->x.ticks[i]),
-                    place(&p->x, p->x.ticks[i]), p->y.first, p->y.first + 5);
-    bg_str_addf(&p->svg, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n</g>\n", p->x.first, p->x.last,
-                p->y.first, p->y.first);
+        bg_svg_line(&p->svg, place(&p->x, p->x.ticks[i]), p->y.first, place(&p->x, p->x.ticks[i]), p->y.first + 5, "");
+    bg_svg_line(&p->svg, p->x.first, p->y.first, p->x.last, p->y.first, "");
+    bg_str_add(&p->svg, "</g>\n");
     for (size_t i = 0; i < p->y.tick_count; i++) {
         format_tick(&p->y, p->y.ticks[i], text);
-        add_text(p, p->x.first - 8, place(&p->y, p->y.ticks[i]) + 4, "end", "", text);
+        bg_svg_text(&p->svg, p->x.first - 8, place(&p->y, p->y.ticks[i]) + 4, "end", "", text);
     }
     for (size_t i = 0; i < p->x.tick_count; i++) {
         format_tick(&p->x, p->x.ticks[i], text);
-        add_text(p, place(&p->x, p->x.ticks[i]), p->y.first + 20, "middle", "", text);
+        bg_svg_text(&p->svg, place(&p->x, p->x.ticks[i]), p->y.first + 20, "middle", "", text);
     }
-    add_text(p, (p->x.first + p->x.last) / 2, p->height - 12, "middle", "", "step");
+    bg_svg_text(&p->svg, (p->x.first + p->x.last) / 2, p->height - 12, "middle", "", "step");
     double middle = (p->y.first + p->y.last) / 2;
     bg_str_addf(&p->svg,
                 "<text x=\"16\" y=\"%.1f\" text-anchor=\"middle\" transform=\"rotate(-90 16 %.1f)\">loss%s</text>\n",
@@ -330,7 +273,7 @@ static void draw_curves(struct plot *p)
 {
     for (size_t i = 0; i < p->count; i++) {
         const struct curve *c = &p->curves[i];
-        const char *color = colors[i % COLORS];
+        const char *color = bg_svg_color(i);
         draw_line(p, c->losses, c->steps, color, c->smooth ? 1 : 1.8, c->smooth ? 0.25 : 1);
         if (c->smooth)
             draw_line(p, c->smooth, c->steps, color, 1.8, 1);
@@ -340,17 +283,11 @@ static void draw_curves(struct plot *p)
         for (size_t v = 0; v < c->valid_count; v++)
             bg_str_addf(&p->svg,
                         "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\" stroke=\"white\" stroke-width=\"1.5\"/>\n",
-                        place(&p->x, c->valid[v].x), place(&p->y, c->valid[v].y), colors[i % COLORS]);
+                        place(&p->x, c->valid[v].x), place(&p->y, c->valid[v].y), bg_svg_color(i));
     }
 }
 
 // ---- Legend ----
-
-// Text is measured as if every letter were a wide one, so entries never touch.
-static double text_width(const char *text)
-{
-    return 7.0 * (double)strlen(text);
-}
 
 static void legend_text(const struct curve *c, double room, char text[160])
 {
@@ -377,23 +314,23 @@ static size_t lay_legend(struct plot *p, double top, bool draw)
     for (size_t i = 0; i < p->count; i++) {
         char text[160];
         legend_text(&p->curves[i], p->width - LEFT - RIGHT - 40, text);
-        double width = 40 + text_width(text);
+        double width = 40 + bg_svg_text_width(text, BG_SVG_FONT);
         if (x > LEFT && x + width > p->width - RIGHT) {
             x = LEFT;
             row++;
         }
         double y = top + (double)row * ROW;
-        const char *color = colors[i % COLORS];
+        const char *color = bg_svg_color(i);
         if (draw) {
-            bg_str_addf(&p->svg,
-                        "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"/>\n", x,
-                        x + 24, y - 4, y - 4, color);
+            char stroke[64];
+            snprintf(stroke, sizeof stroke, " stroke=\"%s\" stroke-width=\"2\"", color);
+            bg_svg_line(&p->svg, x, y - 4, x + 24, y - 4, stroke);
             if (p->curves[i].valid_count)
                 bg_str_addf(
                     &p->svg,
                     "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\" stroke=\"white\" stroke-width=\"1.5\"/>\n",
                     x + 12, y - 4, color);
-            add_text(p, x + 30, y, "start", "", text);
+            bg_svg_text(&p->svg, x + 30, y, "start", "", text);
         }
         x += width + 8;
     }
@@ -442,18 +379,13 @@ static char *draw(struct curve *curves, size_t count, const struct plot_options 
     if (p.height < p.top + BOTTOM + 120)
         p.height = p.top + BOTTOM + 120;
     set_axes(&p);
-    bg_str_addf(
-        &p.svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
-        "font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif\" font-size=\"%d\" "
-        "fill=\"#2f363d\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
-        p.width, p.height, p.width, p.height, FONT);
+    bg_svg_open(&p.svg, p.width, p.height);
     if (options->title)
-        add_text(&p, LEFT, 24, "start", " font-size=\"15\" font-weight=\"600\"", options->title);
+        bg_svg_text(&p.svg, LEFT, 24, "start", " font-size=\"15\" font-weight=\"600\"", options->title);
     lay_legend(&p, y + ROW - 4, true);
     draw_axes(&p);
     draw_curves(&p);
-    bg_str_add(&p.svg, "</svg>\n");
+    bg_svg_close(&p.svg);
     return bg_str_take(&p.svg);
 }
 
