@@ -15,7 +15,9 @@ static void elements(void **state)
     struct bg_str svg = {0};
     bg_svg_text(&svg, 1, 2.25, "end", " fill=\"red\"", "a<b> & \"c\"\x01\xc3\xa9");
     assert_string_equal(bg_str_text(&svg), "<text x=\"1.0\" y=\"2.2\" text-anchor=\"end\" fill=\"red\">"
-                                           "a&lt;b&gt; &amp; &quot;c&quot;???</text>\n");
+                                           "a&lt;b&gt; &amp; &quot;c&quot;?"
+                                           "??"
+                                           "</text>\n");
     bg_str_reset(&svg);
     bg_svg_line(&svg, 1, 2, 3, 4, "");
     bg_svg_rect(&svg, 0.06, 0, 10, 5.5, " rx=\"2\"");
