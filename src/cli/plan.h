@@ -1,0 +1,9 @@
+// What `brigade plan` can be asked, one file each; cmd_plan.c chooses by the option that is there.
+#ifndef CLI_PLAN_H
+#define CLI_PLAN_H
+
+#include "cli/cli.h"
+
+int cli_plan_graph(struct cli *cli, int argc, char **argv); // --graph FILE
+
+#endif
