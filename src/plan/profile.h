@@ -4,11 +4,12 @@
 //
 // Text, one record a line, canonical order, blank lines and lines that begin with # are skipped:
 //   profile 1
-//   unit embed|block|head|other forward_s S input_s S weight_s S parameter_bytes B stash_bytes B cut_bytes B
-//       (one line each, in order; every field but the kind is optional and 0 then)
-//   overhead op_s S message_s S commit_s S step_byte_s S reduce_byte_s S
+//   unit embed|block|head|other forward_s S input_s S weight_s S parameter_bytes B gradient_bytes B stash_bytes B
+//       cut_bytes B                                   (one line each, in order)
+//   overhead op_s S message_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
 //   link inner|outer latency_s S bytes_s B
 //   machine NAME speed X memory BYTES host H cores C threads T dollars_hour P watts W idle_watts W
+// Behind a kind or name any key may be missing: it is 0 then, a machine's speed and threads 1.
 #ifndef PLAN_PROFILE_H
 #define PLAN_PROFILE_H
 
@@ -22,6 +23,7 @@ struct plan_unit { // of one micro-batch
     enum plan_unit_kind kind;
     double forward_s, input_s, weight_s; // forward; backward for the input; backward for the weights
     double parameter_bytes;              // fp32 weights; gradient and two moments are as large, each
+    double gradient_bytes;               // of the gradient that travels (an embedding's rows); 0: all of it
     double stash_bytes;                  // kept from forward to backward
     double cut_bytes;                    // the output, which travels where a stage ends (its gradient is as large)
 };
@@ -51,6 +53,7 @@ struct plan_profile {
     double commit_s;               // votes and commit of a step
     double step_byte_s;            // optimizer, a parameter byte
     double reduce_byte_s;          // folding one byte of a partial sum
+    double tie_bytes;              // of a table that the first unit shares with the last; 0: they share nothing
 };
 
 #define PLAN_PROFILE_UNITS_MAX    4096
@@ -61,5 +64,10 @@ char *plan_profile_format(const struct plan_profile *profile); // bg_free it
 // Errors name the line and what was expected. All numbers are finite and >= 0; speeds > 0.
 BG_MUST_USE bg_status plan_profile_parse(const char *text, size_t size, struct bg_error *err,
                                          struct plan_profile *profile);
+
+struct plan_graph;
+// A graph of layers (graph.h) as a chain of units: one for each node, behind those that it reads. What is cut between
+// two units is the output of every node that is read behind the cut. Half of a backward is the input's. No machines.
+void plan_profile_from_graph(const struct plan_graph *graph, struct plan_profile *profile);
 
 #endif
