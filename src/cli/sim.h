@@ -1,0 +1,10 @@
+// The verbs of `brigade sim`: each is a row of the table in cmd_sim.c and a function in a sim_*.c.
+#ifndef CLI_SIM_H
+#define CLI_SIM_H
+
+#include "cli/cli.h"
+
+// argv[0] is "sim VERB", for messages. Returns a sysexits code.
+int sim_deadline(struct cli *cli, int argc, char **argv);
+
+#endif
