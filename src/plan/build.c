@@ -4,6 +4,27 @@
 #include "base/mem.h"
 #include "plan/plan_int.h"
 
+#include <string.h>
+
+static uint32_t item_count(const struct plan_options *options)
+{
+    return (options->micro_batches - 1) / options->group + 1;
+}
+
+static bg_status check_shares(const struct plan_options *options, struct bg_error *err)
+{
+    const uint32_t *share = options->shares, items = item_count(options);
+    for (uint32_t r = 0; r < options->stages && share; r++) {
+        uint64_t sum = 0;
+        for (uint32_t k = 0; k < options->replicas[r]; k++)
+            sum += *share++;
+        if (sum != items)
+            return bg_fail(err, BG_INVALID, "plan: the replicas of stage %u share %llu items: expected all of %u", r,
+                           (unsigned long long)sum, items);
+    }
+    return BG_OK;
+}
+
 static bg_status check(const struct plan_options *options, struct bg_error *err)
 {
     const struct plan_options *o = options;
@@ -26,7 +47,7 @@ static bg_status check(const struct plan_options *options, struct bg_error *err)
     if (workers > PLAN_WORKERS_MAX)
         return bg_fail(err, BG_INVALID, "plan of %llu workers: expected at most %d", (unsigned long long)workers,
                        PLAN_WORKERS_MAX);
-    return BG_OK;
+    return check_shares(o, err);
 }
 
 // Workers rank by rank; stage s belongs to rank s mod ranks.
@@ -51,15 +72,26 @@ static void set_seats(const struct plan_options *options, struct plan *plan)
         plan->follows[k] = (struct plan_follow){computing + k, 0, options->units};
 }
 
-// Contiguous runs of items, sizes within one of each other, the larger first.
+// Items of replica k of a rank.
+static uint32_t share_of(const struct plan_options *options, uint32_t rank, uint32_t k)
+{
+    const uint32_t items = item_count(options), replicas = options->replicas[rank];
+    if (!options->shares)
+        return items / replicas + (k < items % replicas);
+    for (uint32_t r = 0; r < rank; r++)
+        k += options->replicas[r];
+    return options->shares[k];
+}
+
+// Contiguous runs of items.
 static void set_routes(const struct plan_options *options, struct plan *plan)
 {
     plan->route = plan_map_create(plan);
     const struct plan_seat *seat = plan->seats;
     for (uint32_t s = 0; s < plan->stage_count; s++) {
-        const uint32_t replicas = options->replicas[s % options->stages];
-        for (uint32_t k = 0, item = 0; k < replicas; k++, seat++) {
-            uint32_t count = plan->item_count / replicas + (k < plan->item_count % replicas);
+        const uint32_t rank = s % options->stages;
+        for (uint32_t k = 0, item = 0; k < options->replicas[rank]; k++, seat++) {
+            uint32_t count = share_of(options, rank, k);
             for (; count > 0; count--)
                 plan->route[plan_cell(plan, s, item++)] = seat->worker;
         }
@@ -67,10 +99,25 @@ static void set_routes(const struct plan_options *options, struct plan *plan)
 }
 
 // Does the published interleaved order fit: every worker a multiple of the pipeline's length of items?
-static bool divides(const struct plan_options *options, const struct plan *plan)
+static bool divides(const struct plan_options *options)
 {
-    const uint32_t replicas = options->replicas[0], least = plan->item_count / replicas;
-    return plan->item_count % replicas == 0 && least % options->stages == 0;
+    for (uint32_t k = 0; k < options->replicas[0]; k++)
+        if (share_of(options, 0, k) % options->stages)
+            return false;
+    return true;
+}
+
+// Every rank has as many replicas with the same shares, so that replica k of all of them is a pipeline of its own.
+static bool even(const struct plan_options *options)
+{
+    for (uint32_t r = 1; r < options->stages; r++) {
+        if (options->replicas[r] != options->replicas[0])
+            return false;
+        for (uint32_t k = 0; k < options->replicas[r]; k++)
+            if (share_of(options, r, k) != share_of(options, 0, k))
+                return false;
+    }
+    return true;
 }
 
 static void set_order(const struct plan_options *options, struct plan *plan)
@@ -81,15 +128,12 @@ static void set_order(const struct plan_options *options, struct plan *plan)
         bits[c] = PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W;
     plan_rank_items(plan, plan->route, rank);
     const struct plan_work work = {bits, plan->route, rank, options->split, options->recompute};
-    bool even = true; // as many replicas at every stage
-    for (uint32_t r = 1; r < options->stages; r++)
-        even &= options->replicas[r] == options->replicas[0];
     plan_reset_lists(plan);
     if (options->schedule == PLAN_GPIPE)
         plan_order_gpipe(plan, &work);
-    else if (options->schedule == PLAN_1F1B && even)
+    else if (options->schedule == PLAN_1F1B && even(options))
         plan_order_1f1b(plan, &work);
-    else if (options->schedule == PLAN_INTERLEAVED && even && divides(options, plan))
+    else if (options->schedule == PLAN_INTERLEAVED && even(options) && divides(options))
         plan_order_interleaved(plan, &work, options->stages, options->chunks);
     else
         plan_order_greedy(plan, &work);
@@ -105,9 +149,12 @@ bg_status plan_build(const struct plan_options *options, struct bg_error *err, s
     struct plan made = {.units = options->units, .micro_batches = options->micro_batches};
     made.stage_count = options->stages * (options->schedule == PLAN_INTERLEAVED ? options->chunks : 1);
     made.stages = bg_alloc_array(made.stage_count, sizeof *made.stages);
-    status = plan_cut(options->costs, options->units, made.stage_count, err, made.stages);
+    if (options->cut)
+        memcpy(made.stages, options->cut, made.stage_count * sizeof *made.stages);
+    else
+        status = plan_cut(options->costs, options->units, made.stage_count, err, made.stages);
     if (!status) {
-        made.item_count = (options->micro_batches - 1) / options->group + 1;
+        made.item_count = item_count(options);
         made.items = bg_alloc_array(made.item_count, sizeof *made.items);
         for (uint32_t i = 0; i < made.item_count; i++)
             made.items[i] = (struct plan_item){i * options->group, (i + 1) * options->group};

@@ -127,12 +127,14 @@ struct plan_options {
     uint32_t chunks;
     bool split;     // B and W apart (W as late as the memory allows: before the next F of its slot; GPipe: at the end)
     bool recompute; // F without stash
-    uint32_t followers; // workers after the computing ones that follow every unit (the shadow)
+    uint32_t followers;           // workers after the computing ones that follow every unit (the shadow)
+    const struct plan_stage *cut; // (stages of all ranks) in place of plan_cut; NULL: by costs
+    const uint32_t *shares;       // items of each replica of rank 0, then of rank 1, ...; NULL: even
 };
-// Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs, sizes within
-// one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL and STEP,
-// validated. Stages that differ in replicas, and interleaved items that no pipeline length divides, get an order of
-// their own (greedy.c).
+// Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs of `shares`, or
+// else sizes within one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL
+// and STEP, validated. Stages that differ in replicas, and interleaved items that no pipeline length divides, get an
+// order of their own (greedy.c).
 BG_MUST_USE bg_status plan_build(const struct plan_options *options, struct bg_error *err, struct plan *plan);
 
 // ---- Lowering (lower.c) ----

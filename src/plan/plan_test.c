@@ -113,6 +113,32 @@ static void orders_are_the_published_ones(void **state)
     expect_list(&options, 2, "1COLL.reduce STEP");
 }
 
+// A cut and shares that are given: the run of every replica, and what is refused of them.
+static void cuts_and_shares_are_taken(void **state)
+{
+    (void)state;
+    static const uint32_t replicas[2] = {2, 2}, uneven[4] = {3, 1, 3, 1}, crossed[4] = {3, 1, 0, 4};
+    static const struct plan_stage cut[2] = {{0, 20}, {20, 24}}, gap[2] = {{0, 20}, {21, 24}};
+    struct plan_options options = options_of(replicas, 2, 4);
+    options.cut = cut;
+    options.shares = uneven;
+    struct plan plan = build(&options);
+    assert_memory_equal(plan.stages, cut, sizeof cut);
+    assert_memory_equal(plan.route, ((const uint32_t[]){0, 0, 0, 1, 2, 2, 2, 3}), 8 * sizeof *plan.route);
+    plan_fini(&plan);
+    build_and_run(&options, 1);
+    options.shares = crossed;
+    build_and_run(&options, 2);
+    struct bg_error err;
+    options.shares = (const uint32_t[]){3, 1, 3, 0};
+    assert_int_equal(plan_build(&options, &err, &plan), BG_INVALID);
+    assert_non_null(strstr(err.text, "stage 1 share 3 items: expected all of 4"));
+    options.shares = NULL;
+    options.cut = gap;
+    assert_int_equal(plan_build(&options, &err, &plan), BG_INVALID);
+    assert_non_null(strstr(err.text, "stage 1 holds units 21..24"));
+}
+
 static void memory_is_that_of_1f1b(void **state)
 {
     (void)state;
@@ -444,6 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(orders_are_the_published_ones),
+        cmocka_unit_test(cuts_and_shares_are_taken),
         cmocka_unit_test(memory_is_that_of_1f1b),
         cmocka_unit_test(a_stand_still_is_refused),
         cmocka_unit_test(cuts_are_the_best),
