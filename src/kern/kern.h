@@ -36,6 +36,58 @@ struct kern_gemm {
     size_t segments; // TN: >= 1, joined by the canonical tree; NT, NN: 1
 };
 
+// ---- Decoding: weights packed once, keys and values in pages ----
+enum kern_weight {
+    KERN_F32,
+    KERN_Q8_0, // per output and 32 inputs: an F16 d and 32 signed bytes q; the weight is the float q * d
+    KERN_Q4_0, // the same with 4 bits: (q - 8) * d
+};
+enum { KERN_PANEL = 64, KERN_QUANT = 32, KERN_PAGE = 16 };
+
+// The weight (n, k) of a linear layer in panels of KERN_PANEL outputs, one after the other; outputs beyond n are zero.
+// F32: float[k][64]. Quantised: for every 32 inputs uint16_t d[64], then int8_t q[32][64] or uint8_t q[16][64] (low
+// half: input i, high half: input 16 + i). 64-byte aligned.
+struct kern_packed {
+    enum kern_weight type;
+    size_t n, k;
+    const void *data;
+};
+size_t kern_packed_bytes(enum kern_weight type, size_t n, size_t k);
+size_t kern_packed_panels(size_t n);
+// Panels [first, end) from fp32 weights: (n, k), or (k, n) where `conv`. Quantises as GGML does: d = largest magnitude
+// / 127 (Q8_0), or the number of largest magnitude / -8 (Q4_0); q = number / d, halves away from zero; d to F16.
+void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, bool conv, size_t first,
+               size_t end);
+// The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes.
+void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
+                      size_t end);
+// fp32 numbers of `count` such blocks.
+void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, size_t count);
+
+struct kern_packed_gemm { // C (m, n) = A (m, k) W^T + bias: rule 4, whatever m
+    float *c;
+    size_t ldc;
+    const float *a;
+    size_t lda, m;
+    const struct kern_packed *w;
+    const float *bias; // (n) or NULL
+};
+
+// Attention of the last `queries` positions of one sequence over its pages. A page holds, for one layer, keys
+// (kv_heads, head_dim, 16) and values (kv_heads, 16, head_dim) of 16 positions.
+struct kern_paged {
+    size_t queries, position; // query r has position `position` + r and sees keys 0 .. position + r
+    size_t heads, kv_heads, head_dim;
+    float scale;
+    float *out; // (queries, heads * head_dim) by o_stride
+    size_t o_stride;
+    const float *q; // (queries, heads * head_dim) by q_stride
+    size_t q_stride;
+    const float *keys, *values; // of page 0
+    const uint32_t *pages;      // which hold positions 0..15, 16..31, ..
+    size_t page_stride;         // floats between pages
+};
+
 // One work item's rows in attention. Head h of a row lives at row + h*head_dim.
 struct kern_attention {
     size_t sequences, queries,
@@ -106,6 +158,13 @@ struct kern {
     size_t (*attention_grad_scratch)(const struct kern_attention *a);
     size_t (*attention_grad_items)(const struct kern_attention *a);
     void (*attention_grad)(const struct kern_attention_grad *a, size_t item, void *scratch);
+
+    // Decoding. packed_gemm: one panel; scratch as packed_scratch says, 64-byte aligned. paged: see kern_paged.
+    size_t (*packed_scratch)(const struct kern_packed_gemm *g);
+    void (*packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scratch);
+    size_t (*paged_items)(const struct kern_paged *a);
+    size_t (*paged_scratch)(const struct kern_paged *a); // grows with position and queries
+    void (*paged)(const struct kern_paged *a, size_t item, void *scratch);
 
     // Elementwise over n. The activations' gradients also give the forward's output again (act); every output may take
     // the place of an input.

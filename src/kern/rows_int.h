@@ -19,6 +19,11 @@
     X(isa, attention_grad_scratch)                                                                                     \
     X(isa, attention_grad_items)                                                                                       \
     X(isa, attention_grad)                                                                                             \
+    X(isa, packed_scratch)                                                                                             \
+    X(isa, packed_gemm)                                                                                                \
+    X(isa, paged_items)                                                                                                \
+    X(isa, paged_scratch)                                                                                              \
+    X(isa, paged)                                                                                                      \
     X(isa, swiglu)                                                                                                     \
     X(isa, swiglu_grad)                                                                                                \
     X(isa, gelu)                                                                                                       \

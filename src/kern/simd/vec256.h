@@ -4,9 +4,13 @@
 
 #include "kern/simd/vec.h"
 
-#define SIMD(name)     kern_avx2_##name
-#define SIMD_TILE_ROWS 4 // register tile of attention: rows x vectors, 8 ymm of sums
-#define SIMD_TILE_VECS 1
+#define SIMD(name)       kern_avx2_##name
+#define SIMD_TILE_ROWS   4 // register tile of attention: rows x vectors, 8 ymm of sums
+#define SIMD_TILE_VECS   1
+#define SIMD_PACKED_ROWS 3 // register tile of packed products: 12 ymm of sums
+#define SIMD_PACKED_VECS 2
+#define SIMD_PAGED_ROWS  1 // of paged attention: rows at the values, pages at the scores
+#define SIMD_PAGED_PAGES 1
 
 typedef struct {
     __m256 a, b;
@@ -169,6 +173,12 @@ INLINE vf v_from_bf16(const uint16_t *p)
     __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 8)));
     return (vf){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+
+INLINE vf v_widen_bytes(__m128i x) // 16 signed bytes
+{
+    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)))};
 }
 
 // Integers, for Philox.

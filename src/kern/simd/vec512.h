@@ -4,9 +4,13 @@
 
 #include "kern/simd/vec.h"
 
-#define SIMD(name)     kern_avx512_##name
-#define SIMD_TILE_ROWS 8 // register tile of attention: rows x vectors, 16 sums
-#define SIMD_TILE_VECS 2
+#define SIMD(name)       kern_avx512_##name
+#define SIMD_TILE_ROWS   8 // register tile of attention: rows x vectors, 16 sums
+#define SIMD_TILE_VECS   2
+#define SIMD_PACKED_ROWS 6 // register tile of packed products: 24 zmm of sums
+#define SIMD_PACKED_VECS 4
+#define SIMD_PAGED_ROWS  4 // of paged attention: rows at the values, pages at the scores
+#define SIMD_PAGED_PAGES 2
 
 typedef __m512 vf;
 typedef __m512i vu; // 16 x uint32
@@ -160,6 +164,11 @@ INLINE vf v_from_bf16(const uint16_t *p)
 {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+INLINE vf v_widen_bytes(__m128i x) // 16 signed bytes
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x));
 }
 
 // Integers, for Philox.
