@@ -12,8 +12,8 @@
 
 struct lowering {
     struct plan *plan;
-    uint32_t *f_at, *b_at; // (stages, items): the worker whose list makes it
-    uint8_t *here;         // (stages, items): PLAN_HELD_X, PLAN_HELD_DY once it is at its consumer
+    uint32_t *f_at, *b_at; // (stages, items, slices): the worker whose list makes it
+    uint8_t *here;         // (stages, items, slices): PLAN_HELD_X, PLAN_HELD_DY once it is at its consumer
     struct plan_list *out; // (workers)
     size_t *head;          // (workers)
 };
@@ -21,23 +21,26 @@ struct lowering {
 static bg_status find_makers(struct lowering *l, const struct plan_present *present, struct bg_error *err)
 {
     const struct plan *plan = l->plan;
+    const uint32_t slices = plan_op_slices(plan);
     for (uint32_t w = 0; w < plan->workers; w++)
         for (size_t i = 0; i < plan->lists[w].count; i++) {
             const struct plan_op *op = &plan->lists[w].ops[i];
             if (op->kind != PLAN_F && op->kind != PLAN_B)
                 continue;
-            uint32_t *at = &(op->kind == PLAN_F ? l->f_at : l->b_at)[plan_cell(plan, op->stage, op->item)];
-            if (*at != PLAN_NOBODY) {
-                char text[PLAN_OP_TEXT];
-                plan_op_text(op, text);
+            char text[PLAN_OP_TEXT];
+            plan_op_name(plan, op, text);
+            if (op->slice >= slices)
+                return bg_fail(err, BG_INVALID, "%s is a slice of %u", text, slices);
+            uint32_t *at = &(op->kind == PLAN_F ? l->f_at : l->b_at)[plan_slice_cell(plan, op->stage, op)];
+            if (*at != PLAN_NOBODY)
                 return bg_fail(err, BG_INVALID, "%s is computed twice, by workers %u and %u", text, *at, w);
-            }
             *at = w;
         }
-    for (size_t c = 0; present && c < plan_cells(plan); c++) {
-        if (present->activation && l->f_at[c] != PLAN_NOBODY && present->activation[c] == l->f_at[c])
+    for (size_t c = 0; present && c < plan_slice_cells(plan); c++) {
+        const size_t cell = c / slices;
+        if (present->activation && l->f_at[c] != PLAN_NOBODY && present->activation[cell] == l->f_at[c])
             l->here[c] |= PLAN_HELD_X;
-        if (present->gradient && l->b_at[c] != PLAN_NOBODY && present->gradient[c] == l->b_at[c])
+        if (present->gradient && l->b_at[c] != PLAN_NOBODY && present->gradient[cell] == l->b_at[c])
             l->here[c] |= PLAN_HELD_DY;
     }
     return BG_OK;
@@ -46,10 +49,10 @@ static bg_status find_makers(struct lowering *l, const struct plan_present *pres
 static bool ready(const struct lowering *l, const struct plan_op *op)
 {
     if (op->kind == PLAN_F)
-        return op->stage == 0 || (l->here[plan_cell(l->plan, op->stage, op->item)] & PLAN_HELD_X);
+        return op->stage == 0 || (l->here[plan_slice_cell(l->plan, op->stage, op)] & PLAN_HELD_X);
     if (op->kind == PLAN_B)
         return op->stage + 1u == l->plan->stage_count ||
-               (l->here[plan_cell(l->plan, op->stage, op->item)] & PLAN_HELD_DY);
+               (l->here[plan_slice_cell(l->plan, op->stage, op)] & PLAN_HELD_DY);
     return true;
 }
 
@@ -60,7 +63,7 @@ static void pass_on(struct lowering *l, uint32_t w, const struct plan_op *op)
     if ((!forward && op->kind != PLAN_B) || (forward ? op->stage + 1u == l->plan->stage_count : op->stage == 0))
         return;
     uint16_t to_stage = (uint16_t)(forward ? op->stage + 1 : op->stage - 1);
-    size_t cell = plan_cell(l->plan, to_stage, op->item);
+    size_t cell = plan_slice_cell(l->plan, to_stage, op);
     uint32_t consumer = (forward ? l->f_at : l->b_at)[cell];
     uint8_t bit = forward ? PLAN_HELD_X : PLAN_HELD_DY, flag = forward ? 0 : PLAN_GRAD;
     if (consumer == PLAN_NOBODY || (l->here[cell] & bit))
@@ -68,8 +71,8 @@ static void pass_on(struct lowering *l, uint32_t w, const struct plan_op *op)
     l->here[cell] |= bit;
     if (consumer == w)
         return;
-    plan_list_add(&l->out[w], (struct plan_op){PLAN_SEND, flag, op->stage, op->item, consumer, 0});
-    plan_list_add(&l->out[consumer], (struct plan_op){PLAN_RECV, flag, to_stage, op->item, w, 0});
+    plan_list_add(&l->out[w], (struct plan_op){PLAN_SEND, flag, op->stage, op->item, consumer, op->slice});
+    plan_list_add(&l->out[consumer], (struct plan_op){PLAN_RECV, flag, to_stage, op->item, w, op->slice});
 }
 
 // The head op of every list that did not run to its end.
@@ -80,7 +83,7 @@ static bg_status stuck(const struct plan *plan, const size_t *head, struct bg_er
         if (head[w] >= plan->lists[w].count)
             continue;
         char op[PLAN_OP_TEXT];
-        plan_op_text(&plan->lists[w].ops[head[w]], op);
+        plan_op_name(plan, &plan->lists[w].ops[head[w]], op);
         bg_str_addf(&text, "%sworker %u at %s", text.size ? ", " : "", w, op);
     }
     bg_status status = bg_fail(err, BG_INVALID, "the schedule does not drain: stuck are %s", bg_str_text(&text));
@@ -116,9 +119,9 @@ static bg_status go_round(struct lowering *l, struct bg_error *err)
 bg_status plan_lower(struct plan *plan, const struct plan_present *present, struct bg_error *err)
 {
     struct lowering l = {.plan = plan,
-                         .f_at = plan_map_create(plan),
-                         .b_at = plan_map_create(plan),
-                         .here = bg_alloc_array(plan_cells(plan), 1),
+                         .f_at = plan_slice_map_create(plan),
+                         .b_at = plan_slice_map_create(plan),
+                         .here = bg_alloc_array(plan_slice_cells(plan), 1),
                          .out = bg_alloc_array(plan->workers, sizeof *l.out),
                          .head = bg_alloc_array(plan->workers, sizeof *l.head)};
     bg_status status = find_makers(&l, present, err);
@@ -137,11 +140,12 @@ bg_status plan_lower(struct plan *plan, const struct plan_present *present, stru
     return status;
 }
 
+// (stages, items, slices), from (stages, items)
 static uint32_t *map_of(const struct plan *plan, const uint32_t *from)
 {
-    uint32_t *map = plan_map_create(plan);
-    if (from)
-        memcpy(map, from, plan_cells(plan) * sizeof *map);
+    uint32_t *map = plan_slice_map_create(plan);
+    for (size_t c = 0; from && c < plan_slice_cells(plan); c++)
+        map[c] = from[c / plan_op_slices(plan)];
     return map;
 }
 
@@ -152,7 +156,7 @@ void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32
         for (size_t k = 0; k < plan->lists[w].count; k++) {
             const struct plan_op *op = &plan->lists[w].ops[k];
             if (op->kind == PLAN_RECV)
-                (op->flags & PLAN_GRAD ? dy : x)[plan_cell(plan, op->stage, op->item)] = op->peer;
+                (op->flags & PLAN_GRAD ? dy : x)[plan_slice_cell(plan, op->stage, op)] = op->peer;
         }
     for (uint32_t w = 0; w < plan->workers; w++) {
         struct plan_list *list = &plan->lists[w], out = {0};
@@ -161,10 +165,10 @@ void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32
             if (op->kind == PLAN_RECV)
                 continue;
             if (op->kind == PLAN_F || op->kind == PLAN_B) {
-                const uint32_t from = (op->kind == PLAN_F ? x : dy)[plan_cell(plan, op->stage, op->item)];
+                const uint32_t from = (op->kind == PLAN_F ? x : dy)[plan_slice_cell(plan, op->stage, op)];
                 const uint8_t flags = op->kind == PLAN_F ? 0 : PLAN_GRAD;
                 if (from != PLAN_NOBODY)
-                    plan_list_add(&out, (struct plan_op){PLAN_RECV, flags, op->stage, op->item, from, 0});
+                    plan_list_add(&out, (struct plan_op){PLAN_RECV, flags, op->stage, op->item, from, op->slice});
             }
             plan_list_add(&out, *op);
         }
@@ -178,7 +182,7 @@ void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32
 // ---- The lock-step run ----
 struct run {
     const struct plan *plan;
-    uint8_t *sent; // (stages, items): 1 = activation, 2 = gradient
+    uint8_t *sent; // (stages, items, slices): 1 = activation, 2 = gradient
     size_t *head;  // (workers)
     bool *ran;     // (workers), in this turn
 };
@@ -203,14 +207,13 @@ static bool advance(struct run *run, uint32_t w)
     bool grad = op->flags & PLAN_GRAD;
     uint8_t bit = grad ? 2 : 1;
     if (op->kind == PLAN_RECV) {
-        size_t cell =
-            grad ? plan_cell(run->plan, op->stage + 1u, op->item) : plan_cell(run->plan, op->stage - 1u, op->item);
+        size_t cell = plan_slice_cell(run->plan, grad ? op->stage + 1u : op->stage - 1u, op);
         if (!(run->sent[cell] & bit))
             return false;
     } else if (op->kind == PLAN_MOVE && !(op->flags & PLAN_OUT) && !moved_out(run, w, op)) {
         return false;
     } else if (op->kind == PLAN_SEND) {
-        run->sent[plan_cell(run->plan, op->stage, op->item)] |= bit;
+        run->sent[plan_slice_cell(run->plan, op->stage, op)] |= bit;
     }
     run->head[w]++;
     return true;
@@ -219,7 +222,7 @@ static bool advance(struct run *run, uint32_t w)
 bg_status plan_simulate_turns(const struct plan *plan, struct bg_error *err, uint64_t *turns)
 {
     struct run run = {.plan = plan,
-                      .sent = bg_alloc_array(plan_cells(plan), 1),
+                      .sent = bg_alloc_array(plan_slice_cells(plan), 1),
                       .head = bg_alloc_array(plan->workers, sizeof *run.head),
                       .ran = bg_alloc_array(plan->workers, sizeof *run.ran)};
     bg_status status = BG_OK;
@@ -257,7 +260,7 @@ void plan_merge_bw(struct plan_list *list)
         struct plan_op op = list->ops[i], *last = kept ? &list->ops[kept - 1] : NULL;
         if (op.kind == PLAN_EMPTY)
             continue;
-        if (op.kind == PLAN_W && last && last->kind == PLAN_B && !(last->flags & PLAN_FUSED) &&
+        if (op.kind == PLAN_W && last && last->kind == PLAN_B && !(last->flags & PLAN_FUSED) && last->slice == 0 &&
             last->stage == op.stage && last->item == op.item)
             last->flags |= op.flags | PLAN_FUSED;
         else

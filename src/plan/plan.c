@@ -19,6 +19,26 @@ void plan_fini(struct plan *plan)
     *plan = (struct plan){0};
 }
 
+uint32_t plan_op_slices(const struct plan *plan)
+{
+    return plan->rest || plan->slices < 2 ? 1 : plan->slices;
+}
+
+uint32_t plan_slices_most(uint32_t length)
+{
+    const uint32_t runs = length / PLAN_SLICE_ALIGN + (length % PLAN_SLICE_ALIGN != 0);
+    return runs < 1 ? 1 : runs < PLAN_SLICES_MAX ? runs : PLAN_SLICES_MAX;
+}
+
+void plan_slice_positions(uint32_t length, uint32_t slices, uint32_t slice, uint32_t *first, uint32_t *end)
+{
+    const uint64_t runs = ((uint64_t)length + PLAN_SLICE_ALIGN - 1) / PLAN_SLICE_ALIGN;
+    const uint64_t bounds[] = {runs * slice / slices * PLAN_SLICE_ALIGN,
+                               runs * (slice + 1) / slices * PLAN_SLICE_ALIGN};
+    *first = (uint32_t)(bounds[0] < length ? bounds[0] : length);
+    *end = (uint32_t)(bounds[1] < length ? bounds[1] : length);
+}
+
 static void *duplicate(const void *from, size_t count, size_t bytes_each)
 {
     if (!from)
@@ -60,12 +80,21 @@ void plan_list_add(struct plan_list *list, struct plan_op op)
     plan_list_insert(list, list->count, op);
 }
 
+static uint32_t *map_create(size_t cells)
+{
+    uint32_t *map = bg_alloc_array(cells, sizeof *map);
+    memset(map, 0xff, cells * sizeof *map); // PLAN_NOBODY everywhere
+    return map;
+}
+
 uint32_t *plan_map_create(const struct plan *plan)
 {
-    uint32_t *map = bg_alloc_array(plan_cells(plan), sizeof *map);
-    for (size_t i = 0; i < plan_cells(plan); i++)
-        map[i] = PLAN_NOBODY;
-    return map;
+    return map_create(plan_cells(plan));
+}
+
+uint32_t *plan_slice_map_create(const struct plan *plan)
+{
+    return map_create(plan_slice_cells(plan));
 }
 
 void plan_reset_lists(struct plan *plan)
@@ -79,6 +108,30 @@ void plan_reset_lists(struct plan *plan)
 static bool ends_leaf(const struct plan_op *op)
 {
     return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
+}
+
+void plan_add_slices(struct plan *plan)
+{
+    const uint32_t slices = plan_op_slices(plan);
+    for (uint32_t w = 0; w < plan->workers && slices > 1; w++) {
+        struct plan_list *list = &plan->lists[w], out = {0};
+        for (size_t i = 0; i < list->count; i++) {
+            struct plan_op op = list->ops[i];
+            if (op.kind != PLAN_F && op.kind != PLAN_B) {
+                plan_list_add(&out, op);
+                continue;
+            }
+            for (uint32_t n = 0; n < slices; n++) {
+                op.slice = (uint16_t)(op.kind == PLAN_F ? n : slices - 1 - n);
+                op.flags = list->ops[i].flags;
+                if (op.kind == PLAN_B && op.slice > 0) // the weight gradient waits for the last to run
+                    op.flags = (uint8_t)(op.flags & ~(PLAN_FUSED | PLAN_LAST));
+                plan_list_add(&out, op);
+            }
+        }
+        bg_free(list->ops);
+        *list = out;
+    }
 }
 
 void plan_close_lists(struct plan *plan)
@@ -149,7 +202,7 @@ uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage)
         const struct plan_op *op = &list->ops[i];
         if (op->kind > PLAN_W || op->stage != stage)
             continue;
-        now += op->kind == PLAN_F;
+        now += op->kind == PLAN_F && op->slice == 0;
         now -= ends_leaf(op);
         most = now > most ? now : most;
     }

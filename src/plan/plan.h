@@ -73,18 +73,27 @@ struct plan {
     struct plan_list *lists; // (workers)
     bool rest;               // of plan_recover: what workers hold already stands in for ops that are left out
 };
+// Slices that F, B, SEND and RECV of the lists name, at least 1. The rest of a step has ops of whole items (slice 0):
+// `slices` then only says how boundary tensors are laid.
+uint32_t plan_op_slices(const struct plan *plan);
+// Positions [first, end) of a slice of sequences of `length`: multiples of PLAN_SLICE_ALIGN (but for the last end), the
+// runs within one multiple of each other, no slice empty where slices <= plan_slices_most(length).
+enum { PLAN_SLICES_MAX = 64, PLAN_SLICE_ALIGN = 64 };
+void plan_slice_positions(uint32_t length, uint32_t slices, uint32_t slice, uint32_t *first, uint32_t *end);
+uint32_t plan_slices_most(uint32_t length);
 void plan_fini(struct plan *plan);
-// Names the cut and the items (units, micro-batches, stages, items; not seats, routes, lists). Never 0.
+// Names the cut and the items (units, micro-batches, slices, stages, items; not seats, routes, lists). Never 0.
 uint64_t plan_cut_hash(const struct plan *plan);
 struct plan plan_copy(const struct plan *plan);
 void plan_list_add(struct plan_list *list, struct plan_op op);
 void plan_list_insert(struct plan_list *list, size_t at, struct plan_op op);
 
 // ---- Text: one record a line, canonical order; plan_parse(plan_format(p)) == p, and equal plans have equal text ----
-// plan 1 units U micro_batches M workers W [rest] / stage i first end / item i first end / seat w s r /
+// plan 1 units U micro_batches M workers W [slices S] [rest] / stage i first end / item i first end / seat w s r /
 // follow w first end / mbmap s i w (for every stage and item; "-": nobody) / list w: op op ... (for every worker)
 // Ops: 0F3 2B1 2BW1 2W1 0SEND_F3>1 1RECV_F3<0 2SEND_B1>0 1RECV_B1<1 0COLL.reduce 0COLL.unshard 0COLL.reshard STEP
 // MOVE5>2 MOVE5<0; other flags after a dot, r = recompute, l = last: 0F3.r 2BW1.rl 2W1.l
+// With slices (S > 1, and no rest) each F, B, SEND and RECV names its own: 0F3/1 2BW1/0.l 0SEND_F3/1>1 1RECV_B1/0<2
 char *plan_format(const struct plan *plan); // bg_free it
 // Blank lines and lines that begin with # are skipped, spaces may be many. Errors name the line, what was found and
 // what was expected. Bounded: no input makes it take more than a few times the memory of its text. Also validates.
@@ -92,11 +101,13 @@ BG_MUST_USE bg_status plan_parse(const char *text, size_t size, struct bg_error 
 // The one validator: indices in range, stages cover the units in order, items partition the micro-batches as nodes of
 // the tree, every (stage, item) is computed once, by a worker that sits there, its weight gradient by its route (in the
 // rest of a step: at most once), each SEND has its RECV at the peer and the other way round, F before B before W, a
-// reduction for each seat, the lists drain. Names the first op at fault.
+// reduction for each seat, the lists drain. Slices: F ascending, then B descending, W (or the W of a fused B) after
+// slice 0. Names the first op at fault.
 BG_MUST_USE bg_status plan_validate(const struct plan *plan, struct bg_error *err);
 
 enum { PLAN_OP_TEXT = 64 };
 void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT]); // as in a list; "-" is an empty cell
+void plan_op_name(const struct plan *plan, const struct plan_op *op, char text[PLAN_OP_TEXT]); // slice 0 named as well
 
 // ---- Making plans (build.c, cut.c, order.c) ----
 #define PLAN_STAGES_MAX  256
@@ -149,6 +160,9 @@ struct plan_present {           // (stages, items) each, or NULL: worker that ho
 BG_MUST_USE bg_status plan_lower(struct plan *plan, const struct plan_present *present, struct bg_error *err);
 // Turns until the lowered lists have run when every op takes one turn on its worker (published: simulated_steps).
 BG_MUST_USE bg_status plan_simulate_turns(const struct plan *plan, struct bg_error *err, uint64_t *turns);
+// Whole ops become those of slices (plan->slices of them, before lowering): F ascending, B descending, W as it is. So
+// that any order can be had in slices.
+void plan_add_slices(struct plan *plan);
 void plan_merge_bw(struct plan_list *list); // adjacent B, W of one (stage, item) become a fused B; drops empties
 // COLL REDUCE after a stage's W number `micro_batches` in this list (0: after its last).
 void plan_add_reduce(struct plan_list *list, uint32_t micro_batches);
@@ -159,7 +173,7 @@ void plan_add_unshard(struct plan_list *list, uint32_t ahead); // COLL UNSHARD/R
 uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage);
 
 // ---- Recovery (recover.c): the rest of a step for a new membership ----
-enum plan_held {          // of (stage, item)
+enum plan_held {          // of (stage, item); in slices: of all of them
     PLAN_HELD_X = 1,      // input activation
     PLAN_HELD_Y = 2,      // output activation (made here, so that it can be sent again)
     PLAN_HELD_DY = 4,     // gradient of the output

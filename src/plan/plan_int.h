@@ -14,13 +14,25 @@ static inline size_t plan_cell(const struct plan *plan, uint32_t stage, uint32_t
     return (size_t)stage * plan->item_count + item;
 }
 
+// By slice: (stages, items, slices of ops). Of the op's item and slice at any stage.
+static inline size_t plan_slice_cells(const struct plan *plan)
+{
+    return plan_cells(plan) * plan_op_slices(plan);
+}
+
+static inline size_t plan_slice_cell(const struct plan *plan, uint32_t stage, const struct plan_op *op)
+{
+    return plan_cell(plan, stage, op->item) * plan_op_slices(plan) + op->slice;
+}
+
 static inline uint32_t plan_item_leaves(const struct plan *plan, uint32_t item)
 {
     return plan->items[item].end - plan->items[item].first;
 }
 
-uint32_t *plan_map_create(const struct plan *plan); // (stages, items), all PLAN_NOBODY; bg_free it
-void plan_reset_lists(struct plan *plan);           // one empty list for each worker
+uint32_t *plan_map_create(const struct plan *plan);       // (stages, items), all PLAN_NOBODY; bg_free it
+uint32_t *plan_slice_map_create(const struct plan *plan); // (stages, items, slices of ops)
+void plan_reset_lists(struct plan *plan);                 // one empty list for each worker
 // Moves every RECV right before its use, and adds those of what is held already: x_from, dy_from (stages, items) name
 // who sends it, PLAN_NOBODY: nobody (NULL: none). A worker that waits at a RECV thus waits for what it needs next.
 void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32_t *dy_from);

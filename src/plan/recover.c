@@ -1,6 +1,7 @@
 // The rest of a step after a death: what is missing, who makes it up, and the lists that do it. Work that survivors
 // have done or hold in flight stays where it is; what was lost goes to peers of the same stage, so that no weights move
-// (Gandhi et al., "ReCycle", SOSP'24).
+// (Gandhi et al., "ReCycle", SOSP'24). A sliced step goes on in whole items: what is held of some slices only, nobody
+// speaks of.
 #include "plan/plan.h"
 
 #include "base/mem.h"

@@ -10,23 +10,26 @@
 #include <string.h>
 
 // ---- Writing ----
-void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT])
+static void op_text(const struct plan_op *op, bool sliced, char text[PLAN_OP_TEXT])
 {
     const char letter = op->flags & PLAN_GRAD ? 'B' : 'F', *stop = op->flags & (PLAN_RECOMPUTE | PLAN_LAST) ? "." : "";
     const char *r = op->flags & PLAN_RECOMPUTE ? "r" : "", *l = op->flags & PLAN_LAST ? "l" : "";
+    char slice[8] = "";
+    if (sliced && op->kind != PLAN_W)
+        snprintf(slice, sizeof slice, "/%u", op->slice);
     switch (op->kind) {
     case PLAN_F:
     case PLAN_B:
     case PLAN_W: {
         const char *name = op->kind == PLAN_F ? "F" : op->kind == PLAN_W ? "W" : op->flags & PLAN_FUSED ? "BW" : "B";
-        snprintf(text, PLAN_OP_TEXT, "%u%s%u%s%s%s", op->stage, name, op->item, stop, r, l);
+        snprintf(text, PLAN_OP_TEXT, "%u%s%u%s%s%s%s", op->stage, name, op->item, slice, stop, r, l);
         return;
     }
     case PLAN_SEND:
-        snprintf(text, PLAN_OP_TEXT, "%uSEND_%c%u>%u", op->stage, letter, op->item, op->peer);
+        snprintf(text, PLAN_OP_TEXT, "%uSEND_%c%u%s>%u", op->stage, letter, op->item, slice, op->peer);
         return;
     case PLAN_RECV:
-        snprintf(text, PLAN_OP_TEXT, "%uRECV_%c%u<%u", op->stage, letter, op->item, op->peer);
+        snprintf(text, PLAN_OP_TEXT, "%uRECV_%c%u%s<%u", op->stage, letter, op->item, slice, op->peer);
         return;
     case PLAN_COLL: {
         const char *what = op->flags & PLAN_REDUCE ? "reduce" : op->flags & PLAN_UNSHARD ? "unshard" : "reshard";
@@ -44,11 +47,23 @@ void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT])
     }
 }
 
+void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT])
+{
+    op_text(op, op->slice > 0, text);
+}
+
+void plan_op_name(const struct plan *plan, const struct plan_op *op, char text[PLAN_OP_TEXT])
+{
+    op_text(op, plan_op_slices(plan) > 1, text);
+}
+
 char *plan_format(const struct plan *plan)
 {
     struct bg_str text = {0};
-    bg_str_addf(&text, "plan 1 units %u micro_batches %u workers %u%s\n", plan->units, plan->micro_batches,
-                plan->workers, plan->rest ? " rest" : "");
+    bg_str_addf(&text, "plan 1 units %u micro_batches %u workers %u", plan->units, plan->micro_batches, plan->workers);
+    if (plan->slices > 1)
+        bg_str_addf(&text, " slices %u", plan->slices);
+    bg_str_add(&text, plan->rest ? " rest\n" : "\n");
     for (uint32_t s = 0; s < plan->stage_count; s++)
         bg_str_addf(&text, "stage %u %u %u\n", s, plan->stages[s].unit_first, plan->stages[s].unit_end);
     for (uint32_t i = 0; i < plan->item_count; i++)
@@ -70,7 +85,7 @@ char *plan_format(const struct plan *plan)
         bg_str_addf(&text, "list %u:", w);
         for (size_t k = 0; k < plan->lists[w].count; k++) {
             char op[PLAN_OP_TEXT];
-            plan_op_text(&plan->lists[w].ops[k], op);
+            plan_op_name(plan, &plan->lists[w].ops[k], op);
             bg_str_add(&text, " ");
             bg_str_add(&text, op);
         }
@@ -202,14 +217,26 @@ static bool parse_move(const char *at, const char *end, struct plan_op *op)
     return digits(&at, end, &op->peer) && at == end;
 }
 
-static bool parse_message(const char *at, const char *end, struct plan_op *op)
+// "/1": there if and only if the plan is sliced.
+static bool parse_slice(const char **at, const char *end, uint32_t slices, struct plan_op *op)
+{
+    uint32_t slice = 0;
+    if (slices <= 1)
+        return true;
+    if (!skip(at, end, "/") || !digits(at, end, &slice) || slice >= slices)
+        return false;
+    op->slice = (uint16_t)slice;
+    return true;
+}
+
+static bool parse_message(const char *at, const char *end, uint32_t slices, struct plan_op *op)
 {
     if (skip(&at, end, "B"))
         op->flags = PLAN_GRAD;
     else if (!skip(&at, end, "F"))
         return false;
-    return digits(&at, end, &op->item) && skip(&at, end, op->kind == PLAN_SEND ? ">" : "<") &&
-           digits(&at, end, &op->peer) && at == end;
+    return digits(&at, end, &op->item) && parse_slice(&at, end, slices, op) &&
+           skip(&at, end, op->kind == PLAN_SEND ? ">" : "<") && digits(&at, end, &op->peer) && at == end;
 }
 
 static bool parse_coll(const char *at, const char *end, struct plan_op *op)
@@ -222,7 +249,7 @@ static bool parse_coll(const char *at, const char *end, struct plan_op *op)
     return op->flags && at == end;
 }
 
-static bool parse_compute(const char *at, const char *end, struct plan_op *op)
+static bool parse_compute(const char *at, const char *end, uint32_t slices, struct plan_op *op)
 {
     if (skip(&at, end, "F"))
         op->kind = PLAN_F;
@@ -234,7 +261,7 @@ static bool parse_compute(const char *at, const char *end, struct plan_op *op)
         return false;
     if (op->kind == PLAN_B && skip(&at, end, "W"))
         op->flags |= PLAN_FUSED;
-    if (!digits(&at, end, &op->item))
+    if (!digits(&at, end, &op->item) || !parse_slice(&at, end, op->kind == PLAN_W ? 1 : slices, op))
         return false;
     if (skip(&at, end, ".")) {
         if (at == end)
@@ -247,7 +274,7 @@ static bool parse_compute(const char *at, const char *end, struct plan_op *op)
     return at == end;
 }
 
-static bool parse_op(const char *at, const char *end, struct plan_op *op)
+static bool parse_op(const char *at, const char *end, uint32_t slices, struct plan_op *op)
 {
     uint32_t stage = 0;
     *op = (struct plan_op){.kind = PLAN_STEP};
@@ -260,13 +287,13 @@ static bool parse_op(const char *at, const char *end, struct plan_op *op)
     op->stage = (uint16_t)stage;
     op->kind = PLAN_SEND;
     if (skip(&at, end, "SEND_"))
-        return parse_message(at, end, op);
+        return parse_message(at, end, slices, op);
     op->kind = PLAN_RECV;
     if (skip(&at, end, "RECV_"))
-        return parse_message(at, end, op);
+        return parse_message(at, end, slices, op);
     if (skip(&at, end, "COLL."))
         return parse_coll(at, end, op);
-    return parse_compute(at, end, op);
+    return parse_compute(at, end, slices, op);
 }
 
 // "list w: op op ..." after its first word.
@@ -282,8 +309,10 @@ static bg_status read_list(struct reader *r)
     r->lists_read++;
     for (next_word(r); r->word_size; next_word(r)) {
         struct plan_op op;
-        if (!parse_op(r->word, r->word + r->word_size, &op))
-            return expected(r, "an op such as 0F3, 0SEND_F3>1, 0COLL.reduce or STEP");
+        const uint32_t slices = plan_op_slices(plan);
+        if (!parse_op(r->word, r->word + r->word_size, slices, &op))
+            return expected(r, slices > 1 ? "an op with its slice such as 0F3/0, 0SEND_F3/0>1, 0COLL.reduce or STEP"
+                                          : "an op such as 0F3, 0SEND_F3>1, 0COLL.reduce or STEP");
         plan_list_add(&plan->lists[worker], op);
     }
     return end_line(r);
@@ -364,9 +393,15 @@ static bg_status read_head(struct reader *r)
     }
     plan_reset_lists(&r->plan);
     next_word(r);
+    if (word_is(r, "slices")) {
+        bg_status status = read_number(r, "the number of slices", &r->plan.slices);
+        if (status || r->plan.slices < 2 || r->plan.slices > PLAN_SLICES_MAX)
+            return status ? status : expected(r, "2 to 64 slices");
+        next_word(r);
+    }
     r->plan.rest = word_is(r, "rest");
     if (r->word_size && !r->plan.rest)
-        return expected(r, "rest, or the end of the line");
+        return expected(r, "rest, slices S (before rest) or the end of the line");
     return end_line(r);
 }
 

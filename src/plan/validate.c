@@ -22,7 +22,9 @@ struct check {
     uint32_t *leaves;                      // (stages): weight gradients of w that are still to come
     bool *reduced;                         // (stages): w's reduction was there
     uint32_t *f_at, *b_at, *w_at;          // (stages, items): whose list computes it
-    struct passage *activation, *gradient; // (stages, items)
+    uint32_t slices;                       // that ops name
+    uint32_t *f_done, *b_done;             // (stages, items): slices so far
+    struct passage *activation, *gradient; // (stages, items, slices)
 };
 
 // ---- The records ----
@@ -46,6 +48,8 @@ static bg_status check_records(const struct plan *plan, struct bg_error *err)
         plan->stage_count > PLAN_STAGES_MAX || plan->item_count == 0)
         return bg_fail(err, BG_INVALID, "plan of %u workers, %u stages, %u items: expected 1..%d, 1..%d, at least 1",
                        plan->workers, plan->stage_count, plan->item_count, PLAN_WORKERS_MAX, PLAN_STAGES_MAX);
+    if (plan->slices > PLAN_SLICES_MAX)
+        return bg_fail(err, BG_INVALID, "plan of %u slices: expected at most %d", plan->slices, PLAN_SLICES_MAX);
     for (uint32_t s = 0; s < plan->stage_count; at = plan->stages[s++].unit_end)
         if (plan->stages[s].unit_first != at || plan->stages[s].unit_end <= at)
             return bg_fail(err, BG_INVALID, "plan: stage %u holds units %u..%u: expected them to begin at %u", s,
@@ -107,7 +111,7 @@ static bg_status set_seated(struct check *c)
 static bg_status fault(const struct check *c, const char *what)
 {
     char text[PLAN_OP_TEXT];
-    plan_op_text(&c->plan->lists[c->w].ops[c->op], text);
+    plan_op_name(c->plan, &c->plan->lists[c->w].ops[c->op], text);
     return bg_fail(c->err, BG_INVALID, "plan: worker %u, op %zu (%s): %s", c->w, c->op, text, what);
 }
 
@@ -123,6 +127,12 @@ static bg_status check_shape(const struct check *c, const struct plan_op *op)
                                     [PLAN_RECV] = PLAN_GRAD,   [PLAN_COLL] = PLAN_REDUCE | PLAN_UNSHARD | PLAN_RESHARD,
                                     [PLAN_STEP] = 0,           [PLAN_MOVE] = PLAN_OUT};
     const struct plan *plan = c->plan;
+    const uint32_t slices =
+        op->kind == PLAN_F || op->kind == PLAN_B || op->kind == PLAN_SEND || op->kind == PLAN_RECV ? c->slices : 1;
+    if (op->slice >= slices)
+        return fault(c, "no such slice");
+    if (op->kind == PLAN_B && op->slice > 0 && (op->flags & PLAN_FUSED))
+        return fault(c, "the weight gradient comes with slice 0, the last to run");
     if (op->kind >= PLAN_EMPTY || (op->flags & ~flags[op->kind]) ||
         (op->kind == PLAN_COLL && !power_of_two(op->flags)) || ((op->flags & PLAN_LAST) && !ends_leaf(op)))
         return fault(c, "not an instruction of a lowered list");
@@ -145,57 +155,96 @@ static bg_status check_shape(const struct check *c, const struct plan_op *op)
 }
 
 // F, B or W: once, in order, with its inputs before it in this list. In the rest of a step what is missing is held.
+// Slices of F ascend; those of B descend behind them.
+static bg_status check_forward(const struct check *c, const struct plan_op *op, size_t cell)
+{
+    const uint32_t w = c->w, made_below = op->stage > 0 ? c->f_at[cell - c->plan->item_count] : PLAN_NOBODY;
+    if (c->b_at[cell] == w || c->w_at[cell] == w)
+        return fault(c, "forward after its backward");
+    if (op->slice != c->f_done[cell])
+        return fault(c, "slices of a forward run in ascending order");
+    const bool here = c->activation[plan_slice_cell(c->plan, op->stage, op)].at == w ||
+                      (made_below == w && c->f_done[cell - c->plan->item_count] > op->slice);
+    if (op->stage > 0 && !c->plan->rest && !here)
+        return fault(c, "its input activation is not there yet");
+    return BG_OK;
+}
+
+static bg_status check_input_gradient(const struct check *c, const struct plan_op *op, size_t cell)
+{
+    const uint32_t w = c->w;
+    const bool rest = c->plan->rest, ends = op->stage + 1u == c->plan->stage_count;
+    const uint32_t made_above = ends ? PLAN_NOBODY : c->b_at[cell + c->plan->item_count];
+    if (c->w_at[cell] == w || (!rest && (c->f_at[cell] != w || c->f_done[cell] != c->slices)))
+        return fault(c, "input gradient before its forward or after its weight gradient");
+    if (op->slice + c->b_done[cell] + 1u != c->slices)
+        return fault(c, "slices of a backward run in descending order");
+    const bool here = c->gradient[plan_slice_cell(c->plan, op->stage, op)].at == w ||
+                      (made_above == w && c->b_done[cell + c->plan->item_count] + op->slice >= c->slices);
+    if (!ends && !rest && !here)
+        return fault(c, "the gradient of its output is not there yet");
+    return BG_OK;
+}
+
 static bg_status check_compute(const struct check *c, const struct plan_op *op)
 {
-    const uint32_t items = c->plan->item_count, w = c->w;
+    const uint32_t w = c->w;
     const size_t cell = plan_cell(c->plan, op->stage, op->item);
     const bool rest = c->plan->rest;
     uint32_t *at = op->kind == PLAN_F ? c->f_at : op->kind == PLAN_B ? c->b_at : c->w_at;
-    if (at[cell] != PLAN_NOBODY || (ends_leaf(op) && c->w_at[cell] != PLAN_NOBODY))
+    uint32_t *done = op->kind == PLAN_F ? c->f_done : op->kind == PLAN_B ? c->b_done : NULL;
+    const bool more = done && at[cell] == w && done[cell] < c->slices; // of a list that has begun it
+    if ((at[cell] != PLAN_NOBODY && !more) || (ends_leaf(op) && c->w_at[cell] != PLAN_NOBODY))
         return fault(c, "computed twice");
     if (ends_leaf(op) ? c->plan->route[cell] != w : !rest && c->plan->route[cell] != w)
         return fault(c, "the route gives it to another worker");
-    if (op->kind == PLAN_F) {
-        if (c->b_at[cell] == w || c->w_at[cell] == w)
-            return fault(c, "forward after its backward");
-        if (op->stage > 0 && !rest && c->activation[cell].at != w && c->f_at[cell - items] != w)
-            return fault(c, "its input activation is not there yet");
-    } else if (op->kind == PLAN_B) {
-        if (c->w_at[cell] == w || (!rest && c->f_at[cell] != w))
-            return fault(c, "input gradient before its forward or after its weight gradient");
-        if (op->stage + 1u < c->plan->stage_count && !rest && c->gradient[cell].at != w && c->b_at[cell + items] != w)
-            return fault(c, "the gradient of its output is not there yet");
-    } else if (!rest && c->b_at[cell] != w) {
-        return fault(c, "weight gradient before its input gradient");
-    }
+    bg_status status = BG_OK;
+    if (op->kind == PLAN_F)
+        status = check_forward(c, op, cell);
+    else if (op->kind == PLAN_B)
+        status = check_input_gradient(c, op, cell);
+    else if (!rest && (c->b_at[cell] != w || c->b_done[cell] != c->slices))
+        status = fault(c, "weight gradient before its input gradient");
+    if (status)
+        return status;
     at[cell] = w;
+    if (done)
+        done[cell]++;
     if (ends_leaf(op))
         c->w_at[cell] = w;
     return BG_OK;
 }
 
+// Has this worker's list run slice `op->slice` of the item's F, or of its B?
+static bool ran(const struct check *c, const struct plan_op *op, bool grad)
+{
+    const size_t cell = plan_cell(c->plan, op->stage, op->item);
+    if ((grad ? c->b_at : c->f_at)[cell] != c->w)
+        return false;
+    return grad ? c->b_done[cell] + op->slice >= c->slices : c->f_done[cell] > op->slice;
+}
+
 static bg_status check_message(const struct check *c, const struct plan_op *op)
 {
-    const uint32_t items = c->plan->item_count, w = c->w;
     const bool grad = op->flags & PLAN_GRAD;
     struct passage *passages = grad ? c->gradient : c->activation;
-    size_t cell = plan_cell(c->plan, op->stage, op->item);
     if (op->kind == PLAN_SEND) {
-        if (!c->plan->rest && (grad ? c->b_at : c->f_at)[cell] != w)
+        if (!c->plan->rest && !ran(c, op, grad))
             return fault(c, "sent before it is made");
-        struct passage *passage = &passages[grad ? cell - items : cell + items];
+        struct passage *passage = &passages[plan_slice_cell(c->plan, grad ? op->stage - 1u : op->stage + 1u, op)];
         if (passage->from != PLAN_NOBODY)
             return fault(c, "sent twice");
-        passage->from = w;
+        passage->from = c->w;
         passage->to = op->peer;
         return BG_OK;
     }
-    if (passages[cell].at != PLAN_NOBODY)
+    struct passage *passage = &passages[plan_slice_cell(c->plan, op->stage, op)];
+    if (passage->at != PLAN_NOBODY)
         return fault(c, "received twice");
-    if ((grad ? c->b_at : c->f_at)[cell] == w)
+    if (ran(c, op, grad))
         return fault(c, "received after its use");
-    passages[cell].by = op->peer;
-    passages[cell].at = w;
+    passage->by = op->peer;
+    passage->at = c->w;
     return BG_OK;
 }
 
@@ -243,14 +292,19 @@ static bg_status check_list(struct check *c)
 static bg_status check_passages(const struct check *c, bool grad)
 {
     const struct passage *passages = grad ? c->gradient : c->activation;
-    for (size_t cell = 0; cell < plan_cells(c->plan); cell++) {
-        const struct passage *p = &passages[cell];
+    for (size_t k = 0; k < plan_slice_cells(c->plan); k++) {
+        const size_t cell = k / c->slices;
+        const struct passage *p = &passages[k];
         uint32_t user = (grad ? c->b_at : c->f_at)[cell];
         if (p->from == p->by && p->to == p->at && (p->at == PLAN_NOBODY || p->at == user))
             continue;
-        uint32_t s = (uint32_t)(cell / c->plan->item_count), i = (uint32_t)(cell % c->plan->item_count);
-        return bg_fail(c->err, BG_INVALID, "plan: the %s that %u%c%u needs is %s", grad ? "gradient" : "activation", s,
-                       grad ? 'B' : 'F', i,
+        const struct plan_op needs = {.kind = grad ? PLAN_B : PLAN_F,
+                                      .stage = (uint16_t)(cell / c->plan->item_count),
+                                      .item = (uint32_t)(cell % c->plan->item_count),
+                                      .slice = (uint16_t)(k % c->slices)};
+        char text[PLAN_OP_TEXT];
+        plan_op_name(c->plan, &needs, text);
+        return bg_fail(c->err, BG_INVALID, "plan: the %s that %s needs is %s", grad ? "gradient" : "activation", text,
                        p->at == PLAN_NOBODY     ? "sent, but nobody receives it"
                        : p->from == PLAN_NOBODY ? "awaited, but nobody sends it"
                        : p->at != user          ? "received by a worker that does not compute it"
@@ -267,8 +321,8 @@ static bg_status check_complete(const struct check *c)
         if (route != PLAN_NOBODY && route >= plan->workers)
             return bg_fail(c->err, BG_INVALID, "plan: stage %u, item %zu is routed to worker %u of %u", s,
                            cell % plan->item_count, route, plan->workers);
-        if (!plan->rest &&
-            (route == PLAN_NOBODY || c->f_at[cell] != route || c->b_at[cell] != route || c->w_at[cell] != route))
+        if (!plan->rest && (route == PLAN_NOBODY || c->f_at[cell] != route || c->b_at[cell] != route ||
+                            c->w_at[cell] != route || c->f_done[cell] != c->slices || c->b_done[cell] != c->slices))
             return bg_fail(c->err, BG_INVALID, "plan: stage %u, item %zu is not computed to its end", s,
                            cell % plan->item_count);
     }
@@ -312,14 +366,28 @@ static bg_status check_all(struct check *c)
     return status;
 }
 
+static bool has_too_few(const struct plan *plan)
+{
+    size_t ops = 0;
+    for (uint32_t w = 0; w < plan->workers; w++)
+        ops += plan->lists[w].count;
+    return plan_op_slices(plan) > 1 && ops / plan_op_slices(plan) < plan_cells(plan);
+}
+
 bg_status plan_validate(const struct plan *plan, struct bg_error *err)
 {
     bg_status status = check_records(plan, err);
     if (status)
         return status;
-    const size_t cells = plan_cells(plan);
+    if (has_too_few(plan)) // before memory is taken for more than the lists can fill
+        return bg_fail(err, BG_INVALID, "plan: fewer ops than %zu stages x items need in %u slices", plan_cells(plan),
+                       plan->slices);
+    const size_t cells = plan_slice_cells(plan);
     struct check c = {.plan = plan,
                       .err = err,
+                      .slices = plan_op_slices(plan),
+                      .f_done = bg_alloc_array(plan_cells(plan), sizeof *c.f_done),
+                      .b_done = bg_alloc_array(plan_cells(plan), sizeof *c.b_done),
                       .seated = bg_alloc_array(plan->stage_count, sizeof *c.seated),
                       .leaves = bg_alloc_array(plan->stage_count, sizeof *c.leaves),
                       .reduced = bg_alloc_array(plan->stage_count, sizeof *c.reduced),
@@ -331,7 +399,8 @@ bg_status plan_validate(const struct plan *plan, struct bg_error *err)
     memset(c.activation, 0xff, cells * sizeof *c.activation); // PLAN_NOBODY everywhere
     memset(c.gradient, 0xff, cells * sizeof *c.gradient);
     status = check_all(&c);
-    void *parts[] = {c.seated, c.leaves, c.reduced, c.f_at, c.b_at, c.w_at, c.activation, c.gradient};
+    void *parts[] = {c.seated, c.leaves, c.reduced, c.f_at,       c.b_at,
+                     c.w_at,   c.f_done, c.b_done,  c.activation, c.gradient};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         bg_free(parts[i]);
     return status;
