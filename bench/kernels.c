@@ -237,7 +237,7 @@ static void bench_attention(const struct kern *k, const struct operands *o, size
                                .k = o->b,
                                .v = o->c};
     size_t n = sequences * keys * dim;
-    struct kern_attention_grad g = {a, o->e, o->e + n, o->e + 2 * n, o->a};
+    struct kern_attention_grad g = {a, o->e, o->e + n, o->e + 2 * n, o->a, 0, 0};
     double times[2][RUNS_MAX], best = peak(k);
     double pairs = (double)(sequences * heads) * (double)keys * (double)(keys + 1) / 2;
     refill(o);

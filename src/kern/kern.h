@@ -105,6 +105,9 @@ struct kern_attention_grad {
     struct kern_attention fwd; // as in the forward; out, row_max, row_sum are inputs here
     float *dq, *dk, *dv;       // strides q_stride, k_stride, v_stride like q, k, v; overwritten
     const float *dout;         // (.., heads*head_dim) by o_stride
+    // Positions whose dq, dk and dv are made, a slice of the sequence: multiples of 64, or end = keys. 0, 0: all. With
+    // a slice queries = keys; q, out, dout and the statistics are read from `first` on, k and v up to `end`.
+    size_t first, end;
 };
 
 struct kern_adamw {

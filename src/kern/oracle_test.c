@@ -330,7 +330,7 @@ static void check_attention(size_t sequences, size_t queries, size_t keys, size_
                                x + q,
                                x + q + kv};
     struct attention_case c = {a, dout, q, kv};
-    struct kern_attention_grad g = {a, grad, grad + q, grad + q + kv, dout};
+    struct kern_attention_grad g = {a, grad, grad + q, grad + q + kv, dout, 0, 0};
     fill(x, q + 2 * kv, 2);
     fill(dout, q, 1);
     for (size_t i = 0; i < q + 2 * kv; i++) {

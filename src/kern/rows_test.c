@@ -356,6 +356,7 @@ static const struct attention_shape {
     {1, 40, 40, 1, 1, 256, true},  {1, 5, 70, 2, 2, 24, true},    {1, 66, 150, 2, 1, 12, true},
     {2, 1, 77, 4, 2, 64, false},   {1, 1, 300, 2, 1, 20, false},  {1, 9, 129, 2, 2, 7, true},
     {1, 33, 34, 2, 1, 33, true},   {1, 129, 257, 1, 1, 3, true},  {1, 256, 256, 1, 1, 64, true},
+    {2, 330, 330, 4, 2, 12, true}, {1, 192, 192, 3, 1, 20, true},
 };
 
 static void attention(const struct kern *k, const struct shape *s, size_t cuts)
@@ -396,14 +397,23 @@ static void attention(const struct kern *k, const struct shape *s, size_t cuts)
     if (!p->backward) {
         return;
     }
-    struct kern_attention_grad g = {a, take(rows * q_stride), take(kv), take(kv), take(rows * o_stride)};
+    struct kern_attention_grad g = {a, take(rows * q_stride), take(kv), take(kv), take(rows * o_stride), 0, 0};
     bytes = k->attention_grad_scratch(&a);
     items = k->attention_grad_items(&a);
     scratch = scratch_new(bytes);
     assert_int_equal(items, p->sequences * p->kv_heads);
-    for (size_t c = 0; c < cuts; c++) {
-        for (size_t i = c; i < items; i += cuts) {
-            k->attention_grad(&g, i, scratch);
+    size_t blocks = (p->keys + 63) / 64,
+           slices = p->queries == p->keys ? cuts : 1; // slices of the sequence, last first
+    slices = slices < blocks ? slices : blocks;
+    for (size_t slice = slices; slice-- > 0;) {
+        if (slices > 1) {
+            g.first = slice * blocks / slices * 64;
+            g.end = slice + 1 < slices ? (slice + 1) * blocks / slices * 64 : p->keys;
+        }
+        for (size_t c = 0; c < cuts; c++) {
+            for (size_t i = c; i < items; i += cuts) {
+                k->attention_grad(&g, i, scratch);
+            }
         }
     }
     scratch_free(scratch, bytes);

@@ -100,6 +100,15 @@ size_t kern_ref_attention_grad_scratch(const struct kern_attention *a)
     return a->keys * sizeof(float);
 }
 
+struct window { // positions whose gradients are made
+    size_t first, end;
+};
+
+static struct window window_of(const struct kern_attention_grad *g)
+{
+    return g->end > 0 ? (struct window){g->first, g->end} : (struct window){0, g->fwd.keys};
+}
+
 static void backward_row(const struct kern_attention_grad *g, size_t sequence, size_t head, size_t query, float *s)
 {
     const struct kern_attention *a = &g->fwd;
@@ -113,15 +122,21 @@ static void backward_row(const struct kern_attention_grad *g, size_t sequence, s
         lane[d % KERN_LANES] += dout[d] * out[d];
     }
     float dot = kern_fold(lane);
-    memset(dq, 0, a->head_dim * sizeof *dq);
+    const struct window window = window_of(g);
+    const bool makes_dq = row.keys <= window.end; // else the row is there for keys of the slice only
+    if (makes_dq) {
+        memset(dq, 0, a->head_dim * sizeof *dq);
+    }
     scores(s, a, &row);
-    for (size_t j = 0; j < row.keys; j++) {
+    for (size_t j = makes_dq ? 0 : window.first, end = row.keys < window.end ? row.keys : window.end; j < end; j++) {
         float p = kern_exp(s[j] - a->row_max[index]) / a->row_sum[index];
         float dp = chain_dot(dout, row.v + j * a->v_stride, a->head_dim);
         float ds = (p * (dp - dot)) * a->scale;
-        for (size_t d = 0; d < a->head_dim; d++) {
-            dv[j * a->v_stride + d] = fmaf(p, dout[d], dv[j * a->v_stride + d]);
+        for (size_t d = 0; makes_dq && d < a->head_dim; d++) {
             dq[d] = fmaf(ds, row.k[j * a->k_stride + d], dq[d]);
+        }
+        for (size_t d = 0; j >= window.first && d < a->head_dim; d++) {
+            dv[j * a->v_stride + d] = fmaf(p, dout[d], dv[j * a->v_stride + d]);
             dk[j * a->k_stride + d] = fmaf(ds, row.q[d], dk[j * a->k_stride + d]);
         }
     }
@@ -132,7 +147,9 @@ void kern_ref_attention_grad(const struct kern_attention_grad *g, size_t item, v
     const struct kern_attention *a = &g->fwd;
     size_t sequence = item / a->kv_heads, kv_head = item % a->kv_heads, group = a->heads / a->kv_heads;
     size_t base = sequence * a->kv_sequence_stride + kv_head * a->head_dim, position0 = a->keys - a->queries;
-    for (size_t j = 0; j < a->keys; j++) {
+    const struct window window = window_of(g);
+    position0 = position0 > window.first ? position0 : window.first; // rows before see no key of the slice
+    for (size_t j = window.first; j < window.end; j++) {
         memset(g->dk + base + j * a->k_stride, 0, a->head_dim * sizeof(float));
         memset(g->dv + base + j * a->v_stride, 0, a->head_dim * sizeof(float));
     }
@@ -141,7 +158,7 @@ void kern_ref_attention_grad(const struct kern_attention_grad *g, size_t item, v
             size_t first = block * KERN_QUERY_BLOCK, end = first + KERN_QUERY_BLOCK;
             for (size_t position = first; position < end && position < a->keys; position++) {
                 if (position >= position0) {
-                    backward_row(g, sequence, head, position - position0, scratch);
+                    backward_row(g, sequence, head, position - (a->keys - a->queries), scratch);
                 }
             }
         }

@@ -439,15 +439,23 @@ static void grad_block(const struct grad_scratch *s, const struct kern_attention
     const struct kern_attention *a = b->a;
     float *dq = g->dq + (b->sequence * a->queries + b->query) * a->q_stride + b->head * a->head_dim;
     float *dk = g->dk + (b->k - a->k), *dv = g->dv + (b->v - a->v);
+    const size_t end = g->end > 0 ? g->end : a->keys;
+    const bool makes_dq = b->position < end; // else the rows are there for keys of the slice only
+    const size_t seen = b->position + b->rows, keys = seen < end ? seen : end;
     grad_prepare(s, g, b);
-    for (size_t first = 0, keys = b->position + b->rows; first < keys; first += CHUNK) {
+    for (size_t first = makes_dq ? 0 : g->first; first < keys; first += CHUNK) {
         size_t count = keys - first < CHUNK ? keys - first : CHUNK;
         const float *k = b->k + first * a->k_stride, *v = b->v + first * a->v_stride;
         products(s->scores, b, k, a->k_stride, s->q_packed, first, count);
         products(s->dscores, b, v, a->v_stride, s->dout_packed, first, count);
         grad_scores(s, b, first, count);
-        pack_rows(s->k, k, a->k_stride, count, a->head_dim);
-        weighted_rows(dq, a->q_stride, b, s->dscores, s->k, first, count);
+        if (makes_dq) {
+            pack_rows(s->k, k, a->k_stride, count, a->head_dim);
+            weighted_rows(dq, a->q_stride, b, s->dscores, s->k, first, count);
+        }
+        if (first < g->first) {
+            continue;
+        }
         weighted_keys(dv + first * a->v_stride, a->v_stride, b, s->scores, s->dout, first, count);
         weighted_keys(dk + first * a->k_stride, a->k_stride, b, s->dscores, s->q, first, count);
     }
@@ -458,8 +466,10 @@ void SIMD(attention_grad)(const struct kern_attention_grad *g, size_t item, void
     const struct kern_attention *a = &g->fwd;
     size_t sequence = item / a->kv_heads, kv_head = item % a->kv_heads, group = a->heads / a->kv_heads;
     size_t base = sequence * a->kv_sequence_stride + kv_head * a->head_dim, position0 = a->keys - a->queries;
+    const size_t query0 = position0, last = g->end > 0 ? g->end : a->keys;
     struct grad_scratch s = grad_scratch_cut(scratch, a->head_dim);
-    for (size_t j = 0; j < a->keys; j++) {
+    position0 = position0 > g->first ? position0 : g->first; // rows before see no key of the slice
+    for (size_t j = g->first; j < last; j++) {
         memset(g->dk + base + j * a->k_stride, 0, a->head_dim * sizeof(float));
         memset(g->dv + base + j * a->v_stride, 0, a->head_dim * sizeof(float));
     }
@@ -467,7 +477,7 @@ void SIMD(attention_grad)(const struct kern_attention_grad *g, size_t item, void
         for (size_t end = a->keys, first; end > position0; end = first) {
             first = (end - 1) / BLOCK * BLOCK;
             first = first > position0 ? first : position0;
-            struct block b = block_at(a, sequence, head, first - position0, end - first);
+            struct block b = block_at(a, sequence, head, first - query0, end - first);
             grad_block(&s, g, &b);
         }
     }
