@@ -143,7 +143,7 @@ static void run_window(void *arg, size_t index, unsigned lane)
     const size_t t = index / s->start_count;
     const uint32_t *spot = s->traces[t].counts + s->starts[index % s->start_count];
     if (s->policy)
-        plan_deadline_run(&s->jobs[t], s->policy, spot, NULL, &s->bills[index]);
+        plan_deadline_run(&s->jobs[t], s->policy, spot, NULL, NULL, &s->bills[index]);
     else
         plan_deadline_optimum(&s->jobs[t], spot, &s->bills[index]);
 }
@@ -211,7 +211,7 @@ static void print_text(const struct command *c, const struct simulation *s)
 
 static int run_command(struct cli *cli, const struct command *c)
 {
-    struct plan_deadline job = {0};
+    struct plan_deadline job = {.instances = 1};
     struct simulation s = {.trace_count = c->traces.count};
     int code = parse_policy(c->policy, &s);
     if (code < 0)

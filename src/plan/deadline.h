@@ -15,10 +15,23 @@ struct plan_bill {
 // Ticks of a trace that a job may see: from its start to its deadline.
 uint32_t plan_deadline_ticks(const struct plan_deadline *job);
 
+// What comes true of a job's estimates. NULL stands for: just what the job says.
+struct plan_truth {
+    double work_s;
+    double overhead_least_s, overhead_most_s; // of every new start, drawn evenly between them
+    uint64_t seed;
+};
+
+struct plan_moment { // at the beginning of a tick, before the policy decides
+    enum plan_rent held;
+    double done_s;
+};
+
 // Runs `policy` from spot[0] on; `spot` holds plan_deadline_ticks() counts. A job not done at its deadline ends there.
-// `held`: NULL or (plan_deadline_ticks()): what was held before each tick, for a picture. No allocation.
+// `truth` may be NULL; `moments`: NULL or (plan_deadline_ticks()), for a picture, filled up to the end of the job and
+// all of it afterwards as at that end. No allocation.
 void plan_deadline_run(const struct plan_deadline *job, const struct plan_policy *policy, const uint32_t *spot,
-                       enum plan_rent *held, struct plan_bill *bill);
+                       const struct plan_truth *truth, struct plan_moment *moments, struct plan_bill *bill);
 
 // The least cost by which the work can be done by the deadline, with the whole trace known: exact.
 void plan_deadline_optimum(const struct plan_deadline *job, const uint32_t *spot, struct plan_bill *bill);

@@ -7,4 +7,5 @@ static enum plan_rent decide(const struct plan_snapshot *now)
     return PLAN_RENT_ON_DEMAND;
 }
 
-const struct plan_policy plan_deadline_on_demand = {"on-demand", "on-demand only", true, decide};
+const struct plan_policy plan_deadline_on_demand = {
+    .name = "on-demand", .about = "on-demand only", .decide = decide, .meets_deadline = true};

@@ -25,5 +25,7 @@ static enum plan_rent decide(const struct plan_snapshot *now)
     return policy_safety_net(now, job->work_s, job->deadline_s, wish);
 }
 
-const struct plan_policy plan_deadline_patient = {"patient", "back to spot once it has stayed for an overhead", true,
-                                                  decide};
+const struct plan_policy plan_deadline_patient = {.name = "patient",
+                                                  .about = "back to spot once it has stayed for an overhead",
+                                                  .decide = decide,
+                                                  .meets_deadline = true};

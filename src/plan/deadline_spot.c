@@ -6,4 +6,4 @@ static enum plan_rent decide(const struct plan_snapshot *now)
     return spot_if_there(now);
 }
 
-const struct plan_policy plan_deadline_spot = {"spot", "spot only; may be late", false, decide};
+const struct plan_policy plan_deadline_spot = {.name = "spot", .about = "spot only; may be late", .decide = decide};

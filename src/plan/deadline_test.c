@@ -1,6 +1,6 @@
 // Deadline policies on traces: small cases by hand, the promise to be in time on random traces, the optimum against
 // every possible choice, the text of a snapshot; and the published windows of "Can't Be Late", one by one, which need
-// ../shared (or BRIGADE_SHARED). BRIGADE_CHECK_FULL=1: every optimum instead of a third, and 100,000 random traces.
+// ../shared (or BRIGADE_SHARED). BRIGADE_CHECK_FULL=1: every optimum instead of a third.
 #include "plan/deadline.h"
 
 #include "base/json.h"
@@ -19,21 +19,21 @@
 #define TRACES  8
 #define TICKS   1784
 
-static const struct plan_deadline published = {600, 172800, 216000, 720, {0, 0.9731, 3.06}};
+static const struct plan_deadline published = {600, 172800, 216000, 720, {0, 0.9731, 3.06}, 1, 0, 0};
 
 static struct plan_bill run(const char *name, const struct plan_deadline *job, const uint32_t *spot,
-                            enum plan_rent *held)
+                            struct plan_moment *moments)
 {
     struct plan_bill bill;
     const struct plan_policy *policy = plan_policy_find(name);
     assert_non_null(policy);
-    plan_deadline_run(job, policy, spot, held, &bill);
+    plan_deadline_run(job, policy, spot, NULL, moments, &bill);
     return bill;
 }
 
 // ---- By hand: ticks of an hour, four of work, seven to the deadline, one of overhead ----
 
-static const struct plan_deadline small = {3600, 4 * 3600, 7 * 3600, 3600, {0, 1, 3}};
+static const struct plan_deadline small = {3600, 4 * 3600, 7 * 3600, 3600, {0, 1, 3}, 1, 0, 0};
 
 static void spot_all_the_time(void **state)
 {
@@ -51,16 +51,16 @@ static void greedy_waits_and_the_net_catches_it(void **state)
 {
     (void)state;
     const uint32_t spot[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    enum plan_rent held[8];
-    struct plan_bill bill = run("greedy", &small, spot, held);
+    struct plan_moment at[8];
+    struct plan_bill bill = run("greedy", &small, spot, at);
     // Four of work and two overheads are six: with six left the net takes on-demand.
     assert_true(bill.met);
     assert_true(bill.cost == 15 && bill.finish_s == 6 * 3600);
-    assert_int_equal(held[1], PLAN_RENT_NONE);
-    assert_int_equal(held[2], PLAN_RENT_ON_DEMAND);
-    bill = run("uniform-progress", &small, spot, held);
-    assert_int_equal(held[1], PLAN_RENT_NONE); // at the start nothing is behind
-    assert_int_equal(held[2], PLAN_RENT_ON_DEMAND);
+    assert_int_equal(at[1].held, PLAN_RENT_NONE);
+    assert_int_equal(at[2].held, PLAN_RENT_ON_DEMAND);
+    bill = run("uniform-progress", &small, spot, at);
+    assert_int_equal(at[1].held, PLAN_RENT_NONE); // at the start nothing is behind
+    assert_int_equal(at[2].held, PLAN_RENT_ON_DEMAND);
     bill = run("spot", &small, spot, NULL);
     assert_false(bill.met);
     assert_true(bill.cost == 0);
@@ -71,7 +71,7 @@ static void greedy_waits_and_the_net_catches_it(void **state)
 static void a_spot_machine_taken_away_pays_its_overhead_again(void **state)
 {
     (void)state;
-    const struct plan_deadline job = {3600, 2 * 3600, 40 * 3600, 1800, {0, 1, 3}};
+    const struct plan_deadline job = {3600, 2 * 3600, 40 * 3600, 1800, {0, 1, 3}, 1, 0, 0};
     uint32_t spot[41] = {1, 0, 1, 1, 1};
     const struct plan_bill bill = run("greedy", &job, spot, NULL);
     assert_int_equal(bill.ticks[PLAN_RENT_SPOT], 3); // half an hour, half an hour, an hour
@@ -82,25 +82,62 @@ static void a_spot_machine_taken_away_pays_its_overhead_again(void **state)
 static void patience_ends_when_spot_has_stayed_for_an_overhead(void **state)
 {
     (void)state;
-    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 7200, {0, 1, 3}};
+    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
     uint32_t spot[41] = {0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1};
-    enum plan_rent held[41];
-    assert_true(run("patient", &job, spot, held).met);
+    struct plan_moment at[41];
+    assert_true(run("patient", &job, spot, at).met);
     for (size_t t = 2; t <= 7; t++) // a spell of two ticks is not enough
-        assert_int_equal(held[t], PLAN_RENT_ON_DEMAND);
-    assert_int_equal(held[8], PLAN_RENT_SPOT);
+        assert_int_equal(at[t].held, PLAN_RENT_ON_DEMAND);
+    assert_int_equal(at[8].held, PLAN_RENT_SPOT);
 }
 
 static void hysteresis_stays_on_demand(void **state)
 {
     (void)state;
-    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 3600, {0, 1, 3}};
+    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 3600, {0, 1, 3}, 1, 0, 0};
     uint32_t spot[41] = {0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const struct plan_bill with = run("uniform-progress", &job, spot, NULL),
                            without = run("uniform-progress-plain", &job, spot, NULL);
     assert_true(with.met && without.met);
     assert_int_equal(without.ticks[PLAN_RENT_ON_DEMAND], 1); // behind in tick 1, gone in tick 2
     assert_true(with.ticks[PLAN_RENT_ON_DEMAND] > 1);
+}
+
+static void a_gang_needs_all_its_machines_at_once(void **state)
+{
+    (void)state;
+    struct plan_deadline job = small;
+    job.instances = 4;
+    const uint32_t spot[8] = {3, 4, 9, 3, 4, 4, 4, 4};
+    struct plan_moment at[8];
+    const struct plan_bill bill = run("spot", &job, spot, at);
+    static const enum plan_rent held[8] = {
+        0, 0, PLAN_RENT_SPOT, PLAN_RENT_SPOT, 0, PLAN_RENT_SPOT, PLAN_RENT_SPOT, PLAN_RENT_SPOT};
+    for (size_t t = 0; t < 8; t++)
+        assert_int_equal(at[t].held, held[t]);
+    assert_true(bill.cost == 4 * 5 && at[7].done_s == 3 * 3600 && !bill.met);
+    struct plan_bill best;
+    plan_deadline_optimum(&job, spot, &best);
+    assert_true(best.cost == 4 * (3 * 3 + 3 * 1)); // on-demand, then the second spell
+    job.instances = 0;
+    struct bg_error err;
+    assert_int_equal(plan_deadline_check(&job, &err), BG_INVALID);
+}
+
+static void the_oracle_leaves_short_spells_alone(void **state)
+{
+    (void)state;
+    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
+    uint32_t spot[41] = {1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0};
+    struct plan_moment at[41];
+    const struct plan_bill bill = run("next-spot", &job, spot, at);
+    assert_true(bill.met);
+    assert_int_equal(at[1].held, PLAN_RENT_NONE); // two ticks pay for the overhead and nothing more
+    assert_int_equal(at[4].held, PLAN_RENT_ON_DEMAND);
+    assert_int_equal(at[9].held, PLAN_RENT_ON_DEMAND); // five are worth less than two overheads on demand
+    spot[13] = spot[14] = 1;
+    run("next-spot", &job, spot, at);
+    assert_int_equal(at[9].held, PLAN_RENT_SPOT);
 }
 
 // ---- Random traces ----
@@ -121,14 +158,20 @@ static void draw_trace(uint32_t seed, uint32_t *spot, uint32_t ticks)
     }
 }
 
+static struct plan_deadline draw_job(uint32_t seed)
+{
+    struct plan_deadline job = {
+        600, 600.0 * (1 + drawn(seed, 2000000) % 60), 0, drawn(seed, 2000001) % 1500, {0, 1, 3}, 1, 0, 0};
+    job.deadline_s = job.work_s + job.overhead_s + 600 * (1 + drawn(seed, 2000002) % 40);
+    return job;
+}
+
 static void whoever_promises_is_in_time(void **state)
 {
     (void)state;
     uint32_t spot[400];
-    for (uint32_t seed = 0; seed < (getenv("BRIGADE_CHECK_FULL") ? 100000 : 2000); seed++) {
-        struct plan_deadline job = {
-            600, 600.0 * (1 + drawn(seed, 2000000) % 60), 0, drawn(seed, 2000001) % 1500, {0, 1, 3}};
-        job.deadline_s = job.work_s + job.overhead_s + 600 * (1 + drawn(seed, 2000002) % 40);
+    for (uint32_t seed = 0; seed < 100000; seed++) {
+        const struct plan_deadline job = draw_job(seed);
         struct bg_error err;
         assert_int_equal(plan_deadline_check(&job, &err), BG_OK);
         const uint32_t ticks = plan_deadline_ticks(&job);
@@ -136,11 +179,39 @@ static void whoever_promises_is_in_time(void **state)
         draw_trace(seed, spot, ticks);
         for (size_t i = 0; plan_policies[i]; i++) {
             struct plan_bill bill;
-            plan_deadline_run(&job, plan_policies[i], spot, NULL, &bill);
+            plan_deadline_run(&job, plan_policies[i], spot, NULL, NULL, &bill);
             if (plan_policies[i]->meets_deadline && !bill.met)
                 fail_msg("%s is late: seed %u", plan_policies[i]->name, seed);
         }
     }
+}
+
+// Work and overheads come out anywhere up to their most; who does not take them into account is late sometimes.
+static void whoever_takes_estimates_is_in_time(void **state)
+{
+    (void)state;
+    uint32_t spot[400], late = 0;
+    for (uint32_t seed = 0; seed < 20000; seed++) {
+        struct plan_deadline job = draw_job(seed);
+        job.work_most_s = job.work_s * 1.1;
+        job.overhead_most_s = 2 * job.overhead_s;
+        job.deadline_s += job.work_most_s - job.work_s + job.overhead_s;
+        struct bg_error err;
+        assert_int_equal(plan_deadline_check(&job, &err), BG_OK);
+        draw_trace(seed, spot, 400);
+        const double part = drawn(seed, 2000003) / 4294967296.0;
+        const struct plan_truth truth = {job.work_s * (0.9 + 0.2 * part), 0, job.overhead_most_s, seed};
+        for (size_t i = 0; plan_policies[i]; i++) {
+            struct plan_bill bill, again;
+            plan_deadline_run(&job, plan_policies[i], spot, &truth, NULL, &bill);
+            plan_deadline_run(&job, plan_policies[i], spot, &truth, NULL, &again);
+            assert_memory_equal(&bill, &again, sizeof bill);
+            if (plan_policies[i]->takes_most && !bill.met)
+                fail_msg("%s is late: seed %u", plan_policies[i]->name, seed);
+            late += plan_policies[i]->meets_deadline && !plan_policies[i]->takes_most && !bill.met;
+        }
+    }
+    assert_true(late > 0);
 }
 
 // The least cost over every choice at every tick; shares no code with the room.
@@ -152,17 +223,17 @@ static double best_of_all(const struct plan_deadline *job, const uint32_t *spot,
         return 0;
     if ((t + 1) * job->gap_s > job->deadline_s)
         return best;
-    if (held == 1 && !spot[t])
+    if (held == 1 && spot[t] < job->instances)
         held = 0;
     for (int next = 0; next < 3; next++) {
-        if (next == 1 && !spot[t])
+        if (next == 1 && spot[t] < job->instances)
             continue;
         double start = next == 0 ? 0 : next == held ? starting : job->overhead_s, useful = 0;
         if (next) {
             useful = start < job->gap_s ? job->gap_s - start : 0;
             start = start < job->gap_s ? 0 : start - job->gap_s;
         }
-        const double price = next ? job->price[next] * job->gap_s / 3600 : 0;
+        const double price = next ? job->price[next] * job->instances * job->gap_s / 3600 : 0;
         const double rest = best_of_all(job, spot, t + 1, next, start, done + useful);
         best = fmin(best, price + rest);
     }
@@ -175,13 +246,16 @@ static void the_optimum_is_the_best_of_all_choices(void **state)
     uint32_t spot[16];
     for (uint32_t seed = 0; seed < 300; seed++) {
         const uint32_t ticks = 4 + drawn(seed, 3000000) % 6;
-        struct plan_deadline job = {600, 0, 600.0 * ticks, 60.0 * (drawn(seed, 3000001) % 16), {0, 1, 3}};
+        struct plan_deadline job = {600, 0, 600.0 * ticks, 60.0 * (drawn(seed, 3000001) % 16), {0, 1, 3}, 1, 0, 0};
         if (seed % 5 == 0)
             job.price[PLAN_RENT_SPOT] = 4; // dearer than on-demand
+        job.instances = 1 + seed % 3;
         job.work_s = fmin(job.deadline_s - ceil(job.overhead_s / 600) * 600, 300.0 * (1 + drawn(seed, 3000002) % 14));
         struct bg_error err;
         assert_int_equal(plan_deadline_check(&job, &err), BG_OK);
         draw_trace(seed, spot, 16);
+        for (uint32_t t = 0; t < 16; t++)
+            spot[t] *= 1 + drawn(seed, 3000100 + t) % 4;
         struct plan_bill bill;
         plan_deadline_optimum(&job, spot, &bill);
         const double best = best_of_all(&job, spot, 0, 0, 0, 0);
@@ -190,7 +264,7 @@ static void the_optimum_is_the_best_of_all_choices(void **state)
             fail_msg("seed %u: %.9f, the best of all choices is %.9f", seed, bill.cost, best);
         double sum = 0;
         for (int r = 0; r < PLAN_RENTS; r++)
-            sum += bill.ticks[r] * job.price[r] / 6;
+            sum += bill.ticks[r] * job.price[r] * job.instances / 6;
         assert_true(fabs(sum - bill.cost) < 1e-9);
     }
 }
@@ -221,7 +295,7 @@ static void a_snapshot_read_back_decides_the_same(void **state)
     (void)state;
     uint32_t spot[31];
     draw_trace(3, spot, 31);
-    struct plan_snapshot now = {published, 30, PLAN_RENT_ON_DEMAND, 1.0 / 3, 16000.1, spot};
+    struct plan_snapshot now = {published, 30, PLAN_RENT_ON_DEMAND, 1.0 / 3, 16000.1, 2, spot};
     char *text = plan_snapshot_format(&now);
     struct plan_snapshot read;
     uint32_t *counts;
@@ -449,7 +523,10 @@ int main(void)
         cmocka_unit_test(a_spot_machine_taken_away_pays_its_overhead_again),
         cmocka_unit_test(hysteresis_stays_on_demand),
         cmocka_unit_test(patience_ends_when_spot_has_stayed_for_an_overhead),
+        cmocka_unit_test(a_gang_needs_all_its_machines_at_once),
+        cmocka_unit_test(the_oracle_leaves_short_spells_alone),
         cmocka_unit_test(whoever_promises_is_in_time),
+        cmocka_unit_test(whoever_takes_estimates_is_in_time),
         cmocka_unit_test(the_optimum_is_the_best_of_all_choices),
         cmocka_unit_test(jobs_that_make_no_sense),
         cmocka_unit_test(a_snapshot_read_back_decides_the_same),

@@ -21,5 +21,7 @@ static enum plan_rent decide(const struct plan_snapshot *now)
     return policy_safety_net(now, job->work_s, job->deadline_s, wish);
 }
 
-const struct plan_policy plan_deadline_time_sliced = {"time-sliced", "greedy towards the end of every two hours", true,
-                                                      decide};
+const struct plan_policy plan_deadline_time_sliced = {.name = "time-sliced",
+                                                      .about = "greedy towards the end of every two hours",
+                                                      .decide = decide,
+                                                      .meets_deadline = true};

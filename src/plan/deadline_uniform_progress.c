@@ -16,4 +16,7 @@ static enum plan_rent decide(const struct plan_snapshot *now)
 }
 
 const struct plan_policy plan_deadline_uniform_progress = {
-    "uniform-progress", "on-demand fills in below the straight line, with hysteresis", true, decide};
+    .name = "uniform-progress",
+    .about = "on-demand fills in below the straight line, with hysteresis",
+    .decide = decide,
+    .meets_deadline = true};

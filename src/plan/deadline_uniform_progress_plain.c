@@ -10,5 +10,7 @@ static enum plan_rent decide(const struct plan_snapshot *now)
     return policy_safety_net(now, now->job.work_s, now->job.deadline_s, wish);
 }
 
-const struct plan_policy plan_deadline_uniform_progress_plain = {"uniform-progress-plain",
-                                                                 "Uniform Progress without hysteresis", true, decide};
+const struct plan_policy plan_deadline_uniform_progress_plain = {.name = "uniform-progress-plain",
+                                                                 .about = "Uniform Progress without hysteresis",
+                                                                 .decide = decide,
+                                                                 .meets_deadline = true};

@@ -60,35 +60,42 @@ bg_status plan_deadline_check(const struct plan_deadline *job, struct bg_error *
                    {"deadline", job->deadline_s, true},
                    {"overhead", job->overhead_s, false},
                    {"spot price", job->price[PLAN_RENT_SPOT], false},
-                   {"on-demand price", job->price[PLAN_RENT_ON_DEMAND], false}};
+                   {"on-demand price", job->price[PLAN_RENT_ON_DEMAND], false},
+                   {"most work", job->work_most_s, false},
+                   {"most overhead", job->overhead_most_s, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!(numbers[i].value >= 0 && numbers[i].value <= 1e12) || (numbers[i].positive && numbers[i].value <= 0))
             return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0", numbers[i].name, numbers[i].value,
                            numbers[i].positive ? "above" : "of at least");
+    if (job->instances < 1)
+        return bg_fail(err, BG_INVALID, "0 instances: expected 1 or more");
+    const double work_s = fmax(job->work_s, job->work_most_s), overhead_s = fmax(job->overhead_s, job->overhead_most_s);
     if (job->deadline_s / job->gap_s > 1e7)
         return bg_fail(err, BG_INVALID, "the deadline of %g s is more than 10 million ticks of %g s", job->deadline_s,
                        job->gap_s);
-    if (whole_ticks_up(job->work_s + job->overhead_s, job->gap_s) > floor(job->deadline_s / job->gap_s) * job->gap_s)
+    if (whole_ticks_up(work_s + overhead_s, job->gap_s) > floor(job->deadline_s / job->gap_s) * job->gap_s)
         return bg_fail(
             err, BG_INVALID,
             "%g s of work and %g s of overhead do not fit into %g s in ticks of %g s, even on demand: take a "
             "later deadline",
-            job->work_s, job->overhead_s, job->deadline_s, job->gap_s);
+            work_s, overhead_s, job->deadline_s, job->gap_s);
     return BG_OK;
 }
 
 // ---- Text ----
 
 // The numbers of a snapshot in their order; the two functions below walk the same table.
-#define NUMBERS 9
-static const char *const number_names[NUMBERS] = {"starting", "done",       "gap",        "work",           "deadline",
-                                                  "overhead", "price-none", "price-spot", "price-on-demand"};
+#define NUMBERS 11
+static const char *const number_names[NUMBERS] = {"starting",        "done",      "gap",          "work",
+                                                  "deadline",        "overhead",  "price-none",   "price-spot",
+                                                  "price-on-demand", "work-most", "overhead-most"};
 
 static void numbers_of(struct plan_snapshot *now, double *numbers[NUMBERS])
 {
     struct plan_deadline *job = &now->job;
-    double *const all[NUMBERS] = {&now->starting_s, &now->done_s,   &job->gap_s,    &job->work_s,  &job->deadline_s,
-                                  &job->overhead_s, &job->price[0], &job->price[1], &job->price[2]};
+    double *const all[NUMBERS] = {&now->starting_s, &now->done_s,      &job->gap_s,          &job->work_s,
+                                  &job->deadline_s, &job->overhead_s,  &job->price[0],       &job->price[1],
+                                  &job->price[2],   &job->work_most_s, &job->overhead_most_s};
     memcpy(numbers, all, sizeof all);
 }
 
@@ -98,7 +105,7 @@ char *plan_snapshot_format(const struct plan_snapshot *now)
     struct plan_snapshot copy = *now;
     double *numbers[NUMBERS];
     numbers_of(&copy, numbers);
-    bg_str_addf(&text, "rent %s", rent_names[now->rent]);
+    bg_str_addf(&text, "rent %s instances %u turn %u", rent_names[now->rent], now->job.instances, now->turn);
     for (size_t i = 0; i < NUMBERS; i++)
         bg_str_addf(&text, " %s %.17g", number_names[i], *numbers[i]);
     bg_str_add(&text, " spot");
@@ -107,43 +114,54 @@ char *plan_snapshot_format(const struct plan_snapshot *now)
     return bg_str_take(&text);
 }
 
+static bool take_u32(const char *word, uint32_t *value)
+{
+    char *end;
+    const unsigned long long read = strtoull(word, &end, 10);
+    if (*word < '0' || *word > '9' || *end || read > UINT32_MAX)
+        return false;
+    *value = (uint32_t)read;
+    return true;
+}
+
 // The words in pairs, then "spot" and a count a tick.
 static bg_status take_words(const struct bg_strlist *words, struct bg_error *err, struct plan_snapshot *now,
                             uint32_t *spot)
 {
     double *numbers[NUMBERS];
     numbers_of(now, numbers);
-    const size_t first = 2 + 2 * NUMBERS + 1; // of the counts
-    if (words->count <= first || strcmp(words->items[0], "rent") != 0 || strcmp(words->items[first - 1], "spot") != 0)
+    const size_t first_number = 6, first_count = first_number + 2 * NUMBERS + 1;
+    char *const *word = words->items;
+    if (words->count <= first_count || strcmp(word[0], "rent") != 0 || strcmp(word[first_count - 1], "spot") != 0)
         return bg_fail(err, BG_FORMAT,
-                       "a snapshot of %zu words: expected \"rent NAME\", %d numbers with their names, and "
-                       "\"spot\" with a count for every tick",
+                       "a snapshot of %zu words: expected \"rent NAME instances N turn N\", %d numbers with their "
+                       "names, and \"spot\" with a count for every tick",
                        words->count, NUMBERS);
     size_t rent = 0;
-    while (rent < PLAN_RENTS && strcmp(words->items[1], rent_names[rent]) != 0)
+    while (rent < PLAN_RENTS && strcmp(word[1], rent_names[rent]) != 0)
         rent++;
     if (rent == PLAN_RENTS)
         return bg_fail(err, BG_FORMAT, "word 2 of a snapshot: expected none, spot or on-demand, found '%.40s'",
-                       words->items[1]);
+                       word[1]);
     now->rent = (enum plan_rent)rent;
+    if (strcmp(word[2], "instances") != 0 || !take_u32(word[3], &now->job.instances) || strcmp(word[4], "turn") != 0 ||
+        !take_u32(word[5], &now->turn))
+        return bg_fail(err, BG_FORMAT,
+                       "word 3 of a snapshot: expected \"instances N turn N\", found \"%.40s %.40s %.40s %.40s\"",
+                       word[2], word[3], word[4], word[5]);
     for (size_t i = 0; i < NUMBERS; i++) {
-        const char *name = words->items[2 + 2 * i], *value = words->items[3 + 2 * i];
+        const char *name = word[first_number + 2 * i], *value = word[first_number + 2 * i + 1];
         char *end;
         *numbers[i] = strtod(value, &end);
         if (strcmp(name, number_names[i]) != 0 || end == value || *end || !isfinite(*numbers[i]))
             return bg_fail(err, BG_FORMAT, "word %zu of a snapshot: expected \"%s NUMBER\", found \"%.40s %.40s\"",
-                           3 + 2 * i, number_names[i], name, value);
+                           first_number + 2 * i + 1, number_names[i], name, value);
     }
-    for (size_t i = first; i < words->count; i++) {
-        char *end;
-        const char *word = words->items[i];
-        const unsigned long long count = strtoull(word, &end, 10);
-        if (*word < '0' || *word > '9' || *end || count > UINT32_MAX)
+    for (size_t i = first_count; i < words->count; i++)
+        if (!take_u32(word[i], &spot[i - first_count]))
             return bg_fail(err, BG_FORMAT, "word %zu of a snapshot: expected a count of spot instances, found '%.40s'",
-                           i + 1, word);
-        spot[i - first] = (uint32_t)count;
-    }
-    now->tick = (uint32_t)(words->count - first - 1);
+                           i + 1, word[i]);
+    now->tick = (uint32_t)(words->count - first_count - 1);
     return BG_OK;
 }
 

@@ -16,10 +16,12 @@ enum plan_rent { PLAN_RENT_NONE, PLAN_RENT_SPOT, PLAN_RENT_ON_DEMAND };
 // What is to be done. Time goes in ticks of gap_s: once a tick the job sees whether spot is there, and decides.
 struct plan_deadline {
     double gap_s;
-    double work_s;            // on one instance, without overheads
-    double deadline_s;        // from the start
-    double overhead_s;        // an instance just rented does no work for so long
-    double price[PLAN_RENTS]; // $ an hour
+    double work_s;                       // on its instances, without overheads
+    double deadline_s;                   // from the start
+    double overhead_s;                   // what was just rented does no work for so long
+    double price[PLAN_RENTS];            // $ an hour, an instance
+    uint32_t instances;                  // a gang: it works on so many at once or not at all
+    double work_most_s, overhead_most_s; // where those are estimates: what they may come to; 0: they are exact
 };
 
 struct plan_snapshot {
@@ -28,13 +30,16 @@ struct plan_snapshot {
     enum plan_rent rent;  // what the job holds now; a spot instance that was taken away is NONE
     double starting_s;    // overhead still to pay on it
     double done_s;        // work done
+    uint32_t turn;        // ticks until spot for the gang next comes or goes: an oracle's, 0 where nobody knows
     const uint32_t *spot; // (tick + 1): spot instances there to be had at each tick so far; the last is now
 };
 
 struct plan_policy {
     const char *name, *about;
-    bool meets_deadline; // whatever the trace, where on-demand alone would
     enum plan_rent (*decide)(const struct plan_snapshot *now);
+    bool meets_deadline; // whatever the trace, where on-demand alone would
+    bool takes_most;     // also where work and overhead come to their most
+    bool oracle;         // is told `turn`: for comparison, nothing real knows it
 };
 
 extern const struct plan_policy *const plan_policies[];       // ends with NULL

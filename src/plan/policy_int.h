@@ -12,7 +12,9 @@
     X(uniform_progress)                                                                                                \
     X(uniform_progress_plain)                                                                                          \
     X(time_sliced)                                                                                                     \
-    X(patient)
+    X(patient)                                                                                                         \
+    X(relaxed)                                                                                                         \
+    X(next_spot)
 
 #define DECLARE(name) extern const struct plan_policy plan_deadline_##name;
 PLAN_POLICIES(DECLARE)
@@ -20,7 +22,7 @@ PLAN_POLICIES(DECLARE)
 
 static inline bool has_spot(const struct plan_snapshot *now)
 {
-    return now->spot[now->tick] > 0;
+    return now->spot[now->tick] >= now->job.instances;
 }
 
 static inline enum plan_rent spot_if_there(const struct plan_snapshot *now)
