@@ -6,7 +6,7 @@
 //   profile 1
 //   unit embed|block|head|other forward_s S input_s S weight_s S parameter_bytes B gradient_bytes B stash_bytes B
 //       cut_bytes B                                   (one line each, in order)
-//   overhead op_s S message_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
+//   overhead op_s S message_s S message_byte_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
 //   link inner|outer latency_s S bytes_s B
 //   machine NAME speed X memory BYTES host H cores C threads T dollars_hour P watts W idle_watts W
 // Behind a kind or name any key may be missing: it is 0 then, a machine's speed and threads 1.
@@ -50,6 +50,7 @@ struct plan_profile {
     struct plan_link inner, outer; // between machines of one host, and of two
     double op_s;                   // of every compute op, beside its units
     double message_s;              // of every message, at the sender and at the receiver: time of the worker itself
+    double message_byte_s;         // of every byte of one, likewise (checks)
     double commit_s;               // votes and commit of a step
     double step_byte_s;            // optimizer, a parameter byte
     double reduce_byte_s;          // folding one byte of a partial sum
