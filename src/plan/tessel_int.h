@@ -1,0 +1,49 @@
+// The search below Tessel's: blocks that must be put in order on their devices, under lower bounds between their starts
+// and limits of memory. Bounds are kept closed (every implied bound is there), so that one look tells whether a block
+// can still come before another; what can only go one way is decided at once, the rest is tried both ways.
+#ifndef PLAN_TESSEL_INT_H
+#define PLAN_TESSEL_INT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TESSEL_NO_LIMIT INT64_MAX
+
+struct tessel_task {
+    int64_t span, memory; // memory changes when it starts
+    uint64_t devices;
+};
+
+struct tessel_change {
+    uint32_t at;
+    int64_t before;
+};
+
+// Tasks 0..count-1, then two more nodes: the beginning (before all) and the end (behind all).
+struct tessel_orders {
+    const struct tessel_task *tasks;
+    uint32_t count, nodes;
+    const int64_t *room; // (64) of each device for these tasks
+    int64_t *bound;      // (nodes, nodes): the column starts at least so much after the row
+    uint32_t *pairs;     // two tasks each that share a device
+    uint32_t pair_count;
+    struct tessel_change *trail;
+    uint32_t trail_count, trail_capacity;
+    uint64_t *budget; // steps of work left; the search ends at 0
+};
+
+enum tessel_answer { TESSEL_NO, TESSEL_YES, TESSEL_SPENT };
+
+void tessel_orders_init(struct tessel_orders *orders, const struct tessel_task *tasks, uint32_t count,
+                        const int64_t *room, uint64_t *budget);
+void tessel_orders_fini(struct tessel_orders *orders);
+// start[to] >= start[from] + least. False: impossible, take it back.
+bool tessel_orders_bound(struct tessel_orders *orders, uint32_t from, uint32_t to, int64_t least);
+bool tessel_orders_end_by(struct tessel_orders *orders, int64_t time); // all tasks have ended
+void tessel_orders_undo(struct tessel_orders *orders, uint32_t trail_count);
+// Decides all that can go only one way. False: there is no order.
+bool tessel_orders_settle(struct tessel_orders *orders);
+// An order of the tasks of each device; the earliest starts of one are in `start` where there is one.
+enum tessel_answer tessel_orders_find(struct tessel_orders *orders, int64_t *start);
+
+#endif
