@@ -54,10 +54,11 @@ struct kern_packed {
 };
 size_t kern_packed_bytes(enum kern_weight type, size_t n, size_t k);
 size_t kern_packed_panels(size_t n);
-// Panels [first, end) from fp32 weights: (n, k), or (k, n) where `conv`. Quantises as GGML does: d = largest magnitude
-// / 127 (Q8_0), or the number of largest magnitude / -8 (Q4_0); q = number / d, halves away from zero; d to F16.
-void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, bool conv, size_t first,
-               size_t end);
+// Panels [first, end) from fp32 weights: (n, k), or (k, n) where `conv`, rows `ld` floats apart. Quantises as GGML
+// does: d = largest magnitude / 127 (Q8_0), or the number of largest magnitude / -8 (Q4_0); q = number / d, halves away
+// from zero; d to F16.
+void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,
+               size_t first, size_t end);
 // The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes.
 void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
                       size_t end);

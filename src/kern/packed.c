@@ -116,16 +116,16 @@ static void place(uint8_t *panel, enum kern_weight type, size_t b, size_t lane, 
         q[i * KERN_PANEL + lane] = type == KERN_Q8_0 ? block->q[i] : (uint8_t)(block->q[i] | block->q[i + 16] << 4);
 }
 
-void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, bool conv, size_t first,
-               size_t end)
+void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,
+               size_t first, size_t end)
 {
     for (size_t p = first; p < end; p++) {
         uint8_t *panel = (uint8_t *)data + p * kern_panel_bytes(type, k);
         size_t lanes = n - p * KERN_PANEL < KERN_PANEL ? n - p * KERN_PANEL : KERN_PANEL;
         memset(panel, 0, kern_panel_bytes(type, k));
         for (size_t lane = 0; lane < lanes; lane++) {
-            size_t output = p * KERN_PANEL + lane, step = conv ? n : 1;
-            const float *w = conv ? weights + output : weights + output * k;
+            size_t output = p * KERN_PANEL + lane, step = conv ? ld : 1;
+            const float *w = conv ? weights + output : weights + output * ld;
             if (type == KERN_F32)
                 for (size_t i = 0; i < k; i++)
                     ((float *)(void *)panel)[i * KERN_PANEL + lane] = w[i * step];

@@ -109,7 +109,7 @@ static void packed_products_are_chains(void **state)
                                     : conv           ? weights[i * n + j]
                                                      : weights[j * k + i];
         if (type == KERN_F32)
-            kern_pack(data, type, n, k, weights, conv, 0, kern_packed_panels(n));
+            kern_pack(data, type, n, k, weights, conv ? n : k, conv, 0, kern_packed_panels(n));
         else
             kern_pack_blocks(data, type, n, k, blocks, 0, kern_packed_panels(n));
         const struct kern_packed w = {type, n, k, data};
@@ -143,7 +143,7 @@ static void quantising_follows_the_formula(void **state)
             x[i] = random_float() * (float)ldexp(1, (int)random_below(30) - 20);
         if (round == 0)
             memset(x, 0, sizeof x);
-        kern_pack(data, type, 64, 32, x, false, 0, 1);
+        kern_pack(data, type, 64, 32, x, 32, false, 0, 1);
         for (size_t lane = 0; lane < 64; lane++) { // out of the panel into a block of GGUF's
             memcpy(block, data + lane * 2, 2);
             for (size_t i = 0; i < (type == KERN_Q8_0 ? 32 : 16); i++)

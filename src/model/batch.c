@@ -1,0 +1,395 @@
+// Decoding many sequences at once: all rows of a call go through each linear layer together, each sequence through its
+// own attention. The same passes as block.c over packed weights; every row is a chain of its own in all of them.
+#include "model/batch.h"
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "model/model_int.h"
+
+#include <string.h>
+
+struct batch {
+    struct bg_env *env;
+    const struct packed_model *packed;
+    const struct kern *kern;
+    struct batch_options o;
+    size_t q_width, kv_width,
+        page_floats; // page_floats: of one page, all layers: keys, values of layer 0, of layer 1, ..
+    float *x, *norm, *q, *k, *v, *att, *branch, *mid, *gate, *up; // (rows_max, ..)
+    float *logits;                                                // (logits_max, max(vocab, dim))
+    float *pool;                                                  // (pages, page_floats)
+    uint32_t *position, *page;                                    // (rows_max): of each row; the page that it writes
+    struct kern_paged *attention;                                 // (rows_max): of each run
+    size_t *items;                                                // (rows_max + 1): attention items before each run
+    void **lane_scratch;
+    void *memory;
+    size_t memory_bytes, rows, runs;
+    struct block block; // the one at work
+    uint32_t layer;
+};
+
+// ---- Memory ----
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t scratch_floats(const struct batch *b)
+{
+    const struct model_config *c = &b->packed->model->config;
+    const struct kern_packed w = {b->packed->type, c->vocab, c->ffn, NULL};
+    const struct kern_packed_gemm g = {.m = b->o.rows_max, .w = &w};
+    size_t bytes = b->kern->packed_scratch(&g);
+    for (uint32_t queries = 1; queries <= b->o.rows_max && queries <= c->context; queries++) {
+        const struct kern_paged a = {.queries = queries,
+                                     .position = c->context - queries,
+                                     .heads = c->heads,
+                                     .kv_heads = c->kv_heads,
+                                     .head_dim = c->head_dim};
+        bytes = larger(bytes, b->kern->paged_scratch(&a));
+    }
+    return (bytes + sizeof(float) - 1) / sizeof(float);
+}
+
+static void lay_memory(struct batch *b, struct lay *lay)
+{
+    const struct model_config *c = &b->packed->model->config;
+    const size_t rows = b->o.rows_max, scratch = scratch_floats(b);
+    b->x = lay_take(lay, rows * c->dim);
+    b->norm = lay_take(lay, larger(rows, b->o.logits_max) * c->dim);
+    b->q = lay_take(lay, rows * b->q_width);
+    b->k = lay_take(lay, rows * b->kv_width);
+    b->v = lay_take(lay, rows * b->kv_width);
+    b->att = lay_take(lay, rows * b->q_width);
+    b->branch = lay_take(lay, rows * c->dim);
+    b->mid = lay_take(lay, rows * c->dim);
+    b->gate = lay_take(lay, b->block.gated ? rows * c->ffn : 0);
+    b->up = lay_take(lay, rows * c->ffn);
+    b->logits = lay_take(lay, b->o.logits_max * larger(c->vocab, c->dim));
+    b->pool = lay_take(lay, b->o.pages * b->page_floats);
+    for (unsigned i = 0; i < b->env->threads; i++)
+        b->lane_scratch[i] = lay_take(lay, scratch);
+}
+
+bg_status batch_create(struct bg_env *env, const struct packed_model *packed, const struct kern *kern,
+                       const struct batch_options *options, struct bg_error *err, struct batch **batch)
+{
+    const struct model_config *c = &packed->model->config;
+    if (options->pages < 1 || options->rows_max < 1 || options->logits_max < 1)
+        return bg_fail(err, BG_INVALID, "a batch of %u rows, %u logits, %u pages: expected at least one of each",
+                       options->rows_max, options->logits_max, options->pages);
+    struct batch *b = bg_alloc(sizeof *b);
+    *b = (struct batch){.env = env, .packed = packed, .kern = kern, .o = *options};
+    b->q_width = (size_t)c->heads * c->head_dim;
+    b->kv_width = (size_t)c->kv_heads * c->head_dim;
+    b->page_floats = (size_t)c->layers * 2 * BATCH_PAGE * b->kv_width;
+    b->block = block_of(packed->model, 1, true);
+    b->position = bg_alloc_array(options->rows_max, sizeof *b->position);
+    b->page = bg_alloc_array(options->rows_max, sizeof *b->page);
+    b->attention = bg_alloc_array(options->rows_max, sizeof *b->attention);
+    b->items = bg_alloc_array(options->rows_max + 1u, sizeof *b->items);
+    b->lane_scratch = bg_alloc_array(env->threads, sizeof *b->lane_scratch);
+    struct lay lay = {0};
+    lay_memory(b, &lay);
+    bg_status status = env->ops->reserve(env, lay.used * sizeof(float), err, &b->memory);
+    if (status) {
+        batch_destroy(b);
+        return status;
+    }
+    b->memory_bytes = lay.used * sizeof(float);
+    lay = (struct lay){.base = b->memory};
+    lay_memory(b, &lay);
+    *batch = b;
+    return BG_OK;
+}
+
+void batch_destroy(struct batch *batch)
+{
+    if (!batch)
+        return;
+    if (batch->memory_bytes)
+        batch->env->ops->release(batch->env, batch->memory, batch->memory_bytes);
+    bg_free(batch->position);
+    bg_free(batch->page);
+    bg_free(batch->attention);
+    bg_free(batch->items);
+    bg_free(batch->lane_scratch);
+    bg_free(batch);
+}
+
+size_t batch_page_bytes(const struct batch *batch)
+{
+    return batch->page_floats * sizeof(float);
+}
+
+void *batch_page(struct batch *batch, uint32_t page)
+{
+    BG_ASSERT(page < batch->o.pages);
+    return batch->pool + page * batch->page_floats;
+}
+
+// ---- Linear layers: panels of several layers in one meeting of the lanes ----
+struct products {
+    struct batch *b;
+    struct kern_packed_gemm g[3];
+    size_t count;
+};
+
+static void product_item(void *arg, size_t index, unsigned lane)
+{
+    const struct products *p = arg;
+    size_t i = 0;
+    for (; index >= kern_packed_panels(p->g[i].w->n); i++)
+        index -= kern_packed_panels(p->g[i].w->n);
+    p->b->kern->packed_gemm(&p->g[i], index, p->b->lane_scratch[lane]);
+}
+
+static void products_add(struct products *p, const struct packed_linear *l, float *out, const float *in, size_t rows)
+{
+    p->g[p->count++] = (struct kern_packed_gemm){out, l->w.n, in, l->w.k, rows, &l->w, l->bias};
+}
+
+static void products_run(struct products *p)
+{
+    size_t panels = 0;
+    for (size_t i = 0; i < p->count; i++)
+        panels += kern_packed_panels(p->g[i].w->n);
+    env_parallel_for(p->b->env, panels, product_item, p);
+}
+
+// ---- Passes over a few rows ----
+static void norm_rows(struct batch *b, const struct norm *n, float *out, const float *x, size_t rows)
+{
+    float mean[MODEL_GRAIN_ROWS], rstd[MODEL_GRAIN_ROWS];
+    norm_forward(n, b->kern, b->packed->weights, out, mean, rstd, x, rows);
+}
+
+static void norm1_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct span at = span_at(index, b->rows);
+    const size_t first = at.first * b->block.config->dim;
+    (void)lane;
+    norm_rows(b, &b->block.norm1, b->norm + first, b->x + first, at.count);
+}
+
+static float *layer_keys(const struct batch *b, uint32_t page)
+{
+    return b->pool + page * b->page_floats + (size_t)b->layer * 2 * BATCH_PAGE * b->kv_width;
+}
+
+// Rotates q and k, and puts k and v where their page has them.
+static void store_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct model *model = b->packed->model;
+    const struct model_config *c = &model->config;
+    const struct span at = span_at(index, b->rows);
+    (void)lane;
+    for (size_t r = at.first; r < at.first + at.count; r++) {
+        float *k = b->k + r * b->kv_width, *v = b->v + r * b->kv_width, *keys = layer_keys(b, b->page[r]);
+        const size_t slot = b->position[r] % BATCH_PAGE;
+        if (b->block.rotary) {
+            b->kern->rope(b->q + r * b->q_width, model->rope_cos, model->rope_sin, 1, b->q_width, c->heads, c->head_dim,
+                          b->position[r], 1, false);
+            b->kern->rope(k, model->rope_cos, model->rope_sin, 1, b->kv_width, c->kv_heads, c->head_dim, b->position[r],
+                          1, false);
+        }
+        for (size_t d = 0; d < b->kv_width; d++)
+            keys[d * BATCH_PAGE + slot] = k[d];
+        float *values = keys + BATCH_PAGE * b->kv_width + slot * c->head_dim;
+        for (size_t h = 0; h < c->kv_heads; h++)
+            memcpy(values + h * BATCH_PAGE * c->head_dim, v + h * c->head_dim, c->head_dim * sizeof *v);
+    }
+}
+
+static void attention_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    size_t low = 0, high = b->runs; // the run whose items hold index
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (b->items[middle] <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    b->kern->paged(&b->attention[low], index - b->items[low], b->lane_scratch[lane]);
+}
+
+static void middle_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct span at = span_at(index, b->rows);
+    const size_t dim = b->block.config->dim, first = at.first * dim;
+    (void)lane;
+    b->kern->add(b->mid + first, b->x + first, b->branch + first, at.count * dim);
+    norm_rows(b, &b->block.norm2, b->norm + first, b->mid + first, at.count);
+}
+
+static void activation_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct span at = span_at(index, b->rows);
+    const size_t ffn = b->block.config->ffn, first = at.first * ffn;
+    (void)lane;
+    if (b->block.gated)
+        b->kern->swiglu(b->up + first, b->gate + first, b->up + first, at.count * ffn);
+    else
+        b->kern->gelu(b->up + first, b->up + first, at.count * ffn);
+}
+
+static void out_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct span at = span_at(index, b->rows);
+    const size_t dim = b->block.config->dim, first = at.first * dim;
+    (void)lane;
+    b->kern->add(b->x + first, b->mid + first, b->branch + first, at.count * dim);
+}
+
+// ---- A call ----
+static void run_block(struct batch *b)
+{
+    const struct packed_block *w = &b->packed->blocks[b->layer];
+    struct products qkv = {.b = b}, o = {.b = b}, wide = {.b = b}, down = {.b = b};
+    b->block = block_of(b->packed->model, b->layer + 1, true);
+    env_parallel_for(b->env, span_items(b->rows), norm1_item, b);
+    products_add(&qkv, &w->q, b->q, b->norm, b->rows);
+    products_add(&qkv, &w->k, b->k, b->norm, b->rows);
+    products_add(&qkv, &w->v, b->v, b->norm, b->rows);
+    products_run(&qkv);
+    env_parallel_for(b->env, span_items(b->rows), store_item, b);
+    for (size_t i = 0; i < b->runs; i++) {
+        b->attention[i].keys = layer_keys(b, 0);
+        b->attention[i].values = b->attention[i].keys + BATCH_PAGE * b->kv_width;
+    }
+    env_parallel_for(b->env, b->items[b->runs], attention_item, b);
+    products_add(&o, &w->o, b->branch, b->att, b->rows);
+    products_run(&o);
+    env_parallel_for(b->env, span_items(b->rows), middle_item, b);
+    if (b->block.gated)
+        products_add(&wide, &w->gate, b->gate, b->norm, b->rows);
+    products_add(&wide, &w->up, b->up, b->norm, b->rows);
+    products_run(&wide);
+    env_parallel_for(b->env, span_items(b->rows), activation_item, b);
+    products_add(&down, &w->down, b->branch, b->up, b->rows);
+    products_run(&down);
+    env_parallel_for(b->env, span_items(b->rows), out_item, b);
+}
+
+static bg_status check(const struct batch *b, const struct batch_run *runs, size_t count, size_t wanted,
+                       struct bg_error *err)
+{
+    const struct model_config *c = &b->packed->model->config;
+    size_t rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct batch_run *r = &runs[i];
+        rows += r->count;
+        if (r->count < 1 || r->logits > r->count || r->position > c->context || r->count > c->context - r->position)
+            return bg_fail(err, BG_INVALID,
+                           "run %zu of a batch: %u tokens at %u with %u logits; expected 1 to %u tokens, and logits of "
+                           "those",
+                           i, r->count, r->position, r->logits, c->context - r->position);
+        for (uint32_t j = 0; j < r->count; j++)
+            if (r->tokens[j] < 0 || (uint32_t)r->tokens[j] >= c->vocab)
+                return bg_fail(err, BG_INVALID, "token id %d is outside the model's vocabulary of %u", r->tokens[j],
+                               c->vocab);
+        for (uint32_t j = 0; j < (r->position + r->count + BATCH_PAGE - 1) / BATCH_PAGE; j++)
+            if (r->pages[j] >= b->o.pages)
+                return bg_fail(err, BG_INVALID, "run %zu of a batch: page %u of a pool of %u", i, r->pages[j],
+                               b->o.pages);
+    }
+    if (rows > b->o.rows_max || wanted > b->o.logits_max || rows == 0)
+        return bg_fail(err, BG_INVALID, "a batch of %zu rows and %zu logits: expected 1 to %u rows, at most %u logits",
+                       rows, wanted, b->o.rows_max, b->o.logits_max);
+    return BG_OK;
+}
+
+// Embeds the tokens, and says for every row and run where it stands.
+static void begin(struct batch *b, const struct batch_run *runs, size_t count)
+{
+    const struct model *model = b->packed->model;
+    const struct model_config *c = &model->config;
+    const float *table = b->packed->weights + model_offset(model, 0, MODEL_ROLE_EMBED);
+    const float *positions = model_at(b->packed->weights, model_offset(model, 0, MODEL_ROLE_POSITION));
+    b->rows = 0;
+    b->runs = count;
+    b->items[0] = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct batch_run *r = &runs[i];
+        b->kern->embed(b->x + b->rows * c->dim, table, positions, r->tokens, r->count, c->dim, r->position, r->count);
+        b->attention[i] = (struct kern_paged){.queries = r->count,
+                                              .position = r->position,
+                                              .heads = c->heads,
+                                              .kv_heads = c->kv_heads,
+                                              .head_dim = c->head_dim,
+                                              .scale = attention_scale(c),
+                                              .out = b->att + b->rows * b->q_width,
+                                              .o_stride = b->q_width,
+                                              .q = b->q + b->rows * b->q_width,
+                                              .q_stride = b->q_width,
+                                              .pages = r->pages,
+                                              .page_stride = b->page_floats};
+        b->items[i + 1] = b->items[i] + b->kern->paged_items(&b->attention[i]);
+        for (uint32_t j = 0; j < r->count; j++, b->rows++) {
+            b->position[b->rows] = r->position + j;
+            b->page[b->rows] = r->pages[(r->position + j) / BATCH_PAGE];
+        }
+    }
+}
+
+// Final norms of the rows that `last` of each run name, in order.
+static size_t head_norms(struct batch *b, const struct batch_run *runs, bool last_only)
+{
+    const struct head head = head_of(b->packed->model);
+    const size_t dim = b->packed->model->config.dim;
+    size_t row = 0, out = 0;
+    for (size_t i = 0; i < b->runs; row += runs[i].count, i++) {
+        const size_t want = last_only ? 1 : runs[i].logits, first = row + runs[i].count - want;
+        for (size_t j = 0, n; j < want; j += n, out += n) {
+            n = want - j < MODEL_GRAIN_ROWS ? want - j : MODEL_GRAIN_ROWS;
+            norm_rows(b, &head.norm, b->norm + out * dim, b->x + (first + j) * dim, n);
+        }
+    }
+    return out;
+}
+
+bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_t count, struct bg_error *err,
+                        const float **logits)
+{
+    struct batch *b = batch;
+    size_t wanted = 0;
+    for (size_t i = 0; i < count; i++)
+        wanted += runs[i].logits;
+    bg_status status = check(b, runs, count, wanted, err);
+    if (status)
+        return status;
+    begin(b, runs, count);
+    for (b->layer = 0; b->layer < b->packed->model->config.layers; b->layer++)
+        run_block(b);
+    if (wanted) {
+        struct products head = {.b = b};
+        head_norms(b, runs, false);
+        products_add(&head, &b->packed->head, b->logits, b->norm, wanted);
+        products_run(&head);
+    }
+    *logits = b->logits;
+    return BG_OK;
+}
+
+bg_status batch_embed(struct batch *batch, const struct batch_run *runs, size_t count, struct bg_error *err,
+                      const float **embeddings)
+{
+    struct batch *b = batch;
+    bg_status status = check(b, runs, count, count, err);
+    if (status)
+        return status;
+    begin(b, runs, count);
+    for (b->layer = 0; b->layer < b->packed->model->config.layers; b->layer++)
+        run_block(b);
+    head_norms(b, runs, true);
+    memcpy(b->logits, b->norm, count * b->packed->model->config.dim * sizeof(float));
+    *embeddings = b->logits;
+    return BG_OK;
+}

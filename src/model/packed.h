@@ -1,0 +1,47 @@
+// A model's weights as decoding reads them: each linear layer packed once into panels (kern.h), in fp32, Q8_0 or Q4_0;
+// norms, biases, positions and the token table as they are. Quantised weights stand for the fp32 numbers of NUMERICS 3.
+#ifndef MODEL_PACKED_H
+#define MODEL_PACKED_H
+
+#include "model/model.h"
+
+// Where the weights of one parameter come from: fp32 numbers in Hugging Face layout, or rows of quantised blocks as
+// GGUF stores them (of a parameter of shape (out, in), in a multiple of 32).
+struct packed_source {
+    enum kern_weight type;
+    const void *data;
+};
+
+struct packed_linear {
+    struct kern_packed w;
+    const float *bias; // NULL: none
+};
+struct packed_block {
+    struct packed_linear q, k, v, o, gate, up, down; // gate.w.data NULL: GPT-2
+};
+struct packed_model {
+    const struct model *model;
+    const float *weights; // the full set: norms, biases, token table, positions
+    enum kern_weight type;
+    struct packed_block *blocks; // (layers)
+    struct packed_linear head;
+    struct bg_env *env;
+    void *memory; // all panels
+    size_t memory_bytes;
+};
+
+// Packs into `type`. sources: NULL, or (param_count) of what is quantised already (a type other than F32 is taken as it
+// is where it is `type`, else widened first). Quantising from fp32 follows GGML's formula: per 32 numbers, d = largest
+// magnitude / 127 (Q8_0: q = nearest integer, halves away from zero) or signed largest / -8 (Q4_0), d rounded to F16.
+// BG_UNSUPPORTED names a layer whose inputs are no multiple of 32.
+BG_MUST_USE bg_status packed_create(struct bg_env *env, const struct model *model, const float *weights,
+                                    const struct packed_source *sources, enum kern_weight type, struct bg_error *err,
+                                    struct packed_model **packed);
+void packed_destroy(struct packed_model *packed);
+// Panels made elsewhere (a cache file that is mapped): `memory` of packed_bytes() bytes, as in packed->memory of a
+// packed_create() with the same model and type; it stays the caller's.
+size_t packed_bytes(const struct model *model, enum kern_weight type);
+struct packed_model *packed_adopt(struct bg_env *env, const struct model *model, const float *weights,
+                                  enum kern_weight type, const void *memory);
+
+#endif

@@ -1,0 +1,31 @@
+// Structured output: a grammar (GBNF, or a JSON schema) compiled to an automaton over bytes, and the tokens that it
+// allows next. Fails closed: what cannot be compiled is refused by name, and an answer never leaves the grammar. White
+// space between JSON values is at most one blank or newline with indentation, numbers have at most 16 + 16 digits.
+#ifndef SERVE_GRAMMAR_H
+#define SERVE_GRAMMAR_H
+
+#include "model/tokenizer.h"
+
+struct grammar;       // immutable, shared by requests
+struct grammar_state; // of one answer
+
+// Errors name the rule, line and column, or the schema's path (#/properties/a), and what was expected. Bounded in time
+// and memory whatever the text.
+BG_MUST_USE bg_status grammar_compile_gbnf(const char *text, size_t size, const struct tokenizer *tokenizer,
+                                           struct bg_error *err, struct grammar **grammar);
+// schema: JSON text; NULL: any JSON object (response_format json_object).
+BG_MUST_USE bg_status grammar_compile_schema(const char *schema, size_t size, const struct tokenizer *tokenizer,
+                                             struct bg_error *err, struct grammar **grammar);
+void grammar_retain(struct grammar *grammar);
+void grammar_release(struct grammar *grammar);
+
+struct grammar_state *grammar_begin(const struct grammar *grammar);
+struct grammar_state *grammar_state_copy(const struct grammar_state *state);
+void grammar_state_destroy(struct grammar_state *state);
+// Bit i of mask (ceil(vocab / 64) words): token i may come next; eos may come where the text may end. Never empty.
+void grammar_mask(struct grammar_state *state, uint64_t *mask);
+// False: the token is not allowed (the state is as it was).
+bool grammar_accept(struct grammar_state *state, int32_t token);
+bool grammar_may_end(const struct grammar_state *state);
+
+#endif
