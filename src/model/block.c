@@ -7,7 +7,7 @@
 static void norm1_item(void *arg, size_t index, unsigned lane)
 {
     struct block_call *c = arg;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t dim = c->block.config->dim, first = at.first;
     (void)lane;
     norm_forward(&c->block.norm1, c->run->kern, c->run->weights, c->w.d1 + first * dim, c->s.mean1 + first,
@@ -19,7 +19,7 @@ static void rope_item(void *arg, size_t index, unsigned lane)
     struct block_call *c = arg;
     const struct model *model = c->run->model;
     const struct model_config *config = c->block.config;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     (void)lane;
     for (size_t r = at.first; r < at.first + at.count; r++) {
         size_t position = c->position0 + r % c->period;
@@ -30,10 +30,27 @@ static void rope_item(void *arg, size_t index, unsigned lane)
     }
 }
 
+// The kernel's items are blocks of 64 queries of a head: a slice is a run of them.
+static struct span attention_blocks(const struct block_call *c)
+{
+    const struct model_run *run = c->run;
+    size_t first = run_sliced(run) ? run->position / MODEL_QUERY_BLOCK : 0, queries = c->attention.queries;
+    size_t end = run_sliced(run) ? run->position + run->positions : queries;
+    return (struct span){first, (end + MODEL_QUERY_BLOCK - 1) / MODEL_QUERY_BLOCK - first};
+}
+
+static size_t attention_items(const struct block_call *c)
+{
+    return c->attention.sequences * c->attention.heads * attention_blocks(c).count;
+}
+
 static void attention_item(void *arg, size_t index, unsigned lane)
 {
     struct block_call *c = arg;
-    c->run->kern->attention(&c->attention, index, c->run->lane_scratch[lane]);
+    struct span blocks = attention_blocks(c);
+    size_t of_head = (c->attention.queries + MODEL_QUERY_BLOCK - 1) / MODEL_QUERY_BLOCK;
+    size_t item = index / blocks.count * of_head + blocks.first + index % blocks.count;
+    c->run->kern->attention(&c->attention, item, c->run->lane_scratch[lane]);
 }
 
 // mid = x + dropout(attention's output); h = norm2(mid)
@@ -41,7 +58,7 @@ static void middle_item(void *arg, size_t index, unsigned lane)
 {
     struct block_call *c = arg;
     const struct kern *kern = c->run->kern;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t dim = c->block.config->dim, first = at.first;
     float *mid = c->s.mid + first * dim;
     (void)lane;
@@ -54,7 +71,7 @@ static void middle_item(void *arg, size_t index, unsigned lane)
 static void activation_item(void *arg, size_t index, unsigned lane)
 {
     struct block_call *c = arg;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t ffn = c->block.config->ffn, first = at.first * ffn;
     (void)lane;
     if (c->block.gated)
@@ -66,7 +83,7 @@ static void activation_item(void *arg, size_t index, unsigned lane)
 static void out_item(void *arg, size_t index, unsigned lane)
 {
     struct block_call *c = arg;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t dim = c->block.config->dim, first = at.first * dim;
     (void)lane;
     run_dropout(c->run, c->block.layer * DROPOUT_OPS + DROPOUT_MLP, c->w.d2, at, dim);
@@ -78,19 +95,21 @@ static void forward_attention(struct block_call *c, struct jobs *jobs)
     const struct model_run *run = c->run;
     const struct block *b = &c->block;
     size_t dim = b->config->dim, width = (size_t)b->config->heads * b->config->head_dim;
-    env_parallel_for(run->env, span_items(c->rows), norm1_item, c);
+    env_parallel_for(run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), norm1_item, c);
 
     float *out[3] = {c->q, c->k, c->v};
     for (size_t i = 0; i < b->qkv_count; i++) {
-        jobs_add_gemm(jobs, linear_forward(&b->qkv[i], run->weights, out[i], i == 0 ? c->q_stride : c->kv_stride,
-                                           c->w.d1, dim, c->rows));
+        jobs_add_rows(
+            jobs,
+            linear_forward(&b->qkv[i], run->weights, out[i], i == 0 ? c->q_stride : c->kv_stride, c->w.d1, dim, 0),
+            &c->stripe);
     }
     jobs_run(jobs);
     if (b->rotary)
-        env_parallel_for(run->env, span_items(c->rows), rope_item, c);
-    env_parallel_for(run->env, run->kern->attention_items(&c->attention), attention_item, c);
+        env_parallel_for(run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), rope_item, c);
+    env_parallel_for(run->env, attention_items(c), attention_item, c);
 
-    jobs_add_gemm(jobs, linear_forward(&b->o, run->weights, c->w.d2, dim, c->s.att, width, c->rows));
+    jobs_add_rows(jobs, linear_forward(&b->o, run->weights, c->w.d2, dim, c->s.att, width, 0), &c->stripe);
     jobs_run(jobs);
 }
 
@@ -100,11 +119,11 @@ static void forward_mlp(struct block_call *c, struct jobs *jobs)
     const struct block *b = &c->block;
     size_t dim = b->config->dim, ffn = b->config->ffn;
     if (b->gated)
-        jobs_add_gemm(jobs, linear_forward(&b->gate, run->weights, c->s.gate, ffn, c->w.d1, dim, c->rows));
-    jobs_add_gemm(jobs, linear_forward(&b->up, run->weights, c->s.up, ffn, c->w.d1, dim, c->rows));
+        jobs_add_rows(jobs, linear_forward(&b->gate, run->weights, c->s.gate, ffn, c->w.d1, dim, 0), &c->stripe);
+    jobs_add_rows(jobs, linear_forward(&b->up, run->weights, c->s.up, ffn, c->w.d1, dim, 0), &c->stripe);
     jobs_run(jobs);
-    env_parallel_for(run->env, span_items(c->rows), activation_item, c);
-    jobs_add_gemm(jobs, linear_forward(&b->down, run->weights, c->w.d2, dim, c->w.wide, ffn, c->rows));
+    env_parallel_for(run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), activation_item, c);
+    jobs_add_rows(jobs, linear_forward(&b->down, run->weights, c->w.d2, dim, c->w.wide, ffn, 0), &c->stripe);
     jobs_run(jobs);
 }
 
@@ -113,9 +132,9 @@ void block_call_forward(struct block_call *c)
     struct jobs jobs;
     jobs_init(&jobs, c->run);
     forward_attention(c, &jobs);
-    env_parallel_for(c->run->env, span_items(c->rows), middle_item, c);
+    env_parallel_for(c->run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), middle_item, c);
     forward_mlp(c, &jobs);
-    env_parallel_for(c->run->env, span_items(c->rows), out_item, c);
+    env_parallel_for(c->run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), out_item, c);
 }
 
 struct block_call block_call_training(const struct model_run *run, uint32_t unit, const struct block_stash *stash,
@@ -127,7 +146,7 @@ struct block_call block_call_training(const struct model_run *run, uint32_t unit
     struct block_call c = {
         .run = run,
         .block = block_of(run->model, unit, false),
-        .rows = shape.rows,
+        .stripe = run_stripe(run),
         .period = shape.length,
         .s = *stash,
         .q = stash->qkv,
@@ -166,7 +185,7 @@ void block_forward(const struct model_run *run, uint32_t unit, float *x_out, con
 {
     struct shape shape = run_shape(run);
     struct lay stash_lay = {.base = stash}, work_lay = {.base = work};
-    struct block_stash s = block_stash_lay(run->model, shape, false, stash ? &stash_lay : &work_lay);
+    struct block_stash s = block_stash_lay(run->model, shape, MODEL_STASH_WHOLE, stash ? &stash_lay : &work_lay);
     struct block_work w = block_work_lay(run->model, shape, false, &work_lay);
     struct block_call c = block_call_training(run, unit, &s, &w, x_in);
     c.x_out = x_out;

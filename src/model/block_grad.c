@@ -26,7 +26,8 @@ static struct back back_begin(const struct model_run *run, uint32_t unit, enum m
     struct lay stash_lay = {.base = stash}, work_lay = {.base = work};
     struct shape shape = run_shape(run);
     bool split = part != MODEL_BACKWARD_BOTH;
-    struct block_stash s = block_stash_lay(run->model, shape, split, &stash_lay);
+    struct block_stash s = // where the halves are, there is room for slices if they are used
+        block_stash_lay(run->model, shape, split ? MODEL_STASH_SLICES : MODEL_STASH_WHOLE, &stash_lay);
     struct block_work w = block_work_lay(run->model, shape, true, &work_lay);
     struct back b = {
         .c = block_call_training(run, unit, &s, &w, x_in),
@@ -43,7 +44,7 @@ static struct back back_begin(const struct model_run *run, uint32_t unit, enum m
         .dnorm2 = split ? s.dnorm2 : w.d2,
         .dact = split ? s.dact : w.wide,
         .dqkv = split ? s.dqkv : w.wide,
-        .dheads = w.d2,
+        .dheads = run_sliced(run) ? s.dheads : w.d2, // rows of the slices behind are needed
         .h = w.d3,
         .leaves = {(size_t)run->batch * run->length, run->count, false},
     };
@@ -63,7 +64,7 @@ static void mlp_branch_item(void *arg, size_t index, unsigned lane)
 {
     struct back *b = arg;
     (void)lane;
-    branch_rows(b, b->dmlp, DROPOUT_MLP, span_at(index, b->c.rows));
+    branch_rows(b, b->dmlp, DROPOUT_MLP, stripe_at(&b->c.stripe, index, MODEL_GRAIN_ROWS));
 }
 
 // act takes the place of its gradient; gate and up become theirs.
@@ -71,7 +72,7 @@ static void activation_item(void *arg, size_t index, unsigned lane)
 {
     struct back *b = arg;
     const struct kern *kern = b->c.run->kern;
-    struct span at = span_at(index, b->c.rows);
+    struct span at = stripe_at(&b->c.stripe, index, MODEL_GRAIN_ROWS);
     size_t ffn = b->c.block.config->ffn, first = at.first * ffn, n = at.count * ffn;
     float *dact = b->dact + first, *gate = b->c.s.gate + first, *up = b->c.s.up + first;
     (void)lane;
@@ -87,7 +88,7 @@ static void middle_item(void *arg, size_t index, unsigned lane)
     struct back *b = arg;
     struct block_call *c = &b->c;
     const struct model_run *run = c->run;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t first = at.first, row = first * c->block.config->dim;
     float *mean = c->s.mean2 + first, *rstd = c->s.rstd2 + first;
     (void)lane;
@@ -103,7 +104,7 @@ static void attention_branch_item(void *arg, size_t index, unsigned lane)
 {
     struct back *b = arg;
     (void)lane;
-    branch_rows(b, b->datt, DROPOUT_ATTENTION, span_at(index, b->c.rows));
+    branch_rows(b, b->datt, DROPOUT_ATTENTION, stripe_at(&b->c.stripe, index, MODEL_GRAIN_ROWS));
 }
 
 static void attention_item(void *arg, size_t index, unsigned lane)
@@ -117,6 +118,10 @@ static void attention_item(void *arg, size_t index, unsigned lane)
         .dv = b->dqkv + (b->c.v - b->c.q),
         .dout = b->dheads,
     };
+    if (run_sliced(b->c.run)) {
+        g.first = b->c.run->position;
+        g.end = g.first + b->c.run->positions;
+    }
     kern->attention_grad(&g, index, b->c.run->lane_scratch[lane]);
 }
 
@@ -125,7 +130,7 @@ static void rope_item(void *arg, size_t index, unsigned lane)
     struct back *b = arg;
     const struct model_config *config = b->c.block.config;
     const struct model *model = b->c.run->model;
-    struct span at = span_at(index, b->c.rows);
+    struct span at = stripe_at(&b->c.stripe, index, MODEL_GRAIN_ROWS);
     size_t heads = (size_t)config->heads + config->kv_heads; // q and k are neighbours
     (void)lane;
     for (size_t r = at.first; r < at.first + at.count; r++) {
@@ -139,7 +144,7 @@ static void first_item(void *arg, size_t index, unsigned lane)
     struct back *b = arg;
     struct block_call *c = &b->c;
     const struct model_run *run = c->run;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t first = at.first, row = first * c->block.config->dim;
     float *mean = c->s.mean1 + first, *rstd = c->s.rstd1 + first;
     (void)lane;
@@ -156,23 +161,24 @@ static void backward_mlp(struct back *b, struct jobs *jobs)
     const struct block *block = &c->block;
     const float *weights = c->run->weights;
     struct bg_env *env = c->run->env;
-    size_t dim = block->config->dim, ffn = block->config->ffn, rows = c->rows;
+    size_t dim = block->config->dim, ffn = block->config->ffn;
     if (b->input) {
         if (b->dmlp != b->dx)
-            env_parallel_for(env, span_items(rows), mlp_branch_item, b);
-        jobs_add_gemm(jobs, linear_input_grad(&block->down, weights, b->dact, ffn, b->dmlp, dim, rows, false));
+            env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), mlp_branch_item, b);
+        jobs_add_rows(jobs, linear_input_grad(&block->down, weights, b->dact, ffn, b->dmlp, dim, 0, false), &c->stripe);
         jobs_run(jobs);
-        env_parallel_for(env, span_items(rows), activation_item, b);
-        jobs_add_gemm(jobs, linear_input_grad(&block->up, weights, b->dnorm2, dim, c->s.up, ffn, rows, false));
+        env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), activation_item, b);
+        jobs_add_rows(jobs, linear_input_grad(&block->up, weights, b->dnorm2, dim, c->s.up, ffn, 0, false), &c->stripe);
     }
     if (b->weight)
         linear_weight_grad(jobs, &block->down, b->dense, b->dmlp, dim, b->dact, ffn, b->leaves);
     jobs_run(jobs);
     if (b->input && block->gated) {
-        jobs_add_gemm(jobs, linear_input_grad(&block->gate, weights, b->dnorm2, dim, c->s.gate, ffn, rows, true));
+        jobs_add_rows(jobs, linear_input_grad(&block->gate, weights, b->dnorm2, dim, c->s.gate, ffn, 0, true),
+                      &c->stripe);
         jobs_run(jobs);
     }
-    env_parallel_for(env, span_items(rows), middle_item, b);
+    env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), middle_item, b);
     if (!b->weight)
         return;
     if (block->gated)
@@ -190,9 +196,9 @@ static void backward_heads(struct back *b, struct jobs *jobs)
     size_t dim = block->config->dim, width = c->attention.o_stride;
     if (b->input) {
         if (b->datt != b->dx)
-            env_parallel_for(env, span_items(c->rows), attention_branch_item, b);
-        jobs_add_gemm(jobs,
-                      linear_input_grad(&block->o, c->run->weights, b->dheads, width, b->datt, dim, c->rows, false));
+            env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), attention_branch_item, b);
+        jobs_add_rows(jobs, linear_input_grad(&block->o, c->run->weights, b->dheads, width, b->datt, dim, 0, false),
+                      &c->stripe);
         jobs_run(jobs);
         jobs_add(jobs, c->run->kern->attention_grad_items(&c->attention), attention_item, b);
     }
@@ -200,7 +206,7 @@ static void backward_heads(struct back *b, struct jobs *jobs)
         linear_weight_grad(jobs, &block->o, b->dense, b->datt, dim, c->s.att, width, b->leaves);
     jobs_run(jobs);
     if (b->input && block->rotary)
-        env_parallel_for(env, span_items(c->rows), rope_item, b);
+        env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), rope_item, b);
 }
 
 static void backward_qkv(struct back *b, struct jobs *jobs)
@@ -209,12 +215,13 @@ static void backward_qkv(struct back *b, struct jobs *jobs)
     const struct block *block = &c->block;
     size_t dim = block->config->dim, width = c->q_stride, column = 0;
     for (size_t i = 0; b->input && i < block->qkv_count; i++) {
-        jobs_add_gemm(jobs, linear_input_grad(&block->qkv[i], c->run->weights, b->dnorm1, dim, b->dqkv + column, width,
-                                              c->rows, i > 0));
+        jobs_add_rows(
+            jobs, linear_input_grad(&block->qkv[i], c->run->weights, b->dnorm1, dim, b->dqkv + column, width, 0, i > 0),
+            &c->stripe);
         jobs_run(jobs);
         column += block->qkv[i].out;
     }
-    env_parallel_for(c->run->env, span_items(c->rows), first_item, b);
+    env_parallel_for(c->run->env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), first_item, b);
     if (!b->weight)
         return;
     column = 0;

@@ -124,7 +124,7 @@ static void feed_block(struct decoder *d, uint32_t layer, uint32_t rows)
     struct block_call call = {
         .run = &d->run,
         .block = block_of(d->run.model, layer + 1, true),
-        .rows = rows,
+        .stripe = stripe_whole(rows),
         .position0 = d->position,
         .period = rows,
         .s = d->stash,

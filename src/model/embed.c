@@ -12,7 +12,8 @@ enum { GRAIN_IDS = 16 };
 
 struct embed_pass {
     const struct model_run *run;
-    size_t rows, dim;
+    struct stripe stripe;
+    size_t dim;
     float *x; // out of the forward, gradient in the backward
 };
 
@@ -21,7 +22,7 @@ static void forward_item(void *arg, size_t index, unsigned lane)
     struct embed_pass *p = arg;
     const struct model_run *run = p->run;
     const struct model *model = run->model;
-    struct span at = span_at(index, p->rows);
+    struct span at = stripe_at(&p->stripe, index, MODEL_GRAIN_ROWS);
     const float *table = run->weights + model_offset(model, 0, MODEL_ROLE_EMBED);
     const float *positions = model_at(run->weights, model_offset(model, 0, MODEL_ROLE_POSITION));
     (void)lane;
@@ -32,8 +33,8 @@ static void forward_item(void *arg, size_t index, unsigned lane)
 
 void embed_forward(const struct model_run *run, float *x_out)
 {
-    struct embed_pass pass = {run, run_shape(run).rows, run->model->config.dim, x_out};
-    env_parallel_for(run->env, span_items(pass.rows), forward_item, &pass);
+    struct embed_pass pass = {run, run_stripe(run), run->model->config.dim, x_out};
+    env_parallel_for(run->env, stripe_items(&pass.stripe, MODEL_GRAIN_ROWS), forward_item, &pass);
 }
 
 // ---- Backward ----
@@ -200,7 +201,7 @@ static void dropout_item(void *arg, size_t index, unsigned lane)
 {
     struct embed_pass *p = arg;
     (void)lane;
-    run_dropout(p->run, DROPOUT_EMBED, p->x, span_at(index, p->rows), p->dim);
+    run_dropout(p->run, DROPOUT_EMBED, p->x, stripe_at(&p->stripe, index, MODEL_GRAIN_ROWS), p->dim);
 }
 
 void embed_backward(const struct model_run *run, enum model_backward_part part, float *dx, float *stash, float *work,
@@ -209,11 +210,13 @@ void embed_backward(const struct model_run *run, enum model_backward_part part, 
     struct shape shape = run_shape(run);
     struct lay lay = {.base = stash};
     struct embed_stash s = embed_stash_lay(run->model, shape, part != MODEL_BACKWARD_BOTH, &lay);
-    struct embed_pass pass = {run, shape.rows, run->model->config.dim, dx};
+    struct embed_pass pass = {run, run_stripe(run), run->model->config.dim, dx};
     if (part & MODEL_BACKWARD_INPUT && run_drops(run))
-        env_parallel_for(run->env, span_items(pass.rows), dropout_item, &pass);
-    if (part == MODEL_BACKWARD_INPUT)
-        memcpy(s.dx, dx, shape.rows * pass.dim * sizeof(float));
+        env_parallel_for(run->env, stripe_items(&pass.stripe, MODEL_GRAIN_ROWS), dropout_item, &pass);
+    for (size_t r = 0; part == MODEL_BACKWARD_INPUT && r < pass.stripe.runs; r++) {
+        size_t first = (pass.stripe.first + r * pass.stripe.apart) * pass.dim;
+        memcpy(s.dx + first, dx + first, pass.stripe.rows * pass.dim * sizeof(float));
+    }
     if (!(part & MODEL_BACKWARD_WEIGHT))
         return;
     const float *gradient = part == MODEL_BACKWARD_WEIGHT ? s.dx : dx;

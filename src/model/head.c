@@ -9,6 +9,7 @@ struct head_call {
     const struct model_run *run;
     struct head head;
     size_t rows;
+    struct stripe stripe; // of the rows: the pass at hand
     const float *x_in;
     float *h, *mean, *rstd, *logits, *dx, *dnorm;
     const int32_t *targets;
@@ -22,6 +23,7 @@ static struct head_call call_of(const struct model_run *run, const float *x_in, 
         .run = run,
         .head = head_of(run->model),
         .rows = run_shape(run).rows,
+        .stripe = run_stripe(run),
         .x_in = x_in,
         .mean = s->mean,
         .rstd = s->rstd,
@@ -33,7 +35,7 @@ static struct head_call call_of(const struct model_run *run, const float *x_in, 
 static void norm_item(void *arg, size_t index, unsigned lane)
 {
     struct head_call *c = arg;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t row = at.first * c->run->model->config.dim;
     (void)lane;
     norm_forward(&c->head.norm, c->run->kern, c->run->weights, c->h + row, c->mean + at.first, c->rstd + at.first,
@@ -43,22 +45,25 @@ static void norm_item(void *arg, size_t index, unsigned lane)
 static void loss_item(void *arg, size_t index, unsigned lane)
 {
     struct head_call *c = arg;
-    size_t first = index * LOSS_GRAIN, count = c->rows - first < LOSS_GRAIN ? c->rows - first : LOSS_GRAIN;
+    struct span at = stripe_at(&c->stripe, index, LOSS_GRAIN);
     size_t vocab = c->run->model->config.vocab;
     (void)lane;
-    c->run->kern->cross_entropy(c->losses + first, c->logits + first * vocab, c->targets + first, c->run->loss_scale,
-                                count, vocab, c->grad);
+    c->run->kern->cross_entropy(c->losses + at.first, c->logits + at.first * vocab, c->targets + at.first,
+                                c->run->loss_scale, at.count, vocab, c->grad);
 }
 
 static void forward_rows(struct head_call *c)
 {
     const struct model_config *config = &c->run->model->config;
     struct bg_env *env = c->run->env;
-    env_parallel_for(env, span_items(c->rows), norm_item, c);
-    struct kern_gemm g =
-        linear_forward(&c->head.linear, c->run->weights, c->logits, config->vocab, c->h, config->dim, c->rows);
-    model_gemm(env, c->run->kern, c->run->lane_scratch, &g);
-    env_parallel_for(env, (c->rows + LOSS_GRAIN - 1) / LOSS_GRAIN, loss_item, c);
+    struct jobs jobs;
+    jobs_init(&jobs, c->run);
+    env_parallel_for(env, stripe_items(&c->stripe, MODEL_GRAIN_ROWS), norm_item, c);
+    jobs_add_rows(&jobs,
+                  linear_forward(&c->head.linear, c->run->weights, c->logits, config->vocab, c->h, config->dim, 0),
+                  &c->stripe);
+    jobs_run(&jobs);
+    env_parallel_for(env, stripe_items(&c->stripe, LOSS_GRAIN), loss_item, c);
 }
 
 static void evaluate(struct head_call *c, struct lay *work)
@@ -71,6 +76,7 @@ static void evaluate(struct head_call *c, struct lay *work)
     c->logits = s.logits;
     for (size_t first = 0; first < rows; first += at_once) {
         c->rows = rows - first < at_once ? rows - first : at_once;
+        c->stripe = stripe_whole(c->rows);
         forward_rows(c);
         c->x_in += c->rows * c->run->model->config.dim;
         c->targets += c->rows;
@@ -121,7 +127,7 @@ static void backward_item(void *arg, size_t index, unsigned lane)
         norm_item(arg, index, lane);
     if (!c->input)
         return;
-    struct span at = span_at(index, c->rows);
+    struct span at = stripe_at(&c->stripe, index, MODEL_GRAIN_ROWS);
     size_t row = at.first * c->run->model->config.dim;
     norm_input_grad(&c->head.norm, c->run->kern, c->run->weights, c->dx + row, c->dnorm + row, c->x_in + row,
                     c->mean + at.first, c->rstd + at.first, at.count, false);
@@ -141,17 +147,16 @@ void head_backward(const struct model_run *run, enum model_backward_part part, f
     c.input = part & MODEL_BACKWARD_INPUT;
     c.weight = part & MODEL_BACKWARD_WEIGHT;
 
-    if (c.input) {
-        struct kern_gemm g =
-            linear_input_grad(&c.head.linear, run->weights, c.dnorm, dim, c.logits, vocab, c.rows, false);
-        model_gemm(run->env, run->kern, run->lane_scratch, &g);
-    }
-    env_parallel_for(run->env, span_items(c.rows), backward_item, &c);
+    struct jobs jobs;
+    jobs_init(&jobs, run);
+    if (c.input)
+        jobs_add_rows(&jobs, linear_input_grad(&c.head.linear, run->weights, c.dnorm, dim, c.logits, vocab, 0, false),
+                      &c.stripe);
+    jobs_run(&jobs);
+    env_parallel_for(run->env, stripe_items(&c.stripe, MODEL_GRAIN_ROWS), backward_item, &c);
     if (!c.weight)
         return;
     struct leaves leaves = {(size_t)run->batch * run->length, run->count, accumulate};
-    struct jobs jobs;
-    jobs_init(&jobs, run);
     linear_weight_grad(&jobs, &c.head.linear, grad->dense, c.logits, vocab, c.h, dim, leaves);
     norm_weight_grad(&jobs, &c.head.norm, grad->dense, c.dnorm, x_in, c.mean, c.rstd, leaves);
     jobs_run(&jobs);

@@ -22,16 +22,34 @@ void jobs_add(struct jobs *jobs, size_t items, bg_task_fn fn, void *arg)
 
 static void gemm_item(void *arg, size_t index, unsigned lane)
 {
-    struct gemm_call *c = arg;
-    c->kern->gemm_block(&c->g, index, c->lane_scratch[lane]);
+    const struct gemm_call *c = arg;
+    if (c->stripe.runs == 0) {
+        c->kern->gemm_block(&c->g, index, c->lane_scratch[lane]);
+        return;
+    }
+    struct kern_gemm g = c->g;
+    size_t row = c->stripe.first + index / c->blocks * c->stripe.apart;
+    g.c += row * g.ldc;
+    g.a += row * g.lda;
+    c->kern->gemm_block(&g, index % c->blocks, c->lane_scratch[lane]);
 }
 
 void jobs_add_gemm(struct jobs *jobs, struct kern_gemm g)
 {
     BG_ASSERT(jobs->gemm_count < MODEL_JOBS_MAX);
     struct gemm_call *c = &jobs->gemms[jobs->gemm_count++];
-    *c = (struct gemm_call){jobs->kern, jobs->lane_scratch, g};
+    *c = (struct gemm_call){.kern = jobs->kern, .lane_scratch = jobs->lane_scratch, .g = g};
     jobs_add(jobs, jobs->kern->gemm_blocks(&c->g), gemm_item, c);
+}
+
+void jobs_add_rows(struct jobs *jobs, struct kern_gemm g, const struct stripe *stripe)
+{
+    BG_ASSERT(jobs->gemm_count < MODEL_JOBS_MAX && g.op != KERN_TN);
+    struct gemm_call *c = &jobs->gemms[jobs->gemm_count++];
+    *c = (struct gemm_call){jobs->kern, jobs->lane_scratch, g, *stripe, 0};
+    c->g.m = stripe->rows;
+    c->blocks = jobs->kern->gemm_blocks(&c->g);
+    jobs_add(jobs, stripe->runs * c->blocks, gemm_item, c);
 }
 
 static void columns_item(void *arg, size_t index, unsigned lane)
@@ -77,7 +95,7 @@ void jobs_run(struct jobs *jobs)
 
 void model_gemm(struct bg_env *env, const struct kern *kern, void *const *lane_scratch, const struct kern_gemm *g)
 {
-    struct gemm_call call = {kern, lane_scratch, *g};
+    struct gemm_call call = {.kern = kern, .lane_scratch = lane_scratch, .g = *g};
     env_parallel_for(env, kern->gemm_blocks(g), gemm_item, &call);
 }
 

@@ -109,6 +109,12 @@ struct model_grad {
     struct model_sparse embed;
 };
 
+enum model_stash {      // what the backward is to find
+    MODEL_STASH_WHOLE,  // BOTH
+    MODEL_STASH_SPLIT,  // also INPUT and WEIGHT: output gradients are kept as well
+    MODEL_STASH_SLICES, // also INPUT slice by slice
+};
+
 // What one group works on. Everything here is fixed while the group is in flight.
 struct model_run {
     const struct model *model;
@@ -123,12 +129,16 @@ struct model_run {
     uint64_t step;
     float dropout;                           // 0: none
     const struct bg_philox_key *dropout_key; // NULL: none (evaluation)
+    // A slice: forward, and backward's INPUT half, of positions [position, position + positions) of every sequence
+    // only; 0 positions: all. `position` is a multiple of 64, and so is the end unless it is `length`. Tensors are
+    // those of the whole group, of which the slice's rows are read and written; the stash (MODEL_STASH_SLICES) holds
+    // what other slices need: those before in the forward, those behind in the backward. Slices never show in the bits.
+    uint32_t position, positions;
 };
 
-// Sizes in floats for a group of `rows` = count*batch*T tokens. `split`: the backward will be called in two halves, so
-// output gradients are kept in the stash as well.
+// Sizes in floats for a group of `rows` = count*batch*T tokens.
 size_t model_stash_floats(const struct model *model, uint32_t unit, uint32_t batch, uint32_t length, uint32_t count,
-                          bool split, bool training);
+                          enum model_stash kind, bool training);
 size_t model_work_floats(const struct model *model, uint32_t batch, uint32_t length, uint32_t count,
                          bool training); // shared temporaries, one per group in flight
 size_t model_scratch_bytes(const struct model *model, const struct kern *kern, uint32_t batch, uint32_t length,
@@ -142,7 +152,8 @@ void model_forward(const struct model_run *run, uint32_t unit, float *x_out, con
 enum model_backward_part { MODEL_BACKWARD_INPUT = 1, MODEL_BACKWARD_WEIGHT = 2, MODEL_BACKWARD_BOTH = 3 };
 // Backward of one unit: dx (rows, dim) in from above and out to below, in place (head: out only; embed: in only).
 // grad/accumulate: where the node's value goes and whether it is added to its sibling's (tree_place).
-// INPUT first, then (once, any time later) WEIGHT with the same stash; or BOTH. WEIGHT ignores dx.
+// INPUT first, then (once, any time later) WEIGHT with the same stash; or BOTH. WEIGHT ignores dx. In slices: INPUT of
+// each, the last slice first, then WEIGHT of the whole.
 // x_in as it was given to the forward.
 void model_backward(const struct model_run *run, uint32_t unit, enum model_backward_part part, float *dx,
                     const float *x_in, float *stash, float *work, struct model_grad *grad, bool accumulate);

@@ -15,6 +15,40 @@
 // ---- Work shared by all lanes ----
 
 enum { MODEL_GRAIN_ROWS = 16, MODEL_GRAIN_COLUMNS = 64, MODEL_JOBS_MAX = 12 };
+enum { MODEL_QUERY_BLOCK = 64 }; // queries of one of attention's items
+
+// Rows [first, first + count) of item `index` of a pass over `rows` rows.
+struct span {
+    size_t first, count;
+};
+static inline size_t span_items(size_t rows)
+{
+    return (rows + MODEL_GRAIN_ROWS - 1) / MODEL_GRAIN_ROWS;
+}
+static inline struct span span_at(size_t index, size_t rows)
+{
+    size_t first = index * MODEL_GRAIN_ROWS;
+    return (struct span){first, rows - first < MODEL_GRAIN_ROWS ? rows - first : MODEL_GRAIN_ROWS};
+}
+
+// Rows of a pass: `runs` runs of `rows` rows, the first at `first`, `apart` rows from one to the next. A slice is a run
+// of every sequence.
+struct stripe {
+    size_t runs, apart, first, rows;
+};
+static inline struct stripe stripe_whole(size_t rows)
+{
+    return (struct stripe){1, rows, 0, rows};
+}
+static inline size_t stripe_items(const struct stripe *s, size_t grain)
+{
+    return s->runs * ((s->rows + grain - 1) / grain);
+}
+static inline struct span stripe_at(const struct stripe *s, size_t index, size_t grain)
+{
+    size_t each = (s->rows + grain - 1) / grain, at = index % each * grain;
+    return (struct span){s->first + index / each * s->apart + at, s->rows - at < grain ? s->rows - at : grain};
+}
 
 // A job is `items` independent calls of fn(arg, item, lane); a list of jobs runs in one parallel_for, so that the lanes
 // meet once at its end. Jobs of a list must not depend on each other.
@@ -30,10 +64,12 @@ struct columns { // column sums over (segments * rows, dim)
     size_t rows, dim, width, segments; // width: columns summed of the dim that rows are apart
     bool accumulate;
 };
-struct gemm_call {
+struct gemm_call { // of g's rows as they are (`runs` 0), or of a stripe's runs of them
     const struct kern *kern;
     void *const *lane_scratch;
     struct kern_gemm g;
+    struct stripe stripe;
+    size_t blocks; // of a run
 };
 struct jobs {
     struct bg_env *env;
@@ -47,22 +83,9 @@ struct jobs {
 void jobs_init(struct jobs *jobs, const struct model_run *run);
 void jobs_add(struct jobs *jobs, size_t items, bg_task_fn fn, void *arg);
 void jobs_add_gemm(struct jobs *jobs, struct kern_gemm g);
+void jobs_add_rows(struct jobs *jobs, struct kern_gemm g, const struct stripe *stripe); // g: of row 0, NT or NN
 void jobs_add_columns(struct jobs *jobs, struct columns c);
 void jobs_run(struct jobs *jobs); // and empties the list
-
-// Rows [first, first + count) of item `index` of a pass over `rows` rows.
-struct span {
-    size_t first, count;
-};
-static inline size_t span_items(size_t rows)
-{
-    return (rows + MODEL_GRAIN_ROWS - 1) / MODEL_GRAIN_ROWS;
-}
-static inline struct span span_at(size_t index, size_t rows)
-{
-    size_t first = index * MODEL_GRAIN_ROWS;
-    return (struct span){first, rows - first < MODEL_GRAIN_ROWS ? rows - first : MODEL_GRAIN_ROWS};
-}
 
 // Dropout of rows [first, first + count) of a (rows, dim) tensor of the group, in place; nothing without dropout.
 enum { DROPOUT_EMBED = 0, DROPOUT_ATTENTION = 1, DROPOUT_MLP = 2, DROPOUT_OPS = 4 }; // op = layer * 4 + one of these
@@ -147,6 +170,16 @@ static inline struct shape run_shape(const struct model_run *run)
     size_t sequences = (size_t)run->count * run->batch;
     return (struct shape){sequences, run->length, sequences * run->length};
 }
+static inline bool run_sliced(const struct model_run *run)
+{
+    return run->positions > 0 && run->positions < run->length;
+}
+static inline struct stripe run_stripe(const struct model_run *run)
+{
+    const struct shape shape = run_shape(run);
+    return run_sliced(run) ? (struct stripe){shape.sequences, shape.length, run->position, run->positions}
+                           : stripe_whole(shape.rows);
+}
 
 struct block_stash {
     float *mean1, *rstd1, *mean2, *rstd2; // (rows)
@@ -155,13 +188,16 @@ struct block_stash {
     float *att;                           // (rows, heads * head_dim)
     float *mid;                           // (rows, dim): x + attention
     float *gate, *up;                     // (rows, ffn); the backward turns them into their gradients
-    // Only when the backward comes in two halves:
+    // From MODEL_STASH_SPLIT on:
     float *dmlp, *datt;     // (rows, dim): gradients of the two branches' outputs, after dropout
     float *dnorm1, *dnorm2; // (rows, dim)
     float *dact;            // (rows, ffn): gradient of the activation, then the activation itself
     float *dqkv;            // as qkv
+    // MODEL_STASH_SLICES:
+    float *dheads; // (rows, heads * head_dim): gradient of att
 };
-struct block_stash block_stash_lay(const struct model *model, struct shape shape, bool split, struct lay *lay);
+struct block_stash block_stash_lay(const struct model *model, struct shape shape, enum model_stash kind,
+                                   struct lay *lay);
 
 struct head_stash {
     float *mean, *rstd; // (rows)
@@ -196,7 +232,8 @@ static inline float attention_scale(const struct model_config *config)
 struct block_call {
     const struct model_run *run;
     struct block block;
-    size_t rows, position0, period; // row r has position position0 + r % period
+    struct stripe stripe;
+    size_t position0, period; // row r has position position0 + r % period
     struct block_stash s;
     float *q, *k, *v; // rows that this call computes
     size_t q_stride, kv_stride;

@@ -19,6 +19,8 @@ struct step {
     const float *weights;
     uint32_t batch, length, micro_batches, group; // group: micro-batches computed at once, a power of two
     bool split;                                   // backward in two halves
+    uint32_t slices;                              // split, and position by position: blocks of 64 dealt out; 0: not
+    bool ascending;                               // slices of the backward in the wrong order
     bool joined;                                  // siblings join by accumulating instead of by a fold
     float dropout;
     const int32_t *tokens, *targets; // (micro_batches * batch, length)
@@ -69,6 +71,25 @@ static inline struct bg_env *test_env(unsigned threads)
     return env;
 }
 
+// Forward and INPUT slice by slice: all units of one slice before the next slice begins.
+static inline void step_slices(const struct step *s, struct model_run *run, float **x, float **stash, float *dx,
+                               float *work, double *losses)
+{
+    const uint32_t units = s->model->unit_count, blocks = (s->length + 63) / 64, slices = s->slices;
+    for (uint32_t n = 0; n < 2 * slices; n++) {
+        bool forward = n < slices;
+        uint32_t k = forward ? n : s->ascending ? n - slices : 2 * slices - 1 - n;
+        uint32_t end = k + 1 < slices ? blocks * (k + 1) / slices * 64 : s->length;
+        run->position = blocks * k / slices * 64;
+        run->positions = end - run->position;
+        for (uint32_t u = 0; forward && u < units; u++)
+            model_forward(run, u, x[u], u ? x[u - 1] : NULL, stash[u], work, losses);
+        for (uint32_t u = units; !forward && u-- > 0;)
+            model_backward(run, u, MODEL_BACKWARD_INPUT, dx, u ? x[u - 1] : NULL, stash[u], work, NULL, false);
+    }
+    run->position = run->positions = 0;
+}
+
 static inline void step_group(const struct step *s, uint32_t first, uint32_t count, struct model_grad *grad,
                               bool accumulate, double *losses)
 {
@@ -99,11 +120,15 @@ static inline void step_group(const struct step *s, uint32_t first, uint32_t cou
     float **x = calloc(m->unit_count, sizeof *x), **stash = calloc(m->unit_count, sizeof *stash);
     for (uint32_t u = 0; u < m->unit_count; u++) {
         x[u] = test_floats(rows * dim);
-        stash[u] = test_floats(model_stash_floats(m, u, s->batch, s->length, count, s->split, true));
-        model_forward(&run, u, x[u], u ? x[u - 1] : NULL, stash[u], work, losses + at);
+        enum model_stash kind = s->slices ? MODEL_STASH_SLICES : s->split ? MODEL_STASH_SPLIT : MODEL_STASH_WHOLE;
+        stash[u] = test_floats(model_stash_floats(m, u, s->batch, s->length, count, kind, true));
+        if (!s->slices)
+            model_forward(&run, u, x[u], u ? x[u - 1] : NULL, stash[u], work, losses + at);
     }
     float *dx = test_floats(rows * dim);
-    for (uint32_t u = m->unit_count; u-- > 0;) {
+    if (s->slices)
+        step_slices(s, &run, x, stash, dx, work, losses + at);
+    for (uint32_t u = m->unit_count; !s->slices && u-- > 0;) {
         model_backward(&run, u, s->split ? MODEL_BACKWARD_INPUT : MODEL_BACKWARD_BOTH, dx, u ? x[u - 1] : NULL,
                        stash[u], work, s->split ? NULL : grad, accumulate);
     }

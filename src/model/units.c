@@ -101,7 +101,8 @@ struct head head_of(const struct model *model)
     };
 }
 
-struct block_stash block_stash_lay(const struct model *model, struct shape shape, bool split, struct lay *lay)
+struct block_stash block_stash_lay(const struct model *model, struct shape shape, enum model_stash kind,
+                                   struct lay *lay)
 {
     const struct model_config *c = &model->config;
     size_t rows = shape.rows, statistics = shape.sequences * c->heads * shape.length;
@@ -118,7 +119,7 @@ struct block_stash block_stash_lay(const struct model *model, struct shape shape
     s.mid = lay_take(lay, rows * c->dim);
     s.gate = lay_take(lay, c->family == MODEL_LLAMA ? rows * c->ffn : 0);
     s.up = lay_take(lay, rows * c->ffn);
-    if (split) {
+    if (kind >= MODEL_STASH_SPLIT) {
         s.dmlp = lay_take(lay, rows * c->dim);
         s.datt = lay_take(lay, rows * c->dim);
         s.dnorm1 = lay_take(lay, rows * c->dim);
@@ -126,6 +127,8 @@ struct block_stash block_stash_lay(const struct model *model, struct shape shape
         s.dact = lay_take(lay, rows * c->ffn);
         s.dqkv = lay_take(lay, rows * qkv_width(c));
     }
+    if (kind == MODEL_STASH_SLICES)
+        s.dheads = lay_take(lay, rows * c->heads * c->head_dim);
     return s;
 }
 
@@ -167,8 +170,9 @@ static struct shape shape_of(uint32_t batch, uint32_t length, uint32_t count)
 }
 
 size_t model_stash_floats(const struct model *model, uint32_t unit, uint32_t batch, uint32_t length, uint32_t count,
-                          bool split, bool training)
+                          enum model_stash kind, bool training)
 {
+    const bool split = kind >= MODEL_STASH_SPLIT;
     struct shape shape = shape_of(batch, length, count);
     struct lay lay = {0};
     if (!training)
@@ -178,7 +182,7 @@ size_t model_stash_floats(const struct model *model, uint32_t unit, uint32_t bat
         embed_stash_lay(model, shape, split, &lay);
         break;
     case MODEL_UNIT_BLOCK:
-        block_stash_lay(model, shape, split, &lay);
+        block_stash_lay(model, shape, kind, &lay);
         break;
     case MODEL_UNIT_HEAD:
         head_stash_lay(model, shape, split, &lay);
@@ -192,7 +196,7 @@ size_t model_work_floats(const struct model *model, uint32_t batch, uint32_t len
     struct shape shape = shape_of(batch, length, count);
     struct lay lay = {0};
     if (!training)
-        block_stash_lay(model, shape, false, &lay);
+        block_stash_lay(model, shape, MODEL_STASH_WHOLE, &lay);
     block_work_lay(model, shape, training, &lay);
     return larger(lay.used, larger(head_work_floats(model, shape, training), embed_work_floats(model, shape)));
 }
@@ -256,10 +260,18 @@ size_t model_scratch_bytes(const struct model *model, const struct kern *kern, u
     return (bytes + 63) / 64 * 64;
 }
 
+// A slice is of whole blocks of attention's queries, else its bits would show.
+static bool aligned(const struct model_run *run)
+{
+    uint32_t end = run->position + run->positions;
+    return !run_sliced(run) ||
+           (run->position % MODEL_QUERY_BLOCK == 0 && (end % MODEL_QUERY_BLOCK == 0 || end == run->length));
+}
+
 void model_forward(const struct model_run *run, uint32_t unit, float *x_out, const float *x_in, float *stash,
                    float *work, double *losses)
 {
-    BG_ASSERT(unit < run->model->unit_count);
+    BG_ASSERT(unit < run->model->unit_count && aligned(run));
     switch (run->model->units[unit].kind) {
     case MODEL_UNIT_EMBED:
         embed_forward(run, x_out);
@@ -276,7 +288,7 @@ void model_forward(const struct model_run *run, uint32_t unit, float *x_out, con
 void model_backward(const struct model_run *run, uint32_t unit, enum model_backward_part part, float *dx,
                     const float *x_in, float *stash, float *work, struct model_grad *grad, bool accumulate)
 {
-    BG_ASSERT(unit < run->model->unit_count);
+    BG_ASSERT(unit < run->model->unit_count && aligned(run) && (part == MODEL_BACKWARD_INPUT || !run_sliced(run)));
     switch (run->model->units[unit].kind) {
     case MODEL_UNIT_EMBED:
         embed_backward(run, part, dx, stash, work, grad, accumulate);
