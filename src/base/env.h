@@ -24,6 +24,7 @@ struct bg_map {
 
 struct bg_file; // an open file being written
 struct bg_thread;
+struct bg_gate;
 
 enum bg_file_mode {
     BG_FILE_CREATE,   // must not exist
@@ -86,6 +87,15 @@ struct bg_env_ops {
                               struct bg_error *err, struct bg_thread **thread);
     bool (*thread_ended)(struct bg_env *env, const struct bg_thread *thread);
     void (*thread_join)(struct bg_env *env, struct bg_thread *thread);
+
+    // A lock with a bell, for the few places where threads share something. gate_wait leaves it, sleeps until
+    // gate_ring() or for at most `ns`, and has it again. May wake for no reason. NULL where there are no threads.
+    bg_status (*gate_create)(struct bg_env *env, struct bg_error *err, struct bg_gate **gate);
+    void (*gate_destroy)(struct bg_env *env, struct bg_gate *gate);
+    void (*gate_enter)(struct bg_env *env, struct bg_gate *gate);
+    void (*gate_leave)(struct bg_env *env, struct bg_gate *gate);
+    void (*gate_wait)(struct bg_env *env, struct bg_gate *gate, uint64_t ns);
+    void (*gate_ring)(struct bg_env *env, struct bg_gate *gate);
 
     // 0, or the signal (SIGINT, SIGTERM) that asked for a stop.
     int (*stop_signal)(struct bg_env *env);

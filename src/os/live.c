@@ -63,6 +63,12 @@ static const struct bg_env_ops live_ops = {
     .thread_start = os_thread_start,
     .thread_ended = os_thread_ended,
     .thread_join = os_thread_join,
+    .gate_create = os_gate_create,
+    .gate_destroy = os_gate_destroy,
+    .gate_enter = os_gate_enter,
+    .gate_leave = os_gate_leave,
+    .gate_wait = os_gate_wait,
+    .gate_ring = os_gate_ring,
     .stop_signal = live_stop_signal,
     .point = os_point,
 };

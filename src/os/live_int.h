@@ -48,6 +48,13 @@ bg_status os_thread_start(struct bg_env *env, void (*fn)(void *arg, struct bg_en
 bool os_thread_ended(struct bg_env *env, const struct bg_thread *thread);
 void os_thread_join(struct bg_env *env, struct bg_thread *thread);
 
+bg_status os_gate_create(struct bg_env *env, struct bg_error *err, struct bg_gate **gate);
+void os_gate_destroy(struct bg_env *env, struct bg_gate *gate);
+void os_gate_enter(struct bg_env *env, struct bg_gate *gate);
+void os_gate_leave(struct bg_env *env, struct bg_gate *gate);
+void os_gate_wait(struct bg_env *env, struct bg_gate *gate, uint64_t ns);
+void os_gate_ring(struct bg_env *env, struct bg_gate *gate);
+
 // fault.c: nothing, unless BRIGADE_FAULT names this process and point.
 void os_point(struct bg_env *env, const char *name);
 
