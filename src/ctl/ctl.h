@@ -29,7 +29,7 @@ struct ctl_options { // what it points to must outlive the controller
     const uint32_t *replicas;    // (stages) wanted
     uint32_t stages;
     enum plan_schedule schedule;
-    uint32_t chunks, group;
+    uint32_t chunks, slices, group;
     bool split, recompute;
     // The machines.
     uint32_t workers; // wanted

@@ -14,7 +14,12 @@
 // ---- Seats ----
 static uint32_t chunks_of(const struct ctl *ctl)
 {
-    return ctl->o.schedule == PLAN_INTERLEAVED ? ctl->o.chunks : 1;
+    return plan_schedule_chunks(ctl->o.schedule, ctl->o.chunks);
+}
+
+static bool splits(const struct ctl *ctl)
+{
+    return ctl->o.split || plan_schedule_splits(ctl->o.schedule, ctl->o.slices);
 }
 
 static struct ctl_seats seats_create(const struct ctl *ctl)
@@ -47,7 +52,8 @@ static bg_status seats_cut(const struct ctl *ctl, struct bg_error *err, struct c
         return status;
     seats->units = bg_alloc_array((size_t)seats->ranks * ctl->o.units, 1);
     for (uint32_t s = 0; s < stages; s++)
-        memset(units_of(ctl, seats, s % seats->ranks) + cut[s].unit_first, 1, cut[s].unit_end - cut[s].unit_first);
+        memset(units_of(ctl, seats, plan_schedule_rank(ctl->o.schedule, seats->ranks, s)) + cut[s].unit_first, 1,
+               cut[s].unit_end - cut[s].unit_first);
     return BG_OK;
 }
 
@@ -352,6 +358,7 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .stages = d->seats.ranks,
                                          .schedule = ctl->o.schedule,
                                          .chunks = chunks_of(ctl),
+                                         .slices = ctl->o.slices,
                                          .split = ctl->o.split,
                                          .recompute = ctl->o.recompute,
                                          .followers = d->count - computing};
@@ -409,7 +416,7 @@ static bg_status make_rest(const struct ctl *ctl, struct bg_error *err, struct c
         if (report->stage_count == rest.stage_count && report->item_count == rest.item_count)
             holdings[w].items = report->items;
     }
-    bg_status status = plan_recover(&rest, holdings, ctl->open.loss_known, ctl->o.split, err, &d->recovery);
+    bg_status status = plan_recover(&rest, holdings, ctl->open.loss_known, splits(ctl), err, &d->recovery);
     bg_free(holdings);
     bg_free(nothing);
     if (status)

@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-// A positive decimal number at *text; moves *text behind it. 0: none there, or too large.
-static uint32_t number(const char **text, uint32_t max)
+uint32_t plan_number(const char **text, uint32_t max)
 {
     uint64_t value = 0;
     const char *at = *text;
@@ -20,11 +19,11 @@ static uint32_t number(const char **text, uint32_t max)
 bg_status plan_shape_parse(const char *text, struct bg_error *err, uint32_t replicas[PLAN_STAGES_MAX], uint32_t *stages)
 {
     const char *at = text;
-    uint32_t found[PLAN_STAGES_MAX], count = 0, total = 0, first = number(&at, PLAN_WORKERS_MAX);
+    uint32_t found[PLAN_STAGES_MAX], count = 0, total = 0, first = plan_number(&at, PLAN_WORKERS_MAX);
     bool good = first > 0;
     if (good && *at == 'x') {
         at++;
-        uint32_t each = number(&at, PLAN_WORKERS_MAX);
+        uint32_t each = plan_number(&at, PLAN_WORKERS_MAX);
         good = each > 0 && *at == '\0' && first <= PLAN_STAGES_MAX;
         for (; good && count < first; count++)
             found[count] = each;
@@ -34,7 +33,7 @@ bg_status plan_shape_parse(const char *text, struct bg_error *err, uint32_t repl
         good = *at == '+';
         while (good && *at == '+') {
             at++;
-            uint32_t next = number(&at, PLAN_WORKERS_MAX);
+            uint32_t next = plan_number(&at, PLAN_WORKERS_MAX);
             good = next > 0 && count < PLAN_STAGES_MAX && total <= PLAN_WORKERS_MAX;
             if (good)
                 found[count++] = next;
@@ -112,25 +111,4 @@ bg_status plan_cut(const double *costs, uint32_t units, uint32_t stages, struct 
     bg_free(sum);
     bg_free(best);
     return BG_OK;
-}
-
-bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule, uint32_t *chunks)
-{
-    static const char interleaved[] = "interleaved";
-    const size_t size = sizeof interleaved - 1;
-    if (strcmp(text, "gpipe") == 0 || strcmp(text, "1f1b") == 0) {
-        *schedule = text[0] == 'g' ? PLAN_GPIPE : PLAN_1F1B;
-        *chunks = 1;
-        return BG_OK;
-    }
-    if (strncmp(text, interleaved, size) == 0) {
-        const char *at = text + size + (text[size] == ':');
-        uint32_t wanted = text[size] ? number(&at, PLAN_STAGES_MAX) : 2;
-        if (wanted > 0 && *at == '\0' && (text[size] == ':' || text[size] == '\0')) {
-            *schedule = PLAN_INTERLEAVED;
-            *chunks = wanted;
-            return BG_OK;
-        }
-    }
-    return bg_fail(err, BG_INVALID, "schedule \"%.100s\": expected gpipe, 1f1b or interleaved[:CHUNKS]", text);
 }

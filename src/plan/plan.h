@@ -125,15 +125,32 @@ void plan_shape_fit(const uint32_t *wanted, uint32_t wanted_stages, uint32_t wor
 BG_MUST_USE bg_status plan_cut(const double *costs, uint32_t units, uint32_t stages, struct bg_error *err,
                                struct plan_stage *out);
 
-enum plan_schedule { PLAN_GPIPE, PLAN_1F1B, PLAN_INTERLEAVED };
+enum plan_schedule { // rows of schedule.c
+    PLAN_GPIPE,
+    PLAN_1F1B,
+    PLAN_INTERLEAVED,
+    PLAN_ZB_H1,
+    PLAN_ZB_2P,
+    PLAN_ZB_V,
+    PLAN_ZB_V_HALF,
+    PLAN_ZB_V_MIN,
+    PLAN_SEQ1F1B,
+};
+enum { PLAN_SCHEDULES = PLAN_SEQ1F1B + 1 };
+// A name, or of some NAME:NUMBER. *chunks: stages a worker; *slices: of every item, 1: whole.
 BG_MUST_USE bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule,
-                                          uint32_t *chunks); // gpipe | 1f1b | interleaved[:CHUNKS] (default 2)
+                                          uint32_t *chunks, uint32_t *slices);
+// Stages of a worker, where `wanted` were asked for of a schedule that takes any number.
+uint32_t plan_schedule_chunks(enum plan_schedule schedule, uint32_t wanted);
+// The pipeline rank that hosts a stage.
+uint32_t plan_schedule_rank(enum plan_schedule schedule, uint32_t ranks, uint32_t stage);
+bool plan_schedule_splits(enum plan_schedule schedule, uint32_t slices); // always has B and W apart
 struct plan_options {
     const double *costs; // (units) relative time of each
     uint32_t units, micro_batches;
     uint32_t group;           // micro-batches an item, a power of two
     const uint32_t *replicas; // (stages): workers of each pipeline rank
-    uint32_t stages;          // pipeline ranks; interleaved: every rank has `chunks` stages (rank r: r, r + P, ...)
+    uint32_t stages;          // pipeline ranks; each has plan_schedule_chunks stages
     enum plan_schedule schedule;
     uint32_t chunks;
     bool split;     // B and W apart (W as late as the memory allows: before the next F of its slot; GPipe: at the end)
@@ -141,6 +158,10 @@ struct plan_options {
     uint32_t followers;           // workers after the computing ones that follow every unit (the shadow)
     const struct plan_stage *cut; // (stages of all ranks) in place of plan_cut; NULL: by costs
     const uint32_t *shares;       // items of each replica of rank 0, then of rank 1, ...; NULL: even
+    uint32_t slices;              // of an item, which F and B take one by one; 0, 1: whole
+    double memory;                // items (of one stage) that a worker may have in flight; 0: what the schedule takes
+    const double *forward, *input, *weight; // (units) time of F, B, W, for schedules that go by it; NULL: costs / 3
+    double comm;                            // time of a message between workers
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs of `shares`, or
 // else sizes within one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL

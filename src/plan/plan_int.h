@@ -4,6 +4,8 @@
 
 #include "plan/plan.h"
 
+#define PLAN_CELLS_MAX (1 << 26) // stages x items x slices of one pipeline that is put in order
+
 static inline size_t plan_cells(const struct plan *plan)
 {
     return (size_t)plan->stage_count * plan->item_count;
@@ -30,6 +32,8 @@ static inline uint32_t plan_item_leaves(const struct plan *plan, uint32_t item)
     return plan->items[item].end - plan->items[item].first;
 }
 
+// A positive decimal number at *text; moves *text behind it. 0: none there, or too large.
+uint32_t plan_number(const char **text, uint32_t max);
 uint32_t *plan_map_create(const struct plan *plan);       // (stages, items), all PLAN_NOBODY; bg_free it
 uint32_t *plan_slice_map_create(const struct plan *plan); // (stages, items, slices of ops)
 void plan_reset_lists(struct plan *plan);                 // one empty list for each worker
@@ -58,11 +62,7 @@ struct plan_work {
 void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage, uint32_t item, uint8_t bit);
 void plan_rank_items(const struct plan *plan, const uint32_t *at, uint32_t *rank);
 
-// The orders. GPipe drains always; 1F1B where all stages have equally many replicas; interleaved where moreover each
-// has a multiple of `pipelines` items; greedy always.
-void plan_order_gpipe(struct plan *plan, const struct plan_work *work);
-void plan_order_1f1b(struct plan *plan, const struct plan_work *work);
-void plan_order_interleaved(struct plan *plan, const struct plan_work *work, uint32_t pipelines, uint32_t chunks);
+// List scheduling, where no schedule fits: drains always.
 void plan_order_greedy(struct plan *plan, const struct plan_work *work);
 
 #endif

@@ -88,7 +88,7 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
                      struct job_spread *out)
 {
     struct job_spread s = {0};
-    bg_status status = plan_schedule_parse(job->run.schedule, err, &s.schedule, &s.chunks);
+    bg_status status = plan_schedule_parse(job->run.schedule, err, &s.schedule, &s.chunks, &s.slices);
     if (status) {
         bg_fail_prefix(err, "run.schedule");
         return status;
