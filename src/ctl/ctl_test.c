@@ -715,8 +715,8 @@ static void chaos(void **state)
         w->o.checkpoint_every = draw(w, 4);
         w->o.eval_every = draw(w, 4);
         w->o.recovery_checkpoint = draw(w, 8) == 0;
-        w->o.schedule = (enum plan_schedule)draw(w, 3);
-        w->o.chunks = w->o.schedule == PLAN_INTERLEAVED ? 2 : 1;
+        w->o.schedule = (enum plan_schedule)draw(w, PLAN_SCHEDULES);
+        w->o.chunks = plan_schedule_chunks(w->o.schedule, 2);
         w->o.group = 1u << draw(w, 2);
         w->o.split = draw(w, 2);
         uint64_t left = 12;
