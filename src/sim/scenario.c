@@ -1,6 +1,8 @@
 // What a seed stands for: a job, a shape, a schedule, a pace. The faults come from fault.c.
 #include "sim/world.h"
 
+#include "plan/schedule.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -25,15 +27,14 @@ void sim_scenario_reshape(struct sim_random *random, struct sim_scenario *s)
 
 void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t size)
 {
-    static const char *const schedules[] = {"gpipe", "1f1b", "interleaved"};
     struct sim_random random = sim_random_make(seed, 4);
     struct sim_random *r = &random;
     uint32_t shape = sim_random_below(r, SHAPES);
     uint32_t model = sim_random_chance(r, 40) ? SIM_MODELS - 1 : sim_random_below(r, SIM_MODELS - 1);
     *s = (struct sim_scenario){.job = model + SIM_MODELS * sim_random_below(r, 3), .ranks = shapes[shape].ranks};
     memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
-    s->schedule = (enum plan_schedule)sim_random_below(r, 3);
-    s->chunks = s->schedule == PLAN_INTERLEAVED ? 2 : 1;
+    s->schedule = (enum plan_schedule)sim_random_below(r, PLAN_SCHEDULES);
+    s->chunks = plan_schedule_chunks(s->schedule, 2);
     if (s->ranks * s->chunks > model_units[s->job % SIM_MODELS]) {
         s->schedule = PLAN_1F1B;
         s->chunks = 1;
@@ -54,7 +55,7 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     snprintf(text, size,
              "job %u, shape %s, %s%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every %llu, shadow %s, "
              "respawn %s%s, %u faults",
-             s->job, shapes[shape].name, schedules[s->schedule], s->split ? ", split" : "",
+             s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->split ? ", split" : "",
              s->recompute ? ", recompute" : "", s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
              s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);
