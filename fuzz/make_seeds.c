@@ -5,6 +5,7 @@
 #include "comm/shm/codec.h"
 #include "model/io.h"
 #include "os/live.h"
+#include "plan/placement.h"
 #include "plan/plan.h"
 #include "wire/message.h"
 
@@ -88,6 +89,26 @@ static bg_status make_plans(struct job *job)
         bg_free(text);
         bg_free(path);
         plan_fini(&plan);
+    }
+    bg_free(folder);
+    return status;
+}
+
+// The shapes of placements on two devices.
+static bg_status make_placements(struct job *job)
+{
+    char *folder = bg_format("%s/placement_fuzz", job->directory);
+    bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
+    for (size_t i = 0; plan_placement_shape_name(i) && !status; i++) {
+        struct plan_placement placement;
+        status = plan_placement_shape(plan_placement_shape_name(i), 2, &job->err, &placement);
+        if (status)
+            break;
+        char *text = plan_placement_format(&placement), *path = bg_format("%s/shape-%zu", folder, i);
+        status = env_write_file(job->env, path, text, strlen(text), &job->err);
+        bg_free(text);
+        bg_free(path);
+        plan_placement_fini(&placement);
     }
     bg_free(folder);
     return status;
@@ -231,6 +252,8 @@ int main(int argc, char **argv)
         status = seed_messages(&job);
     if (!status)
         status = seed_frames(&job);
+    if (!status)
+        status = make_placements(&job);
     if (status)
         fprintf(stderr, "make_seeds: %s\n", job.err.text);
     if (job.env)

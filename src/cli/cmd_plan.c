@@ -10,6 +10,7 @@ static const struct {
     const char *about;
 } questions[] = {
     {"graph", cli_plan_graph, "cut a profiled graph of layers over levels of machines"},
+    {"placement", cli_plan_placement, "a schedule for blocks on devices, by search"},
 };
 enum { QUESTIONS = sizeof questions / sizeof *questions };
 

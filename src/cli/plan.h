@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 
-int cli_plan_graph(struct cli *cli, int argc, char **argv); // --graph FILE
+int cli_plan_graph(struct cli *cli, int argc, char **argv);     // --graph FILE
+int cli_plan_placement(struct cli *cli, int argc, char **argv); // --placement SHAPE|FILE
 
 #endif

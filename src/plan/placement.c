@@ -239,11 +239,14 @@ bg_status plan_placement_parse(const char *text, size_t size, struct bg_error *e
         status = bg_fail(err, BG_FORMAT, "no line \"placement 1 devices D\"");
     if (!status)
         status = plan_placement_check(&p, err);
-    if (status)
+    if (status) {
         plan_placement_fini(&p);
-    else
-        *placement = p;
-    return status;
+        if (err)
+            err->status = BG_FORMAT; // what a text says is never the caller's fault
+        return BG_FORMAT;
+    }
+    *placement = p;
+    return BG_OK;
 }
 
 char *plan_placement_format(const struct plan_placement *p)
@@ -417,7 +420,7 @@ bg_status plan_placement_shape(const char *name, uint32_t devices, struct bg_err
                        "alphafold or a file",
                        name);
     const uint32_t fit = (PLAN_BLOCKS_MAX - shape->blocks_more) / shape->blocks_each;
-    const uint32_t most = fit < PLAN_DEVICES_MAX ? fit : PLAN_DEVICES_MAX;
+    const uint32_t any = fit < PLAN_DEVICES_MAX ? fit : PLAN_DEVICES_MAX, most = shape->even ? any - any % 2 : any;
     if (devices < 1 || devices > most || (shape->even && devices % 2))
         return bg_fail(err, BG_INVALID, "%s on %u devices: expected %s number from %d to %u", name, devices,
                        shape->even ? "an even" : "a", shape->even ? 2 : 1, most);

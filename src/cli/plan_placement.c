@@ -1,0 +1,204 @@
+// `brigade plan --placement`: a schedule for blocks on devices, one of the well-known shapes or a file, by Tessel's
+// search (plan/tessel.h).
+#include "cli/plan.h"
+
+#include "plan/tessel.h"
+
+#include <string.h>
+
+struct request {
+    const char *placement, *schedule;
+    uint32_t devices, stages, micro_batches, in_flight, memory, comm;
+};
+
+struct answer {
+    const struct request *request;
+    struct plan_placement placement;
+    struct plan_tessel tessel;
+    struct plan_tessel_run run;
+    uint32_t micro_batches;
+};
+
+static bool is_shape(const char *name)
+{
+    for (size_t s = 0; plan_placement_shape_name(s); s++)
+        if (strcmp(plan_placement_shape_name(s), name) == 0)
+            return true;
+    return false;
+}
+
+static json_t *op_json(const struct answer *a, const struct plan_tessel_op *op)
+{
+    const struct plan_block *block = &a->placement.blocks[op->block];
+    json_t *devices = json_array();
+    for (uint32_t d = 0; d < a->placement.devices; d++)
+        if (block->devices >> d & 1)
+            json_array_append_new(devices, json_integer(d));
+    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "block", block->name, "micro_batch", (json_int_t)op->micro, "start",
+                     (json_int_t)op->start, "end", (json_int_t)op->end, "devices", devices);
+}
+
+static json_t *part_json(const struct answer *a, const struct plan_tessel_part *part)
+{
+    json_t *ops = json_array();
+    for (uint32_t i = 0; i < part->count; i++)
+        json_array_append_new(ops, op_json(a, &part->ops[i]));
+    return json_pack("{s:I, s:o}", "steps", (json_int_t)part->steps, "ops", ops);
+}
+
+static json_t *list_json(const struct answer *a, uint32_t device)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < a->run.count; i++) {
+        const struct plan_block *block = &a->placement.blocks[a->run.ops[i].block];
+        if (block->devices >> device & 1)
+            json_array_append_new(list, json_sprintf("%s:%u", block->name, a->run.ops[i].micro));
+    }
+    return list;
+}
+
+static void print_json(const struct answer *a)
+{
+    const struct plan_tessel *t = &a->tessel;
+    json_t *peaks = json_array(), *lists = json_array();
+    for (uint32_t d = 0; d < a->placement.devices; d++) {
+        json_array_append_new(peaks, json_integer(a->run.peak_memory[d]));
+        json_array_append_new(lists, list_json(a, d));
+    }
+    cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o}",
+                             "placement", a->request->placement, "devices", (json_int_t)a->placement.devices,
+                             "micro_batches", (json_int_t)a->micro_batches, "in_flight", (json_int_t)t->in_flight,
+                             "bubbles_per_repetend", (json_int_t)t->bubbles, "period", (json_int_t)t->period, "proved",
+                             t->proved, "parts_proved", t->shortest, "warmup", part_json(a, &t->warmup), "repetend",
+                             part_json(a, &t->repetend), "cooldown", part_json(a, &t->cooldown), "makespan",
+                             (json_int_t)a->run.makespan, "max_stage_span", (json_int_t)a->run.max_device_span,
+                             "bubble", (json_int_t)a->run.bubble, "peak_memory", peaks, "lists", lists));
+}
+
+// Each device's blocks of a part, as "f0:2", in order.
+static void print_part(const struct answer *a, const char *name, const struct plan_tessel_part *part)
+{
+    printf("\n%s: %llu steps\n", name, (unsigned long long)part->steps);
+    for (uint32_t d = 0; d < a->placement.devices && part->count; d++) {
+        printf("  %3u ", d);
+        for (uint32_t i = 0; i < part->count; i++)
+            if (a->placement.blocks[part->ops[i].block].devices >> d & 1)
+                printf(" %s:%u", a->placement.blocks[part->ops[i].block].name, part->ops[i].micro);
+        printf("\n");
+    }
+}
+
+static void print_table(const struct answer *a)
+{
+    const struct plan_tessel *t = &a->tessel;
+    printf("in flight  %u micro-batches\n", t->in_flight);
+    printf("period     %llu steps, of them %llu bubbles%s\n", (unsigned long long)t->period,
+           (unsigned long long)t->bubbles, t->proved ? "" : " (the search was cut short)");
+    printf("makespan   %llu steps for %u micro-batches\n", (unsigned long long)a->run.makespan, a->micro_batches);
+    printf("peak memory");
+    for (uint32_t d = 0; d < a->placement.devices; d++)
+        printf(" %lld", (long long)a->run.peak_memory[d]);
+    printf("\n");
+    print_part(a, "warm-up", &t->warmup);
+    print_part(a, "repetend", &t->repetend);
+    print_part(a, "cool-down", &t->cooldown);
+}
+
+static bg_status read_placement(struct cli *cli, const struct request *r, struct bg_error *err,
+                                struct plan_placement *placement)
+{
+    struct bg_map map;
+    if (is_shape(r->placement))
+        return plan_placement_shape(r->placement, r->devices, err, placement);
+    bg_status status = cli->env->ops->map_open(cli->env, r->placement, err, &map);
+    if (status)
+        return status;
+    status = plan_placement_parse((const char *)map.data, map.size, err, placement);
+    cli->env->ops->map_close(cli->env, &map);
+    return status ? bg_fail_prefix(err, "%s", r->placement) : BG_OK;
+}
+
+static bg_status answer(struct cli *cli, const struct request *r, struct bg_error *err)
+{
+    struct answer a = {.request = r};
+    const struct plan_tessel_options options = {
+        .in_flight = r->in_flight, .in_flight_max = r->micro_batches, .memory = r->memory, .comm = r->comm};
+    bg_status status = read_placement(cli, r, err, &a.placement);
+    if (status)
+        return status;
+    status = plan_tessel_solve(&a.placement, &options, err, &a.tessel);
+    if (status)
+        goto undo_placement;
+    a.micro_batches = r->micro_batches ? r->micro_batches : a.tessel.in_flight;
+    status = plan_tessel_unroll(&a.placement, &a.tessel, a.micro_batches, r->comm, err, &a.run);
+    if (status)
+        goto undo_tessel;
+    if (cli->json)
+        print_json(&a);
+    else
+        print_table(&a);
+    plan_tessel_run_fini(&a.run);
+undo_tessel:
+    plan_tessel_fini(&a.tessel);
+undo_placement:
+    plan_placement_fini(&a.placement);
+    return status ? bg_fail_prefix(err, "plan --placement %s", r->placement) : BG_OK;
+}
+
+static int check_request(struct request *r)
+{
+    if (r->schedule && strcmp(r->schedule, "tessel") != 0)
+        return cli_misuse("plan", "--schedule %s: a placement is for tessel", r->schedule);
+    if (r->devices && r->stages && r->devices != r->stages)
+        return cli_misuse("plan", "--devices %u, --stages %u: they mean the same here", r->devices, r->stages);
+    if (!r->devices)
+        r->devices = r->stages;
+    if (!r->devices && is_shape(r->placement))
+        return cli_misuse("plan", "--placement %s: --devices is needed", r->placement);
+    if (r->comm > PLAN_BLOCK_SPAN_MAX)
+        return cli_misuse("plan", "--comm: expected at most %d", PLAN_BLOCK_SPAN_MAX);
+    if (r->micro_batches && r->in_flight > r->micro_batches)
+        return cli_misuse("plan", "--in-flight %u: expected at most the %u of --micro-batches", r->in_flight,
+                          r->micro_batches);
+    return 0;
+}
+
+int cli_plan_placement(struct cli *cli, int argc, char **argv)
+{
+    struct request r = {0};
+    const struct cli_option options[] = {
+        {"placement", CLI_TEXT, &r.placement, "SHAPE|FILE",
+         "vshape, xshape, mshape, nnshape, kshape, mllm, finetune, alphafold, or blocks from a file"},
+        {"devices", CLI_U32, &r.devices, "D", "of a shape"},
+        {"stages", CLI_U32, &r.stages, "D", "the same"},
+        {"micro-batches", CLI_U32, &r.micro_batches, "M", "of a step (default: those in flight)"},
+        {"in-flight", CLI_U32, &r.in_flight, "N",
+         "micro-batches in a repetend (default: the fewest with the fewest bubbles)"},
+        {"memory-limit", CLI_U32, &r.memory, "L", "of each device (default: none)"},
+        {"comm", CLI_U32, &r.comm, "C", "steps from a device to another"},
+        {"schedule", CLI_TEXT, &r.schedule, "tessel", "may be said"},
+    };
+    const struct cli_usage usage = {
+        "plan --placement SHAPE|FILE --devices D [options]",
+        "Finds a schedule for blocks that are placed on devices: a group of blocks that is\n"
+        "repeated with the fewest bubbles, and the shortest way into it and out of it (Tessel,\n"
+        "HPCA 2024). A file says \"placement 1 devices D\", then for each block of a micro-batch\n"
+        "\"block NAME span S memory M devices d,d,.. [after NAME,..]\".",
+        options,
+        sizeof options / sizeof *options,
+        0,
+        0,
+        true};
+    struct bg_strlist words = {0};
+    struct bg_error err = {0};
+    int code = cli_parse(cli, &usage, argc, argv, &words);
+    if (code < 0) {
+        code = check_request(&r);
+        if (!code)
+            code = cli_env(cli, 1);
+        if (!code && answer(cli, &r, &err))
+            code = cli_fail(&err);
+    }
+    bg_strlist_fini(&words);
+    return code;
+}
