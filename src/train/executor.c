@@ -55,6 +55,7 @@ bg_status executor_create(struct bg_env *env, const struct executor_options *opt
     ex->parts = bg_alloc_array(options->micro_batches, sizeof *ex->parts);
     ex->seen = bg_alloc_array((model->config.vocab + 63) / 64, sizeof *ex->seen);
     ex->loaded = UINT32_MAX;
+    ex->slices = 1;
     bg_status status = BG_OK;
     if (options->state)
         ex->state = *options->state;
@@ -126,37 +127,33 @@ void executor_begin(struct executor *ex, uint64_t step)
         for (size_t i = 0; i < stage->set.slots; i++)
             stage->slots[i].given_out = false;
         for (uint32_t f = 0; f < stage->flight_count; f++)
-            stage->flights[f].state = FLIGHT_FREE;
+            stage->flights[f].taken = false;
     }
 }
 
-size_t executor_boundary_bytes(const struct executor *ex, uint32_t item)
-{
-    return (size_t)item_leaves(ex, item) * ex->o.batch * ex->o.length * ex->o.model->config.dim * sizeof(float);
-}
-
-static float *boundary(const struct executor *ex, const struct region *region, uint32_t item)
+static float *boundary(const struct executor *ex, const struct region *region, uint32_t item, uint32_t slice)
 {
     BG_ASSERT(item < ex->item_count && region->memory);
-    return (float *)(void *)((uint8_t *)region->memory + item * ex->boundary_bytes);
+    return (float *)(void *)((uint8_t *)region->memory + item * ex->boundary_bytes +
+                             executor_slice_offset(ex, item, slice));
 }
 
-float *executor_output(struct executor *ex, uint32_t stage, uint32_t item)
+float *executor_output(struct executor *ex, uint32_t stage, uint32_t item, uint32_t slice)
 {
     BG_ASSERT(stage < ex->stage_count);
-    return boundary(ex, &ex->stages[stage]->outputs, item);
+    return boundary(ex, &ex->stages[stage]->outputs, item, slice);
 }
 
-float *executor_input_gradient(struct executor *ex, uint32_t stage, uint32_t item)
+float *executor_input_gradient(struct executor *ex, uint32_t stage, uint32_t item, uint32_t slice)
 {
     BG_ASSERT(stage < ex->stage_count);
-    return boundary(ex, &ex->stages[stage]->input_gradients, item);
+    return boundary(ex, &ex->stages[stage]->input_gradients, item, slice);
 }
 
 static struct flight *find_flight(const struct stage *stage, uint32_t item)
 {
     for (uint32_t f = 0; f < stage->flight_count; f++) {
-        if (stage->flights[f].state != FLIGHT_FREE && stage->flights[f].item == item)
+        if (stage->flights[f].taken && stage->flights[f].item == item)
             return &stage->flights[f];
     }
     return NULL;
@@ -164,20 +161,21 @@ static struct flight *find_flight(const struct stage *stage, uint32_t item)
 
 bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item)
 {
-    return stage < ex->stage_count && find_flight(ex->stages[stage], item);
+    const struct flight *flight = stage < ex->stage_count ? find_flight(ex->stages[stage], item) : NULL;
+    return flight && flight->forward == ex->slices;
 }
 
 bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item)
 {
     const struct flight *flight = stage < ex->stage_count ? find_flight(ex->stages[stage], item) : NULL;
-    return flight && flight->state == FLIGHT_INPUT_DONE;
+    return flight && flight->backward == ex->slices;
 }
 
 static bg_status take_flight(struct executor *ex, struct stage *stage, uint32_t item, struct bg_error *err,
                              struct flight **out)
 {
     uint32_t f = 0;
-    while (f < stage->flight_count && stage->flights[f].state != FLIGHT_FREE)
+    while (f < stage->flight_count && stage->flights[f].taken)
         f++;
     if (f == stage->flight_count) {
         bg_status status = flight_add(ex, stage, err);
@@ -185,7 +183,7 @@ static bg_status take_flight(struct executor *ex, struct stage *stage, uint32_t 
             return status;
     }
     *out = &stage->flights[f];
-    (*out)->item = item;
+    **out = (struct flight){.memory = (*out)->memory, .taken = true, .item = item};
     return BG_OK;
 }
 
@@ -235,44 +233,80 @@ static float *stash_of(const struct stage *stage, const struct flight *flight, u
     return (float *)(void *)(flight->memory + stage->stash_at[at]);
 }
 
-// Leaves the stage's output in ex->y, or losses of tokens in ex->losses.
-static void forward_units(struct executor *ex, const struct stage *stage, const struct flight *flight, const float *x,
-                          const struct model_run *run)
+// Where the stage's input lies as units read it: with slices, in the flight, where they came together.
+static const float *input_of(const struct executor *ex, const struct stage *stage, const struct flight *flight,
+                             const float *const *x)
 {
-    uint32_t units = stage->unit_end - stage->unit_first;
+    if (stage->unit_first == 0)
+        return NULL;
+    return ex->slices > 1 ? stash_of(stage, flight, stage->unit_end - stage->unit_first) : x[0];
+}
+
+static double *losses_of(const struct executor *ex, const struct stage *stage, const struct flight *flight)
+{
+    return ex->slices > 1
+               ? (double *)(void *)(flight->memory + stage->stash_at[stage->unit_end - stage->unit_first + 1])
+               : ex->losses;
+}
+
+// Of a slice, or of the whole. Leaves the stage's output in ex->y, or losses of tokens in losses_of().
+static void forward_units(struct executor *ex, const struct stage *stage, const struct flight *flight, uint32_t slice,
+                          const float *const *x)
+{
+    const uint32_t units = stage->unit_end - stage->unit_first;
+    const struct model_run run = slice_run(ex, run_of(ex, stage, flight->item), slice);
+    const float *in = input_of(ex, stage, flight, x);
+    for (uint32_t k = 0; k < ex->slices && ex->slices > 1 && in; k++)
+        if (slice == k || slice == EXECUTOR_WHOLE)
+            slice_scatter(ex, flight->item, k, stash_of(stage, flight, units), x[k]);
     for (uint32_t at = 0; at < units; at++) {
         float *y = at + 1 < units ? inner(ex, flight, at) : ex->y;
-        model_forward(run, stage->unit_first + at, y, x, stash_of(stage, flight, at), ex->unit_work, ex->losses);
-        x = y;
+        model_forward(&run, stage->unit_first + at, y, in, stash_of(stage, flight, at), ex->unit_work,
+                      losses_of(ex, stage, flight));
+        in = y;
     }
 }
 
-bg_status executor_forward(struct executor *ex, uint32_t stage_index, uint32_t item, const float *x, double *losses,
-                           struct bg_error *err)
+// The losses of an item whose forward is done.
+static void sum_losses(const struct executor *ex, const struct stage *stage, const struct flight *flight,
+                       double *losses)
+{
+    const double *loss = losses_of(ex, stage, flight);
+    const size_t tokens = (size_t)ex->o.batch * ex->o.length;
+    for (uint32_t i = 0; i < item_leaves(ex, flight->item); i++) {
+        losses[i] = 0;
+        for (size_t t = 0; t < tokens; t++)
+            losses[i] += *loss++;
+    }
+}
+
+bg_status executor_forward(struct executor *ex, uint32_t stage_index, uint32_t item, uint32_t slice,
+                           const float *const *x, double *losses, struct bg_error *err)
 {
     BG_ASSERT(stage_index < ex->stage_count && item < ex->item_count);
+    BG_ASSERT(slice == EXECUTOR_WHOLE || slice < ex->slices);
     struct stage *stage = ex->stages[stage_index];
     struct flight *flight = find_flight(stage, item);
-    bool keep = !ex->recompute;
-    if (!flight || flight->state == FLIGHT_INPUT_DONE) { // what W needs stays as it is
-        keep = keep && !flight;
+    slice = ex->slices > 1 ? slice : EXECUTOR_WHOLE;
+    const bool again = flight && flight->backward > 0; // what the backward needs stays as it is
+    if (slice != EXECUTOR_WHOLE && (again || slice > (flight ? flight->forward : 0)))
+        return bg_fail(err, BG_INVALID, "units %u..%u, item %u: F of slice %u %s", stage->unit_first, stage->unit_end,
+                       item, slice, again ? "after a B" : "before that of the slices before it");
+    if (!flight || again) {
         bg_status status = take_flight(ex, stage, item, err, &flight);
         if (status)
             return status;
     }
-    struct model_run run = run_of(ex, stage, item);
-    forward_units(ex, stage, flight, x, &run);
-    flight->state = keep ? FLIGHT_FORWARD : FLIGHT_FREE;
-    if (stage->unit_end < ex->o.model->unit_count) {
-        memcpy(executor_output(ex, stage_index, item), ex->y, executor_boundary_bytes(ex, item));
-        return BG_OK;
-    }
-    const double *loss = ex->losses;
-    memset(losses, 0, item_leaves(ex, item) * sizeof *losses);
-    for (uint32_t i = 0; i < run.count; i++) {
-        for (size_t t = 0; t < (size_t)run.batch * run.length; t++)
-            losses[i] += *loss++;
-    }
+    forward_units(ex, stage, flight, slice, x);
+    const uint32_t done = slice == EXECUTOR_WHOLE ? ex->slices : slice + 1;
+    flight->forward = done > flight->forward ? done : flight->forward;
+    if (stage->unit_end == ex->o.model->unit_count && flight->forward == ex->slices)
+        sum_losses(ex, stage, flight, losses);
+    if (again || (ex->recompute && flight->forward == ex->slices))
+        flight->taken = false;
+    for (uint32_t k = 0; k < ex->slices && stage->unit_end < ex->o.model->unit_count; k++)
+        if (slice == k || slice == EXECUTOR_WHOLE)
+            slice_gather(ex, item, k, executor_output(ex, stage_index, item, k), ex->y);
     return BG_OK;
 }
 
@@ -358,52 +392,84 @@ static void finish_unit(struct executor *ex, struct stage *stage, const struct p
 static bg_status check_backward(const struct executor *ex, const struct stage *stage, const struct executor_backward *b,
                                 const struct flight *flight, struct bg_error *err)
 {
-    bool weight_only = b->part == MODEL_BACKWARD_WEIGHT;
+    const bool weight_only = b->part == MODEL_BACKWARD_WEIGHT;
+    const uint32_t done = flight ? flight->backward : 0, ends = ex->slices - 1 - done; // ends: the next slice, if B is
     if (!ex->split && weight_only)
         return bg_fail(err, BG_INVALID, "units %u..%u, item %u: B and W apart, but the plan has them fused",
                        stage->unit_first, stage->unit_end, b->item);
-    if (!flight && (weight_only || !ex->recompute))
+    if ((!flight && (weight_only || !ex->recompute)) || (flight && flight->forward < ex->slices))
         return bg_fail(err, BG_INVALID, "units %u..%u, item %u: %s before its %s", stage->unit_first, stage->unit_end,
                        b->item, weight_only ? "W" : "B", weight_only ? "B" : "F");
-    if (flight && weight_only != (flight->state == FLIGHT_INPUT_DONE))
+    if (flight && weight_only != (done == ex->slices))
         return bg_fail(err, BG_INVALID, "units %u..%u, item %u: %s", stage->unit_first, stage->unit_end, b->item,
                        weight_only ? "W before its B" : "B twice");
+    if (weight_only || ex->slices == 1 || b->slice == EXECUTOR_WHOLE)
+        return BG_OK;
+    if (b->slice != ends || (b->part == MODEL_BACKWARD_BOTH && ends > 0))
+        return bg_fail(err, BG_INVALID, "units %u..%u, item %u: B of slice %u%s, but slice %u is next",
+                       stage->unit_first, stage->unit_end, b->item, b->slice,
+                       b->part == MODEL_BACKWARD_BOTH ? " with W" : "", ends);
     return BG_OK;
 }
 
+// One pass over the units, of a slice or of the whole.
 static void backward_units(struct executor *ex, struct stage *stage, const struct flight *flight,
-                           const struct executor_backward *b, const struct placing *p)
+                           const struct executor_backward *b, enum model_backward_part wanted, uint32_t slice,
+                           const struct placing *p)
 {
-    bool input = b->part & MODEL_BACKWARD_INPUT, weight = b->part & MODEL_BACKWARD_WEIGHT;
+    bool input = wanted & MODEL_BACKWARD_INPUT, weight = wanted & MODEL_BACKWARD_WEIGHT;
     // The input gradient alone, of a leaf that is in a sum already: a fused stash has no room for the halves.
     bool spare = !weight && !ex->split;
     struct model_grad *grad = spare ? &ex->spare.grad : weight ? &stage->slots[p->place.slot].grad : NULL;
-    enum model_backward_part part = spare ? MODEL_BACKWARD_BOTH : b->part;
-    struct model_run run = run_of(ex, stage, b->item);
-    if (input && stage->unit_end < ex->o.model->unit_count)
-        memcpy(ex->dx, b->dy, executor_boundary_bytes(ex, b->item));
+    enum model_backward_part part = spare ? MODEL_BACKWARD_BOTH : wanted;
+    const struct model_run run = slice_run(ex, run_of(ex, stage, b->item), slice);
+    const float *x = input_of(ex, stage, flight, b->x);
+    for (uint32_t k = 0; k < ex->slices && input; k++)
+        if ((slice == k || slice == EXECUTOR_WHOLE) && stage->unit_end < ex->o.model->unit_count)
+            slice_scatter(ex, b->item, k, ex->dx, b->dy[k]);
     for (uint32_t u = stage->unit_end; u-- > stage->unit_first;) {
         uint32_t at = u - stage->unit_first;
-        model_backward(&run, u, part, input ? ex->dx : NULL, at > 0 ? inner(ex, flight, at - 1) : b->x,
+        model_backward(&run, u, part, input ? ex->dx : NULL, at > 0 ? inner(ex, flight, at - 1) : x,
                        stash_of(stage, flight, at), ex->unit_work, grad, p->place.accumulate);
         if (weight)
             finish_unit(ex, stage, p, b, u);
     }
-    if (input && stage->unit_first > 0)
-        memcpy(executor_input_gradient(ex, b->stage, b->item), ex->dx, executor_boundary_bytes(ex, b->item));
+    for (uint32_t k = 0; k < ex->slices && input; k++)
+        if ((slice == k || slice == EXECUTOR_WHOLE) && stage->unit_first > 0)
+            slice_gather(ex, b->item, k, executor_input_gradient(ex, b->stage, b->item, k), ex->dx);
+}
+
+// With slices, W is a pass of its own: the input gradients of those that are left, then the weight gradient.
+static void backward_slices(struct executor *ex, struct stage *stage, struct flight *flight,
+                            const struct executor_backward *b, const struct placing *p)
+{
+    const bool whole = b->slice == EXECUTOR_WHOLE;
+    if (b->part & MODEL_BACKWARD_INPUT && whole && flight->backward == 0) {
+        backward_units(ex, stage, flight, b, MODEL_BACKWARD_INPUT, EXECUTOR_WHOLE, p);
+        flight->backward = ex->slices;
+    }
+    while (b->part & MODEL_BACKWARD_INPUT && flight->backward < ex->slices) {
+        backward_units(ex, stage, flight, b, MODEL_BACKWARD_INPUT, ex->slices - 1 - flight->backward, p);
+        flight->backward++;
+        if (!whole)
+            break;
+    }
+    if (b->part & MODEL_BACKWARD_WEIGHT)
+        backward_units(ex, stage, flight, b, MODEL_BACKWARD_WEIGHT, EXECUTOR_WHOLE, p);
 }
 
 bg_status executor_backward(struct executor *ex, const struct executor_backward *b, struct bg_error *err)
 {
     BG_ASSERT(b->stage < ex->stage_count && b->item < ex->item_count);
+    BG_ASSERT(b->slice == EXECUTOR_WHOLE || b->slice < ex->slices);
     struct stage *stage = ex->stages[b->stage];
     struct flight *flight = find_flight(stage, b->item);
     bg_status status = check_backward(ex, stage, b, flight, err);
     if (!status && !flight) {
         status = take_flight(ex, stage, b->item, err, &flight);
         if (!status) {
-            struct model_run run = run_of(ex, stage, b->item);
-            forward_units(ex, stage, flight, b->x, &run);
+            forward_units(ex, stage, flight, EXECUTOR_WHOLE, b->x);
+            flight->forward = ex->slices;
         }
     }
     struct placing placing = {0};
@@ -413,8 +479,13 @@ bg_status executor_backward(struct executor *ex, const struct executor_backward 
         status = slot_reserve(ex, &ex->spare, err);
     if (status)
         return status;
-    backward_units(ex, stage, flight, b, &placing);
-    flight->state = ex->split && b->part == MODEL_BACKWARD_INPUT ? FLIGHT_INPUT_DONE : FLIGHT_FREE;
+    if (ex->slices > 1) {
+        backward_slices(ex, stage, flight, b, &placing);
+    } else {
+        backward_units(ex, stage, flight, b, b->part, EXECUTOR_WHOLE, &placing);
+        flight->backward = 1;
+    }
+    flight->taken = ex->split && b->part == MODEL_BACKWARD_INPUT;
     return BG_OK;
 }
 

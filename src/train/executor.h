@@ -19,6 +19,7 @@
 #include "tensor/tree.h"
 #include "train/optim.h"
 
+enum { EXECUTOR_WHOLE = UINT16_MAX }; // for a slice: every slice
 enum { EXECUTOR_PIECE = 1 << 16, EXECUTOR_SPARSE = 0xffff, EXECUTOR_STAGES_MAX = 64 };
 
 struct executor_memory { // where reservations come from: env's, or a comm endpoint's arenas
@@ -59,13 +60,14 @@ struct executor_seating {
     uint32_t item_count;
     uint32_t slots;       // partial sums held at once per stage; grown when more are needed (allocates)
     bool split;           // B and W may come apart
+    uint32_t slices;      // F and B may come slice by slice (plan_slice_positions), apart from W; 0, 1: not
     bool recompute;       // F keeps no stash; B (or both) runs the forward again
     const uint8_t *holds; // (units): steps these (stages and followed units)
 };
 // Reserves what the seating needs and keeps what fits. Sums, stashes and boundaries of the open step survive if every
-// stage that sat here sits here again (more may come) with the same items and split (`kept` says so), else all of them
-// are gone. Roots survive any seating. The first one keeps nothing. Flights and slots grow by themselves when a plan
-// needs more than it said (that allocates). If this fails nothing is seated.
+// stage that sat here sits here again (more may come) with the same items, split and slices (`kept` says so), else all
+// of them are gone. Roots survive any seating. The first one keeps nothing. Flights and slots grow by themselves when a
+// plan needs more than it said (that allocates). If this fails nothing is seated.
 BG_MUST_USE bg_status executor_seat(struct executor *ex, const struct executor_seating *seating, struct bg_error *err,
                                     bool *kept);
 struct optim_state executor_state(const struct executor *ex); // weights, m, v: full sets
@@ -73,33 +75,40 @@ struct optim_state executor_state(const struct executor *ex); // weights, m, v: 
 const float *executor_root(const struct executor *ex);
 
 // ---- A step ----
-void executor_begin(struct executor *ex, uint64_t step);                  // forgets sums, stashes, boundaries
-size_t executor_boundary_bytes(const struct executor *ex, uint32_t item); // of one boundary tensor
+void executor_begin(struct executor *ex, uint64_t step); // forgets sums, stashes, boundaries
+// Of one boundary tensor, or of a slice of it. A tensor has its slices one after the other, each (sequences, positions,
+// dim); where the seating has no slices, slice 0 is the whole.
+size_t executor_boundary_bytes(const struct executor *ex, uint32_t item, uint32_t slice);
+size_t executor_slice_offset(const struct executor *ex, uint32_t item, uint32_t slice); // bytes, in the tensor
 // Memory of ours for boundary tensors, stable until executor_begin: the output of F, and the input gradient of B.
-float *executor_output(struct executor *ex, uint32_t stage, uint32_t item);
-float *executor_input_gradient(struct executor *ex, uint32_t stage, uint32_t item);
+float *executor_output(struct executor *ex, uint32_t stage, uint32_t item, uint32_t slice);
+float *executor_input_gradient(struct executor *ex, uint32_t stage, uint32_t item, uint32_t slice);
 
-// F. x: input (NULL for the stage with the embedding); the output goes to executor_output() unless this stage has the
-// head, whose losses go to losses (a double a micro-batch of the item, token losses summed). May run again: the output
-// then gets the bytes it has.
-BG_MUST_USE bg_status executor_forward(struct executor *ex, uint32_t stage, uint32_t item, const float *x,
-                                       double *losses, struct bg_error *err);
-// B, W or both (model_backward_part). dy: gradient of the output (NULL with the head); the input gradient goes to
-// executor_input_gradient() unless the stage has the embedding. x as given to F. Refused: without F (or, for W, without
+// F of a slice, or of all that there are (EXECUTOR_WHOLE). x: (slices) the input of each that it runs (NULL for the
+// stage with the embedding); the output goes to executor_output() unless this stage has the head, whose losses go to
+// losses (a double a micro-batch of the item, token losses summed) with the last slice. Slices ascend. May run again:
+// the output then gets the bytes it has.
+BG_MUST_USE bg_status executor_forward(struct executor *ex, uint32_t stage, uint32_t item, uint32_t slice,
+                                       const float *const *x, double *losses, struct bg_error *err);
+// B, W or both (model_backward_part). B is of a slice, which descend, or of all that are left (EXECUTOR_WHOLE); W is of
+// the item, behind the B of slice 0. x, dy: (slices) the stage's input as given to F, all of it (NULL with the
+// embedding); the gradient of its output, of the slices that run (NULL with the head, and for W alone). The input
+// gradient goes to executor_input_gradient() unless the stage has the embedding. Refused: without F (or, for W, without
 // B) before, and where the item's gradient is in a sum already. With `last`, `ready(arg, bucket)` is called (by this
 // thread) as soon as a bucket's sums of this stage are final (wait-free backpropagation): after the last unit that adds
 // to it, folds included; EXECUTOR_SPARSE too. executor_nodes() and executor_part() of that bucket then are final.
 struct executor_backward {
-    uint32_t stage, item;
+    uint32_t stage, item, slice;
     enum model_backward_part part;
-    const float *x, *dy;
+    const float *const *x, *const *dy;
     bool last;
     void (*ready)(void *arg, uint32_t bucket);
     void *arg;
 };
 BG_MUST_USE bg_status executor_backward(struct executor *ex, const struct executor_backward *b, struct bg_error *err);
-bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item);          // F here, W not yet
-bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item); // with a stash: B done
+bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item); // F here (of every slice), W not yet
+// With a stash: B done, of every slice.
+bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item);
 
 // ---- Sums ----
 struct executor_part { // a node's value of one piece

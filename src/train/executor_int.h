@@ -6,11 +6,11 @@
 #include "train/executor.h"
 #include "train/layout.h"
 
-enum flight_state { FLIGHT_FREE, FLIGHT_FORWARD, FLIGHT_INPUT_DONE };
-struct flight {
+struct flight { // of an item between its F and its W
     uint8_t *memory;
-    enum flight_state state;
+    bool taken;
     uint32_t item;
+    uint32_t forward, backward; // slices whose F is done (the first ones), and whose B is (the last ones)
 };
 
 struct sparse_header { // of a block; ids follow
@@ -31,7 +31,7 @@ struct region { // a reservation that grows by being replaced
 
 struct stage {
     uint32_t unit_first, unit_end;
-    size_t *stash_at; // by unit of the stage: byte offset in a flight
+    size_t *stash_at; // by unit of the stage, then of its input and of token losses: byte offset in a flight
     struct flight *flights;
     uint32_t flight_count;
     size_t flight_bytes;
@@ -60,6 +60,7 @@ struct executor {
     uint32_t stage_count;
     struct tree_node *items;
     uint32_t item_count, group; // group: most micro-batches of an item
+    uint32_t slices;            // at least 1
     bool split, recompute;
     uint8_t *holds;    // (units)
     bool *params_held; // (params)
@@ -102,6 +103,11 @@ void slot_empty(struct slot *slot); // no rows, whatever lies there
 bg_status slot_prepare(struct executor *ex, struct stage *stage, size_t slot, bool keep, struct bg_error *err);
 void stages_destroy(struct executor *ex, struct stage **stages, uint32_t count);
 
+// executor_slices.c: between the group's layout (sequences, T, dim) and a slice of a boundary tensor.
+struct model_run slice_run(const struct executor *ex, struct model_run run, uint32_t slice);
+void slice_scatter(const struct executor *ex, uint32_t item, uint32_t slice, float *group, const float *boundary);
+void slice_gather(const struct executor *ex, uint32_t item, uint32_t slice, float *boundary, const float *group);
+
 // executor_sums.c
 void sums_begin(struct executor *ex);
 static inline struct model_bucket executor_range(const struct executor *ex, uint32_t bucket, uint32_t piece)
@@ -117,6 +123,7 @@ static inline struct layout_options stage_shape(const struct executor *ex, uint3
                                    .unit_end = unit_end,
                                    .batch = ex->o.batch,
                                    .length = ex->o.length,
+                                   .slices = ex->slices,
                                    .micro_batches = ex->o.micro_batches};
 }
 static inline uint32_t item_first(const struct executor *ex, uint32_t item)

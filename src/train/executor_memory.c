@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "plan/plan.h"
 #include "train/evaluate.h"
 
 #include <string.h>
@@ -161,7 +162,7 @@ static void stage_forget(struct executor *ex, struct stage *stage)
     stage->set.slots = 0;
     stage->items_done = 0;
     for (uint32_t f = 0; f < stage->flight_count; f++)
-        stage->flights[f].state = FLIGHT_FREE;
+        stage->flights[f].taken = false;
 }
 
 void stages_destroy(struct executor *ex, struct stage **stages, uint32_t count)
@@ -183,7 +184,7 @@ static struct stage *stage_create(struct executor *ex, const struct executor_sta
     struct stage *stage = bg_alloc(sizeof *stage);
     stage->unit_first = wanted->unit_first;
     stage->unit_end = wanted->unit_end;
-    stage->stash_at = bg_alloc_array(wanted->unit_end - wanted->unit_first, sizeof *stage->stash_at);
+    stage->stash_at = bg_alloc_array(wanted->unit_end - wanted->unit_first + 2, sizeof *stage->stash_at);
     tree_set_init(&stage->set, ex->o.micro_batches, 1);
     stage->set.slots = 0;
     return stage;
@@ -262,6 +263,12 @@ static bg_status check_seating(const struct executor *ex, const struct executor_
             if (stage->unit_first < seating->stages[o].unit_end && seating->stages[o].unit_first < stage->unit_end)
                 return bg_fail(err, BG_INVALID, "stages %u and %u of one worker share a unit", o, s);
     }
+    if (seating->slices > plan_slices_most(ex->o.length))
+        return bg_fail(
+            err, BG_INVALID,
+            "%u slices of sequences of %u positions: a slice is at least %d positions, so at most %u (a longer "
+            "model.context, or fewer slices)",
+            seating->slices, ex->o.length, PLAN_SLICE_ALIGN, plan_slices_most(ex->o.length));
     uint64_t leaves = 0; // no two nodes overlap in a partition: then the counts tell
     for (uint32_t i = 0; i < seating->item_count; i++) {
         struct tree_node node = seating->items[i];
@@ -285,12 +292,23 @@ static struct stage **find_stage(struct stage **stages, uint32_t count, uint32_t
     return NULL;
 }
 
+static uint32_t wants_slices(const struct executor_seating *seating)
+{
+    return seating->slices > 1 ? seating->slices : 1;
+}
+
+static bool wants_split(const struct executor_seating *seating)
+{
+    return seating->split || seating->slices > 1;
+}
+
 // Nothing that the stages hold of the open step would lose its place.
 static bool keeps(const struct executor *ex, const struct executor_seating *seating)
 {
     if (ex->item_count == 0 || ex->stage_count == 0)
         return ex->item_count > 0;
-    if (ex->split != seating->split || ex->item_count != seating->item_count ||
+    if (ex->split != wants_split(seating) || ex->slices != wants_slices(seating) ||
+        ex->item_count != seating->item_count ||
         memcmp(ex->items, seating->items, seating->item_count * sizeof *seating->items) != 0)
         return false;
     for (uint32_t s = 0; s < ex->stage_count; s++) {
@@ -339,9 +357,10 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
     if (status)
         return status;
     bool keep = keeps(ex, seating);
+    ex->slices = wants_slices(seating);
     take_items(ex, seating);
     take_holds(ex, seating->holds);
-    ex->split = seating->split;
+    ex->split = wants_split(seating);
     ex->recompute = seating->recompute;
 
     struct stage *before[EXECUTOR_STAGES_MAX];
@@ -381,7 +400,7 @@ void *executor_evaluate_memory(struct executor *ex, uint32_t *sequences, struct 
 {
     const struct model *model = ex->o.model;
     const struct stage *stage = ex->stage_count > 0 ? ex->stages[0] : NULL;
-    size_t flight = stage && stage->flights[0].state == FLIGHT_FREE ? stage->flight_bytes : 0;
+    size_t flight = stage && !stage->flights[0].taken ? stage->flight_bytes : 0;
     uint32_t count = layout_evaluate_sequences(model, ex->o.length, flight);
     if (flight >= evaluate_bytes(model, ex->o.length, count)) {
         *sequences = count;

@@ -235,11 +235,11 @@ static void forward(struct team *t, uint32_t stage, uint32_t item)
     const float *x = NULL;
     if (stage > 0) {
         struct worker *below = &t->workers[route(way, stage - 1, item)];
-        x = executor_output(below->ex, below->hosted[stage - 1], item);
+        x = executor_output(below->ex, below->hosted[stage - 1], item, EXECUTOR_WHOLE);
     }
     struct bg_error err;
     double *losses = t->losses + tree_node_first(way->items[item]);
-    if (executor_forward(w->ex, w->hosted[stage], item, x, losses, &err))
+    if (executor_forward(w->ex, w->hosted[stage], item, EXECUTOR_WHOLE, &x, losses, &err))
         fail_msg("%s", err.text);
     assert_true(executor_has_stash(w->ex, w->hosted[stage], item) == !way->recompute);
 }
@@ -283,7 +283,10 @@ static void backward(struct team *t, uint32_t stage, uint32_t item, enum model_b
 {
     const struct way *way = t->way;
     struct worker *w = &t->workers[route(way, stage, item)];
+    const float *x = NULL, *dy = NULL;
     struct executor_backward b = {.stage = w->hosted[stage],
+                                  .x = &x,
+                                  .dy = &dy,
                                   .item = item,
                                   .part = part,
                                   .last = is_last(way, stage, item),
@@ -291,11 +294,11 @@ static void backward(struct team *t, uint32_t stage, uint32_t item, enum model_b
                                   .arg = w};
     if (stage > 0) {
         struct worker *below = &t->workers[route(way, stage - 1, item)];
-        b.x = executor_output(below->ex, below->hosted[stage - 1], item);
+        x = executor_output(below->ex, below->hosted[stage - 1], item, EXECUTOR_WHOLE);
     }
     if (stage + 1 < way->stages && part & MODEL_BACKWARD_INPUT) {
         struct worker *above = &t->workers[route(way, stage + 1, item)];
-        b.dy = executor_input_gradient(above->ex, above->hosted[stage + 1], item);
+        dy = executor_input_gradient(above->ex, above->hosted[stage + 1], item, EXECUTOR_WHOLE);
     }
     struct bg_error err;
     if (executor_backward(w->ex, &b, &err))
@@ -927,18 +930,19 @@ static void order_of_ops(void **state)
     assert_non_null(strstr(err.text, "B before its F"));
     forward(&t, 0, 1);
     forward(&t, 1, 1);
-    b.x = executor_output(t.workers[0].ex, 0, 1);
+    const float *x = executor_output(t.workers[0].ex, 0, 1, EXECUTOR_WHOLE);
+    b.x = &x;
     b.part = MODEL_BACKWARD_WEIGHT;
     assert_int_equal(executor_backward(ex, &b, &err), BG_INVALID);
     assert_non_null(strstr(err.text, "W before its B"));
     backward(&t, 1, 1, MODEL_BACKWARD_INPUT);
     assert_true(executor_has_input_gradient(ex, 0, 1));
-    float kept = executor_input_gradient(ex, 0, 1)[0];
+    float kept = executor_input_gradient(ex, 0, 1, EXECUTOR_WHOLE)[0];
     b.part = MODEL_BACKWARD_INPUT;
     assert_int_equal(executor_backward(ex, &b, &err), BG_INVALID);
     assert_non_null(strstr(err.text, "B twice"));
     forward(&t, 1, 1); // only for its losses: what W needs stays
-    assert_true(executor_has_input_gradient(ex, 0, 1) && kept == executor_input_gradient(ex, 0, 1)[0]);
+    assert_true(executor_has_input_gradient(ex, 0, 1) && kept == executor_input_gradient(ex, 0, 1, EXECUTOR_WHOLE)[0]);
     backward(&t, 1, 1, MODEL_BACKWARD_WEIGHT);
     assert_int_equal(executor_backward(ex, &b, &err), BG_INVALID);
     forward(&t, 1, 1); // and once more: its gradient is in already

@@ -79,12 +79,23 @@ size_t layout_boundary_bytes(const struct model *model, const struct layout_opti
 size_t layout_flight_bytes(const struct model *model, const struct layout_options *o, uint32_t count, bool split,
                            size_t *at)
 {
-    size_t bytes = (o->unit_end - o->unit_first - 1) * layout_boundary_bytes(model, o, count);
-    for (uint32_t u = o->unit_first; u < o->unit_end; u++) {
+    const uint32_t units = o->unit_end - o->unit_first;
+    const bool sliced = o->slices > 1;
+    const enum model_stash kind = sliced ? MODEL_STASH_SLICES : split ? MODEL_STASH_SPLIT : MODEL_STASH_WHOLE;
+    size_t bytes = (units - 1) * layout_boundary_bytes(model, o, count);
+    for (uint32_t u = 0; u < units; u++) {
         if (at)
-            at[u - o->unit_first] = bytes;
-        bytes += aligned(model_stash_floats(model, u, o->batch, o->length, count, split, true) * 4);
+            at[u] = bytes;
+        bytes += aligned(model_stash_floats(model, o->unit_first + u, o->batch, o->length, count, kind, true) * 4);
     }
+    if (at) {
+        at[units] = bytes;
+        at[units + 1] = bytes + (sliced && o->unit_first > 0 ? layout_boundary_bytes(model, o, count) : 0);
+    }
+    if (sliced && o->unit_first > 0)
+        bytes += layout_boundary_bytes(model, o, count);
+    if (sliced && o->unit_end == model->unit_count)
+        bytes += aligned(rows_of(o, count) * sizeof(double));
     return bytes;
 }
 

@@ -10,6 +10,7 @@ struct layout_options {
     uint32_t unit_first, unit_end; // the stage: units [unit_first, unit_end)
     uint32_t batch, length, micro_batches;
     uint32_t group;    // micro-batches at once, a power of two; 0: the choice that needs the least memory
+    uint32_t slices;   // of sequences (plan.h); 0, 1: none
     const char *order; // NULL or "ascending", "descending", "shuffle:SEED"
 };
 
@@ -27,7 +28,8 @@ enum { LAYOUT_SUM_FLOATS = 4096 }; // that a lane adds at once along the tree
 
 // What `count` micro-batches at once need, in bytes: multiples of 64. Of the options all but group and order count.
 size_t layout_boundary_bytes(const struct model *model, const struct layout_options *o, uint32_t count); // (rows, dim)
-// One group in flight: boundaries between the stage's units, then stashes. `at` (units of the stage): offsets of these.
+// One group in flight: boundaries between the stage's units, then stashes, then with slices the stage's input and the
+// losses of tokens. `at` (units of the stage + 2): offsets of stashes, input, losses.
 size_t layout_flight_bytes(const struct model *model, const struct layout_options *o, uint32_t count, bool split,
                            size_t *at);
 size_t layout_work_bytes(const struct model *model, const struct layout_options *o, uint32_t count); // of any stage

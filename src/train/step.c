@@ -142,8 +142,8 @@ bg_status step_run(struct step_executor *ex, struct step_commit *commit, uint64_
     executor_begin(ex->executor, step);
     for (uint32_t g = 0; g < l->groups; g++) { // RUN
         double *losses = ex->leaf_losses + tree_node_first(l->order[g]);
-        struct executor_backward backward = {.item = g, .part = MODEL_BACKWARD_BOTH};
-        bg_status status = executor_forward(ex->executor, 0, g, NULL, losses, err);
+        struct executor_backward backward = {.item = g, .slice = EXECUTOR_WHOLE, .part = MODEL_BACKWARD_BOTH};
+        bg_status status = executor_forward(ex->executor, 0, g, EXECUTOR_WHOLE, NULL, losses, err);
         if (!status)
             status = executor_backward(ex->executor, &backward, err);
         if (status)

@@ -626,9 +626,10 @@ void worker_destroy(struct worker *w)
     executor_destroy(w->ex);
     plan_fini(&w->now);
     plan_fini(&w->steady);
-    void *const owned[] = {w->proof, w->have,   w->holds,       w->losses, w->loss_known,  w->squares,  w->vote_held,
-                           w->vote,  w->pieces, w->piece_first, w->posted, w->state_here,  w->parts,    w->early,
-                           w->items, w->peers,  w->peer_holds,  w->links,  w->activations, w->gradients};
+    void *const owned[] = {w->proof,       w->have,      w->holds,  w->losses,      w->loss_known, w->squares,
+                           w->vote_held,   w->vote,      w->pieces, w->piece_first, w->posted,     w->state_here,
+                           w->parts,       w->early,     w->items,  w->peers,       w->peer_holds, w->links,
+                           w->activations, w->gradients, w->made,   w->made_back};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         bg_free(owned[i]);
     bg_free(w);

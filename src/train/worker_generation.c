@@ -11,8 +11,11 @@ void worker_forget_step(struct worker *w)
 {
     size_t cells = w->plan ? (size_t)w->plan->stage_count * w->plan->item_count : 0;
     worker_release_boundaries(w);
-    if (cells)
+    if (cells) {
         memset(w->items, 0, cells);
+        memset(w->made, 0, cells * sizeof *w->made);
+        memset(w->made_back, 0, cells * sizeof *w->made_back);
+    }
     memset(w->loss_known, 0, w->job->micro_batches);
     worker_forget_parts(w);
     w->op = 0;
@@ -170,7 +173,8 @@ static bool any_flag(const struct plan *plan, bool split)
 static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool *kept)
 {
     const struct plan *plan = &w->steady;
-    struct executor_seating seating = {.item_count = plan->item_count, .slots = 1, .holds = w->holds};
+    struct executor_seating seating = {
+        .item_count = plan->item_count, .slots = 1, .slices = w->slices, .holds = w->holds};
     for (uint32_t s = 0; s < PLAN_STAGES_MAX; s++)
         w->local[s] = UINT32_MAX;
     for (uint32_t s = 0; s < plan->seat_count; s++) { // by stage
@@ -200,6 +204,23 @@ static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool
     return status;
 }
 
+static void take_cut(struct worker *w, const struct plan *plan)
+{
+    const size_t cells = (size_t)plan->stage_count * plan->item_count;
+    w->slices = plan_op_slices(plan);
+    w->slots = w->slices > 1 ? 1 + w->slices : 1;
+    w->items = bg_realloc_array(w->items, cells, 1);
+    w->made = bg_realloc_array(w->made, cells, sizeof *w->made);
+    w->made_back = bg_realloc_array(w->made_back, cells, sizeof *w->made_back);
+    w->activations = bg_realloc_array(w->activations, cells * w->slots, sizeof *w->activations);
+    w->gradients = bg_realloc_array(w->gradients, cells * w->slots, sizeof *w->gradients);
+    memset(w->items, 0, cells);
+    memset(w->made, 0, cells * sizeof *w->made);
+    memset(w->made_back, 0, cells * sizeof *w->made_back);
+    memset(w->activations, 0, cells * w->slots * sizeof *w->activations);
+    memset(w->gradients, 0, cells * w->slots * sizeof *w->gradients);
+}
+
 static bg_status take_plans(struct worker *w, const struct message_generation *m, struct bg_error *err)
 {
     struct plan steady = {0}, now = {0};
@@ -219,13 +240,7 @@ static bg_status take_plans(struct worker *w, const struct message_generation *m
     uint64_t cut = plan_cut_hash(&steady);
     if (cut != w->cut) {
         worker_forget_step(w); // by the old plan's measure
-        size_t cells = (size_t)steady.stage_count * steady.item_count;
-        w->items = bg_realloc_array(w->items, cells, 1);
-        w->activations = bg_realloc_array(w->activations, cells, sizeof *w->activations);
-        w->gradients = bg_realloc_array(w->gradients, cells, sizeof *w->gradients);
-        memset(w->items, 0, cells);
-        memset(w->activations, 0, cells * sizeof *w->activations);
-        memset(w->gradients, 0, cells * sizeof *w->gradients);
+        take_cut(w, &steady);
         w->cut = cut;
     }
     plan_fini(&w->steady);

@@ -12,25 +12,47 @@ static size_t at(const struct worker *w, uint32_t stage, uint32_t item)
     return (size_t)stage * w->plan->item_count + item;
 }
 
-const float *worker_input(const struct worker *w, uint32_t stage, uint32_t item)
+// A slice of a tensor that came, or NULL.
+static const float *arrived(const struct worker *w, const struct worker_value *values, uint32_t item, uint32_t slice)
 {
-    const struct worker_value *value = &w->activations[at(w, stage, item)];
-    if (value->here)
-        return value->event.payload;
-    if (stage > 0 && w->local[stage - 1] != UINT32_MAX && (w->items[at(w, stage - 1, item)] & PLAN_HELD_Y))
-        return executor_output(w->ex, w->local[stage - 1], item);
+    if (w->slots > 1 && values[1 + slice].here)
+        return values[1 + slice].event.payload;
+    if (values[0].here)
+        return (const float *)(const void *)((const uint8_t *)values[0].event.payload +
+                                             executor_slice_offset(w->ex, item, slice));
     return NULL;
 }
 
-const float *worker_output_gradient(const struct worker *w, uint32_t stage, uint32_t item)
+static bool enough(const struct worker *w, uint32_t slice, const float *const *values)
 {
-    const struct worker_value *value = &w->gradients[at(w, stage, item)];
-    if (value->here)
-        return value->event.payload;
-    if (stage + 1 < w->plan->stage_count && w->local[stage + 1] != UINT32_MAX &&
-        (w->items[at(w, stage + 1, item)] & PLAN_HELD_DX))
-        return executor_input_gradient(w->ex, w->local[stage + 1], item);
-    return NULL;
+    for (uint32_t k = 0; k < w->slices; k++)
+        if ((slice == k || slice == EXECUTOR_WHOLE) && !values[k])
+            return false;
+    return true;
+}
+
+bool worker_inputs(const struct worker *w, uint32_t stage, uint32_t item, uint32_t slice,
+                   const float *values[PLAN_SLICES_MAX])
+{
+    const uint32_t below = stage > 0 ? w->local[stage - 1] : UINT32_MAX;
+    for (uint32_t k = 0; k < w->slices; k++) {
+        values[k] = arrived(w, &w->activations[at(w, stage, item) * w->slots], item, k);
+        if (!values[k] && below != UINT32_MAX && w->made[at(w, stage - 1, item)] > k)
+            values[k] = executor_output(w->ex, below, item, k);
+    }
+    return enough(w, slice, values);
+}
+
+bool worker_output_gradients(const struct worker *w, uint32_t stage, uint32_t item, uint32_t slice,
+                             const float *values[PLAN_SLICES_MAX])
+{
+    const uint32_t above = stage + 1 < w->plan->stage_count ? w->local[stage + 1] : UINT32_MAX;
+    for (uint32_t k = 0; k < w->slices; k++) {
+        values[k] = arrived(w, &w->gradients[at(w, stage, item) * w->slots], item, k);
+        if (!values[k] && above != UINT32_MAX && w->made_back[at(w, stage + 1, item)] + k >= w->slices)
+            values[k] = executor_input_gradient(w->ex, above, item, k);
+    }
+    return enough(w, slice, values);
 }
 
 static void refuse(struct worker *w, struct comm_event *event)
@@ -55,11 +77,12 @@ static bg_status take_boundary(struct worker *w, struct comm_event *event, struc
     const struct wire_frame *f = &event->frame;
     bool gradient = f->kind == WIRE_GRADIENT;
     if (f->a >= w->plan->stage_count || f->b >= w->plan->item_count || w->local[f->a] == UINT32_MAX ||
-        f->bytes != executor_boundary_bytes(w->ex, f->b)) {
+        f->c >= w->slots || f->bytes != executor_boundary_bytes(w->ex, f->b, f->c ? f->c - 1 : EXECUTOR_WHOLE)) {
         refuse(w, event);
         return BG_OK;
     }
-    struct worker_value *value = &(gradient ? w->gradients : w->activations)[at(w, f->a, f->b)];
+    struct worker_value *values = &(gradient ? w->gradients : w->activations)[at(w, f->a, f->b) * w->slots];
+    struct worker_value *value = &values[f->c];
     if (value->here) {
         bool same = value->event.frame.check == f->check;
         w->duplicates++;
@@ -73,20 +96,25 @@ static bg_status take_boundary(struct worker *w, struct comm_event *event, struc
                               text);
     }
     *value = (struct worker_value){true, *event};
-    w->items[at(w, f->a, f->b)] |= gradient ? PLAN_HELD_DY : PLAN_HELD_X;
+    bool all = true;
+    for (uint32_t k = 0; k < w->slices; k++)
+        all &= arrived(w, values, f->b, k) != NULL;
+    if (all)
+        w->items[at(w, f->a, f->b)] |= gradient ? PLAN_HELD_DY : PLAN_HELD_X;
     return BG_OK;
 }
 
 void worker_release_boundaries(struct worker *w)
 {
     size_t cells = w->plan ? (size_t)w->plan->stage_count * w->plan->item_count : 0;
-    for (size_t i = 0; i < cells; i++) {
+    for (size_t i = 0; i < cells; i++)
+        w->items[i] &= (uint8_t) ~(PLAN_HELD_X | PLAN_HELD_DY);
+    for (size_t i = 0; i < cells * w->slots; i++) {
         if (w->activations[i].here)
             comm_release(w->comm, &w->activations[i].event);
         if (w->gradients[i].here)
             comm_release(w->comm, &w->gradients[i].event);
         w->activations[i].here = w->gradients[i].here = false;
-        w->items[i] &= (uint8_t) ~(PLAN_HELD_X | PLAN_HELD_DY);
     }
 }
 

@@ -81,8 +81,10 @@ struct worker {
     bool waits, voted;
     uint64_t committed;                           // of order_free: steps that the controller has logged
     uint8_t *items;                               // (stages, items) enum plan_held
-    struct worker_value *activations, *gradients; // (stages, items)
-    double *losses;                               // (micro_batches)
+    uint32_t slices, slots;                       // of the cut: at least 1; slots: the whole, and each slice if many
+    struct worker_value *activations, *gradients; // (stages, items, slots): slot 0 came whole, 1 + k as slice k
+    uint16_t *made, *made_back; // (stages, items): slices whose F (first ones), B (last ones) ran here
+    double *losses;             // (micro_batches)
     uint8_t *loss_known;
     double *squares; // (params)
     uint8_t *vote_held;
@@ -140,8 +142,12 @@ void worker_fence(struct worker *w);       // state void: somebody else is in ou
 // worker_inbox.c
 bg_status worker_take_value(struct worker *w, struct comm_event *event, struct bg_error *err);
 bg_status worker_take_early(struct worker *w, struct bg_error *err);
-const float *worker_input(const struct worker *w, uint32_t stage, uint32_t item);
-const float *worker_output_gradient(const struct worker *w, uint32_t stage, uint32_t item);
+// Slices of the input of (stage, item), or of the gradient of its output, that are here; NULL: not yet. True if `slice`
+// is (EXECUTOR_WHOLE: all are).
+bool worker_inputs(const struct worker *w, uint32_t stage, uint32_t item, uint32_t slice,
+                   const float *values[PLAN_SLICES_MAX]);
+bool worker_output_gradients(const struct worker *w, uint32_t stage, uint32_t item, uint32_t slice,
+                             const float *values[PLAN_SLICES_MAX]);
 void worker_release_boundaries(struct worker *w); // their senders may overwrite them once everybody has voted
 bg_status worker_send_state(struct worker *w, uint32_t unit, uint32_t peer, struct bg_error *err);
 uint32_t worker_state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2]);

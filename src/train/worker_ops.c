@@ -33,17 +33,28 @@ static bg_status tell_losses(struct worker *w, const struct plan_item *item, str
     return status;
 }
 
+static uint32_t slice_of(const struct worker *w, const struct plan_op *op)
+{
+    return plan_op_slices(w->plan) > 1 ? op->slice : EXECUTOR_WHOLE;
+}
+
 static bg_status run_forward(struct worker *w, const struct plan_op *op, struct bg_error *err, bool *ran)
 {
-    const float *x = op->stage ? worker_input(w, op->stage, op->item) : NULL;
-    if (op->stage && !x)
+    const float *x[PLAN_SLICES_MAX];
+    const uint32_t slice = slice_of(w, op), done = slice == EXECUTOR_WHOLE ? w->slices : slice + 1;
+    if (op->stage && !worker_inputs(w, op->stage, op->item, slice, x))
         return BG_OK;
     const struct plan_item *item = item_of(w, op);
-    bg_status status = executor_forward(w->ex, w->local[op->stage], op->item, x, w->losses + item->first, err);
+    bg_status status = executor_forward(w->ex, w->local[op->stage], op->item, slice, op->stage ? x : NULL,
+                                        w->losses + item->first, err);
     if (status)
         return status;
-    w->items[at(w, op)] |= PLAN_HELD_STASH | PLAN_HELD_Y;
+    uint16_t *made = &w->made[at(w, op)];
+    *made = done > *made ? (uint16_t)done : *made;
     *ran = true;
+    if (done < w->slices)
+        return BG_OK;
+    w->items[at(w, op)] |= PLAN_HELD_STASH | PLAN_HELD_Y;
     if (!has_head(w, op->stage))
         return BG_OK;
     memset(w->loss_known + item->first, 1, item->end - item->first);
@@ -60,17 +71,21 @@ static void bucket_ready(void *arg, uint32_t bucket)
 static bg_status run_backward(struct worker *w, const struct plan_op *op, struct bg_error *err, bool *ran)
 {
     bool weight_only = op->kind == PLAN_W;
-    const float *dy = has_head(w, op->stage) ? NULL : worker_output_gradient(w, op->stage, op->item);
-    if (!has_head(w, op->stage) && !dy)
+    const float *x[PLAN_SLICES_MAX], *dy[PLAN_SLICES_MAX];
+    const uint32_t slice = weight_only ? EXECUTOR_WHOLE : slice_of(w, op);
+    if (!has_head(w, op->stage) && !worker_output_gradients(w, op->stage, op->item, slice, dy))
         return BG_OK;
+    if (op->stage)
+        worker_inputs(w, op->stage, op->item, EXECUTOR_WHOLE, x);
     struct executor_backward b = {
         .stage = w->local[op->stage],
         .item = op->item,
+        .slice = slice,
         .part = weight_only              ? MODEL_BACKWARD_WEIGHT
                 : op->flags & PLAN_FUSED ? MODEL_BACKWARD_BOTH
                                          : MODEL_BACKWARD_INPUT,
-        .x = op->stage ? worker_input(w, op->stage, op->item) : NULL,
-        .dy = dy,
+        .x = op->stage ? x : NULL,
+        .dy = has_head(w, op->stage) ? NULL : dy,
         .last = op->flags & PLAN_LAST,
         .ready = bucket_ready,
         .arg = w,
@@ -81,7 +96,9 @@ static bg_status run_backward(struct worker *w, const struct plan_op *op, struct
     if (status || w->ready_status)
         return status ? status : w->ready_status;
     uint8_t *held = &w->items[at(w, op)];
-    if (!weight_only) // W can follow where the executor kept what it needs
+    if (!weight_only)
+        w->made_back[at(w, op)] = (uint16_t)(slice == EXECUTOR_WHOLE ? w->slices : w->slices - slice);
+    if (!weight_only && w->made_back[at(w, op)] == w->slices) // W can follow where the executor kept what it needs
         *held =
             (uint8_t)(executor_has_input_gradient(w->ex, b.stage, b.item) ? *held | PLAN_HELD_DX | PLAN_HELD_B
                                                                           : (*held & ~PLAN_HELD_STASH) | PLAN_HELD_DX);
@@ -97,13 +114,21 @@ static bg_status run_backward(struct worker *w, const struct plan_op *op, struct
 static bg_status run_send(struct worker *w, const struct plan_op *op, struct bg_error *err)
 {
     bool gradient = op->flags & PLAN_GRAD;
-    uint32_t local = w->local[op->stage];
-    const float *values =
-        gradient ? executor_input_gradient(w->ex, local, op->item) : executor_output(w->ex, local, op->item);
+    const uint32_t local = w->local[op->stage], slice = slice_of(w, op);
+    const float *values = gradient ? executor_input_gradient(w->ex, local, op->item, slice)
+                                   : executor_output(w->ex, local, op->item, slice);
     struct wire_frame frame = worker_head(w, gradient ? WIRE_GRADIENT : WIRE_ACTIVATION);
     frame.a = gradient ? op->stage - 1u : op->stage + 1u; // named by who needs it
     frame.b = op->item;
-    return worker_post(w, op->peer, &frame, values, executor_boundary_bytes(w->ex, op->item), err);
+    frame.c = slice == EXECUTOR_WHOLE ? 0 : slice + 1;
+    return worker_post(w, op->peer, &frame, values, executor_boundary_bytes(w->ex, op->item, slice), err);
+}
+
+static bool has_received(const struct worker *w, const struct plan_op *op)
+{
+    const float *values[PLAN_SLICES_MAX];
+    return op->flags & PLAN_GRAD ? worker_output_gradients(w, op->stage, op->item, slice_of(w, op), values)
+                                 : worker_inputs(w, op->stage, op->item, slice_of(w, op), values);
 }
 
 static bg_status run_collective(struct worker *w, const struct plan_op *op, struct bg_error *err)
@@ -204,8 +229,7 @@ static bg_status run(struct worker *w, const struct plan_op *op, struct bg_error
         *ran = true;
         return run_send(w, op, err);
     case PLAN_RECV:
-        *ran = (op->flags & PLAN_GRAD ? worker_output_gradient(w, op->stage, op->item)
-                                      : worker_input(w, op->stage, op->item)) != NULL;
+        *ran = has_received(w, op);
         return BG_OK;
     case PLAN_COLL:
         *ran = true;

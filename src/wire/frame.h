@@ -22,8 +22,8 @@
     X(TASK_DONE, 1 << 16)   /* worker -> controller */                                                                 \
     X(TROUBLE, 4096)        /* worker -> controller: a peer is lost, a frame is bad, I wait too long for ... */        \
     X(LEAVE, 4096)          /* controller -> worker: end */                                                            \
-    X(ACTIVATION, 1u << 31) /* input of (a = stage, b = item) */                                                       \
-    X(GRADIENT, 1u << 31)   /* gradient of the output of (a = stage, b = item) */                                      \
+    X(ACTIVATION, 1u << 31) /* input of (a = stage, b = item); c = 0 all of it, else slice c - 1 */                    \
+    X(GRADIENT, 1u << 31)   /* gradient of the output of (a = stage, b = item), c likewise */                          \
     X(PART, 1u << 31)       /* partial sum: a = bucket, b = piece, c = node (level << 26 | index) */                   \
     X(ROOT, 1u << 31)       /* root gradient: a = bucket, b = piece */                                                 \
     X(STATE, 1u << 31)      /* weights and moments of the step: a = bucket, b = piece, c = 0 weights, 1 m, 2 v */      \
