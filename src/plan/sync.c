@@ -229,7 +229,7 @@ static void search_some(const struct sync_model *m, bool uncrowded, struct plan_
     struct sync_kinds kinds;
     sync_kinds_init(&kinds, m, true);
     places_of(m, true, &places);
-    uint32_t *order = bg_alloc_array(kinds.count, sizeof *order);
+    uint32_t *order = bg_alloc_array(kinds.count, ORDERS * sizeof *order);
     for (uint32_t i = 0; i < kinds.count && !uncrowded; i++) { // everybody computes
         const struct plan_machine *machine = &m->profile->machines[kinds.sorted[i]];
         double threads = 0;
@@ -243,8 +243,13 @@ static void search_some(const struct sync_model *m, bool uncrowded, struct plan_
                                      .stepwise = m->options->cut != NULL};
     for (uint32_t by = 0; by < ORDERS; by++) {
         struct sync_lattice lattice;
-        const uint32_t count = put_in_order(m, &kinds, by, uncrowded, order);
-        sync_lattice_runs(&lattice, m, &kinds, order, count, (count + PLACES_MAX - 1) / PLACES_MAX);
+        uint32_t *now = order + (size_t)by * kinds.count, same = 0;
+        const uint32_t count = put_in_order(m, &kinds, by, uncrowded, now);
+        while (same < by && memcmp(order + (size_t)same * kinds.count, now, count * sizeof *now) != 0)
+            same++;
+        if (same < by)
+            continue;
+        sync_lattice_runs(&lattice, m, &kinds, now, count, (count + PLACES_MAX - 1) / PLACES_MAX);
         (void)sync_search(m, &kinds, &lattice, &places, &how, found);
         sync_lattice_fini(&lattice);
     }

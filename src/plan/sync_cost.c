@@ -350,6 +350,9 @@ static bool well_formed(const struct plan_profile *profile, const struct plan_sy
         for (; seat < stage->seat_end; seat++) {
             if (choice->seats[seat].machine >= profile->machine_count || choice->seats[seat].share == 0)
                 return false;
+            for (uint32_t other = 0; other < seat; other++)
+                if (choice->seats[other].machine == choice->seats[seat].machine)
+                    return false;
             shares += choice->seats[seat].share;
         }
         if (shares != items)

@@ -30,7 +30,8 @@ struct search {
     uint32_t mode_count;
     double bound; // no longer steps are looked at
     struct label *labels;
-    uint32_t label_count, label_capacity;
+    uint32_t label_count, label_capacity, spare;
+    double fastest;            // speed of any machine
     uint32_t *heads, *lengths; // (places->count + 1, nodes): labels of a state
     bool lost;                 // something was dropped that could have been best
     struct plan_sync *found;
@@ -107,44 +108,58 @@ static double step_of(const struct label *label)
     return label->shown_s + label->wait_s;
 }
 
-static void drop_worst(struct search *s, size_t state)
+static void unlink_label(struct search *s, size_t state, uint32_t *at)
 {
-    uint32_t *worst = &s->heads[state];
-    for (uint32_t *at = &s->heads[state]; *at != NONE; at = &s->labels[*at].next)
-        if (step_of(&s->labels[*at]) > step_of(&s->labels[*worst]))
-            worst = at;
-    *worst = s->labels[*worst].next;
+    const uint32_t gone = *at;
+    *at = s->labels[gone].next;
+    s->labels[gone].next = s->spare; // its state is not open yet: no other label stands in front of it
+    s->spare = gone;
     s->lengths[state]--;
-    s->lost = true;
+}
+
+static uint32_t new_label(struct search *s)
+{
+    if (s->spare != NONE) {
+        const uint32_t label = s->spare;
+        s->spare = s->labels[label].next;
+        return label;
+    }
+    if (s->label_count == s->label_capacity && s->label_count < LABELS_MAX) {
+        s->label_capacity = 2 * s->label_capacity + 1024;
+        s->labels = bg_realloc_array(s->labels, s->label_capacity, sizeof *s->labels);
+    }
+    return s->label_count < LABELS_MAX ? s->label_count++ : NONE;
 }
 
 static void add_label(struct search *s, const struct label *label)
 {
     const size_t state = (size_t)label->cut * s->lattice->nodes + label->node;
+    uint32_t *worst = &s->heads[state];
     for (uint32_t *at = &s->heads[state]; *at != NONE;) {
         const struct label *other = &s->labels[*at];
         if (no_worse(s, other, label))
             return;
         if (no_worse(s, label, other)) {
-            *at = other->next;
-            s->lengths[state]--;
-        } else {
-            at = &s->labels[*at].next;
+            unlink_label(s, state, at);
+            continue;
         }
+        worst = step_of(other) > step_of(&s->labels[*worst]) ? at : worst;
+        at = &s->labels[*at].next;
     }
-    if (s->label_count == LABELS_MAX) {
+    if (s->how.beam && s->lengths[state] >= s->how.beam) {
         s->lost = true;
+        if (step_of(label) >= step_of(&s->labels[*worst]))
+            return;
+        unlink_label(s, state, worst);
+    }
+    const uint32_t made = new_label(s);
+    s->lost |= made == NONE;
+    if (made == NONE)
         return;
-    }
-    if (s->label_count == s->label_capacity) {
-        s->label_capacity = 2 * s->label_capacity + 1024;
-        s->labels = bg_realloc_array(s->labels, s->label_capacity, sizeof *s->labels);
-    }
-    s->labels[s->label_count] = *label;
-    s->labels[s->label_count].next = s->heads[state];
-    s->heads[state] = s->label_count++;
-    if (++s->lengths[state] > s->how.beam && s->how.beam)
-        drop_worst(s, state);
+    s->labels[made] = *label;
+    s->labels[made].next = s->heads[state];
+    s->heads[state] = made;
+    s->lengths[state]++;
 }
 
 // ---- Stages ----
@@ -196,8 +211,9 @@ static bool fits_options(const struct search *s, const struct label *behind, con
 
 // Puts a stage in front of every label of a state.
 static void extend(struct search *s, size_t state, const struct sync_arc *arc, const struct sync_span *wanted,
-                   const struct sync_team *team, uint32_t from, double rest_s)
+                   const struct sync_team *team, uint32_t from, double left_s)
 {
+    const double rest_s = left_s > 0 ? left_s * s->m->items / s->lattice->left[arc->to] : 0;
     struct sync_span span = *wanted;
     struct sync_price price = {0};
     for (uint32_t at = s->heads[state], host = NONE - 1; at != NONE; at = s->labels[at].next) {
@@ -221,7 +237,8 @@ static void extend(struct search *s, size_t state, const struct sync_arc *arc, c
             .behind = at,
             .mode = span.mode,
         };
-        if (fmax(step_of(&made), sum_s + rest_s) <= s->bound)
+        const double least_s = fmax(made.shown_s, sum_s + left_s / s->fastest) + made.wait_s;
+        if (fmax(least_s, sum_s + rest_s) <= s->bound)
             add_label(s, &made);
     }
 }
@@ -242,7 +259,7 @@ static void add_stage(struct search *s, size_t state, const struct sync_arc *arc
         priced.turn = turn_of(s, &span, team, l->used[state % l->nodes]);
         if (priced.turn <= 0)
             continue;
-        extend(s, state, arc, &span, &priced, from, rest_s);
+        extend(s, state, arc, &span, &priced, from, left_s);
         if (i == 0 && priced.turn <= team->team.turn)
             break; // saving memory only takes time
     }
@@ -296,9 +313,11 @@ static void take_labels(struct search *s)
 bool sync_search(const struct sync_model *m, const struct sync_kinds *kinds, const struct sync_lattice *lattice,
                  const struct sync_places *places, const struct sync_breadth *how, struct plan_sync *found)
 {
-    struct search s = {m, kinds, lattice, places, *how, .bound = INFINITY, .found = found};
+    struct search s = {m, kinds, lattice, places, *how, .bound = INFINITY, .spare = NONE, .found = found};
     const size_t states = (size_t)(places->count + 1) * lattice->nodes;
     s.mode_count = sync_modes(m->options, s.modes);
+    for (uint32_t i = 0; i < kinds->count; i++)
+        s.fastest = fmax(s.fastest, kinds->kinds[i].speed);
     if (!how->all_shapes && found->count) // what is a little worse is told as well
         s.bound = 1.02 * (found->choices[0].step_s - m->profile->commit_s);
     s.heads = bg_alloc_array(states, sizeof *s.heads);

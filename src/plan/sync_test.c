@@ -339,6 +339,11 @@ static void make_example(struct dice *d, struct example *c)
                                               ? c->p.unit_count
                                               : unit + 1 + pick(d, c->p.unit_count - unit - (c->o.stages_max - s) + 1)};
         c->o.cut = c->cut;
+    } else if (pick(d, 8) == 0) {
+        c->o.stages_max = 1 + pick(d, most);
+        c->o.replicas = c->replicas;
+        for (uint32_t s = 0; s < c->o.stages_max; s++)
+            c->replicas[s] = 1 + (c->p.machine_count > c->o.stages_max ? pick(d, 2) : 0);
     }
 }
 
@@ -396,10 +401,236 @@ static void equals_exhaustive_search(void **state)
     assert_true(impossible > 20 && impossible < 150 && better > 100);
 }
 
+// ---- By hand ----
+static struct plan_profile even(struct plan_unit *units, uint32_t unit_count, struct plan_machine *machines,
+                                uint32_t machine_count)
+{
+    for (uint32_t u = 0; u < unit_count; u++)
+        units[u] = (struct plan_unit){.kind = u ? PLAN_UNIT_BLOCK : PLAN_UNIT_EMBED,
+                                      .forward_s = 1,
+                                      .input_s = 1,
+                                      .weight_s = 1,
+                                      .parameter_bytes = 1e9,
+                                      .stash_bytes = 1e8,
+                                      .cut_bytes = 1e6};
+    for (uint32_t i = 0; i < machine_count; i++) {
+        machines[i] = (struct plan_machine){.speed = 1, .host = i, .threads = 1};
+        (void)snprintf(machines[i].name, sizeof machines[i].name, "m%u", i);
+    }
+    return (struct plan_profile){.units = units,
+                                 .unit_count = unit_count,
+                                 .machines = machines,
+                                 .machine_count = machine_count,
+                                 .inner = {1e-6, 1e10},
+                                 .outer = {1e-4, 1e9}};
+}
+
+static void splits_by_speed(void **state)
+{
+    (void)state;
+    uint32_t shares[3];
+    const double speeds[] = {2, 1, 1};
+    assert_true(plan_sync_split(speeds, NULL, 3, 8, shares) == 2);
+    assert_int_equal(shares[0], 4);
+    assert_int_equal(shares[1], 2);
+    const uint32_t caps[] = {3, 8, 8};
+    assert_true(plan_sync_split(speeds, caps, 3, 8, shares) == 3);
+    assert_int_equal(shares[0], 3);
+    const uint32_t little[] = {1, 1, 1}, nothing[] = {0, 8, 8};
+    assert_true(plan_sync_split(speeds, little, 3, 4, shares) == 0);
+    assert_true(plan_sync_split(speeds, nothing, 3, 4, shares) == 0);
+    assert_true(plan_sync_split(speeds, NULL, 3, 2, shares) == 0);
+    assert_true(plan_sync_split(speeds, NULL, 0, 2, shares) == 0);
+    const double far[] = {1000, 1e-3, 1e-3};
+    assert_true(plan_sync_split(far, NULL, 3, 3, shares) == 1000);
+    assert_int_equal(shares[0], 1);
+}
+
+static void chooses_as_one_would(void **state)
+{
+    (void)state;
+    struct plan_unit units[4];
+    struct plan_machine machines[4];
+    struct plan_profile p = even(units, 4, machines, 4);
+    struct plan_sync_options o = {.micro_batches = 8, .group = 1};
+    struct plan_sync sync;
+    struct bg_error err;
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK); // replicas: no bubble
+    assert_int_equal(sync.choices[0].stage_count, 1);
+    assert_int_equal(sync.choices[0].seat_count, 4);
+    assert_true(sync.exact && sync.count >= 3);
+    plan_sync_fini(&sync);
+    for (uint32_t i = 0; i < 4; i++) // 16 GB of state: a machine holds a quarter
+        machines[i].memory_bytes = 5e9;
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_int_equal(sync.choices[0].stage_count, 4);
+    plan_sync_fini(&sync);
+    for (uint32_t i = 0; i < 4; i++) { // one core for all: nothing beats one worker
+        machines[i].memory_bytes = 0;
+        machines[i].host = 0;
+        machines[i].cores = 1;
+    }
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_int_equal(sync.choices[0].seat_count, 1);
+    plan_sync_fini(&sync);
+    o.use_all = true;
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_int_equal(sync.choices[0].seat_count, 4);
+    assert_true(sync.choices[0].step_s > 4 * 3 * 8);
+    plan_sync_fini(&sync);
+}
+
+static void refuses(const struct plan_profile *p, const struct plan_sync_options *o, const char *text)
+{
+    struct plan_sync sync;
+    struct bg_error err;
+    assert_int_equal(plan_sync_solve(p, o, &err, &sync), BG_INVALID);
+    if (!strstr(err.text, text))
+        print_message("%s\n", err.text);
+    assert_non_null(strstr(err.text, text));
+}
+
+static void says_what_is_missing(void **state)
+{
+    (void)state;
+    struct plan_unit units[4];
+    struct plan_machine machines[4];
+    struct plan_profile p = even(units, 4, machines, 4);
+    struct plan_sync_options o = {.micro_batches = 8, .group = 1};
+    for (uint32_t i = 0; i < 4; i++)
+        machines[i].memory_bytes = 3e9 + i;
+    refuses(&p, &o, "unit 0 (embed) needs 4.1");
+    refuses(&p, &o, "the largest machine (m3) has 3 GB: give a machine 4.1");
+    for (uint32_t i = 0; i < 4; i++)
+        machines[i].memory_bytes = i < 2 ? 5e9 : 3e9;
+    refuses(&p, &o, "2 more machines like m0; 1.");
+    units[2].stash_bytes = 2e9;
+    for (uint32_t i = 0; i < 4; i++)
+        machines[i].memory_bytes = 5e9;
+    refuses(&p, &o, "unit 2 (block) needs 6.0");
+    units[2].stash_bytes = 4e8;
+    for (uint32_t i = 0; i < 4; i++)
+        machines[i].memory_bytes = 4.5e9;
+    refuses(&p, &o, "run.recompute=true");
+    for (uint32_t i = 0; i < 4; i++)
+        machines[i].memory_bytes = 0;
+    const uint32_t replicas[] = {3, 1}, many[] = {3, 2}, hole[] = {2, 0};
+    o = (struct plan_sync_options){.micro_batches = 4, .group = 2, .stages_max = 2, .replicas = replicas};
+    refuses(&p, &o, "make it 6 micro-batches");
+    o.group = 1;
+    o.replicas = many;
+    refuses(&p, &o, "1 more are needed");
+    o.replicas = hole;
+    refuses(&p, &o, "stage 1 has no replica");
+    o = (struct plan_sync_options){.micro_batches = 4, .group = 3};
+    refuses(&p, &o, "a power of two");
+    o = (struct plan_sync_options){.micro_batches = 0, .group = 1};
+    refuses(&p, &o, "at least one");
+    o = (struct plan_sync_options){.micro_batches = 4, .group = 1, .stages_min = 5};
+    refuses(&p, &o, "make 1 to 4 stages");
+    p.machine_count = 0;
+    refuses(&p, &o, "0 machines");
+}
+
+static void shapes_and_cuts_are_kept(void **state)
+{
+    (void)state;
+    struct plan_unit units[6];
+    struct plan_machine machines[5];
+    struct plan_profile p = even(units, 6, machines, 5);
+    machines[3].speed = 2;
+    const uint32_t replicas[] = {1, 2, 2};
+    const struct plan_stage cut[] = {{0, 1}, {1, 5}, {5, 6}};
+    struct plan_sync_options o = {.micro_batches = 6, .group = 1, .stages_max = 3, .replicas = replicas, .cut = cut};
+    struct plan_sync sync;
+    struct bg_error err;
+    for (uint32_t coarse = 0; coarse < 2; coarse++) {
+        o.effort = coarse;
+        assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+        assert_int_equal(sync.exact, !coarse);
+        for (uint32_t i = 0; i < sync.count; i++) {
+            assert_int_equal(sync.choices[i].stage_count, 3);
+            for (uint32_t s = 0; s < 3; s++) {
+                const struct plan_sync_stage *stage = &sync.choices[i].stages[s];
+                assert_int_equal(stage->unit_end, cut[s].unit_end);
+                assert_int_equal(stage->seat_end - stage->seat_first, replicas[s]);
+            }
+        }
+        const struct plan_sync_stage *middle = &sync.choices[0].stages[1]; // which bounds the step
+        assert_int_equal(sync.choices[0].seats[middle->seat_first].machine, 3);
+        assert_int_equal(sync.choices[0].seats[middle->seat_first].share, 4);
+        plan_sync_fini(&sync);
+    }
+}
+
+// Far more than can be searched exactly: in time, and not worse than what is simple.
+static void large_cases_are_quick(void **state)
+{
+    (void)state;
+    enum { N = 32, U = 48 };
+    struct plan_unit units[U];
+    struct plan_machine machines[N];
+    struct plan_profile p = even(units, U, machines, N);
+    struct plan_sync_options o = {.micro_batches = 64, .group = 1, .recompute = PLAN_SYNC_AUTO};
+    struct plan_sync sync;
+    struct bg_error err;
+    double speed = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        machines[i].host = i / 4;
+        machines[i].speed = 0.5 + (i * 13 % N) / 20.0;
+        speed += machines[i].speed;
+    }
+    const clock_t start = clock();
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    print_message("%u units on %u machines: %.2f s; %u stages, step %.0f s, all work at full speed %.0f s\n", U, N,
+                  seconds, sync.choices[0].stage_count, sync.choices[0].step_s, 64 * 3 * U / speed);
+    assert_true(seconds < 20); // of a slow machine under a sanitizer
+    assert_true(sync.count >= 3);
+    assert_true(sync.choices[0].step_s < 1.6 * 64 * 3 * U / speed);
+    for (uint32_t i = 0; i < sync.count; i++) {
+        struct plan_sync_choice again = plan_sync_choice_copy(&sync.choices[i]);
+        assert_int_equal(plan_sync_cost(&p, &o, &err, &again), BG_OK);
+        assert_true(again.step_s == sync.choices[i].step_s);
+        plan_sync_choice_fini(&again);
+    }
+    plan_sync_fini(&sync);
+}
+
+static void cost_refuses_what_is_no_plan(void **state)
+{
+    (void)state;
+    struct plan_unit units[2];
+    struct plan_machine machines[2];
+    struct plan_profile p = even(units, 2, machines, 2);
+    const struct plan_sync_options o = {.micro_batches = 4, .group = 1};
+    struct plan_sync_stage stages[2] = {{.unit_end = 1, .seat_end = 1},
+                                        {.unit_first = 1, .unit_end = 2, .seat_first = 1, .seat_end = 2}};
+    struct plan_sync_seat seats[2] = {{.machine = 0, .share = 4}, {.machine = 1, .share = 4}};
+    struct plan_sync_choice c = {.stages = stages, .stage_count = 2, .seats = seats, .seat_count = 2};
+    struct bg_error err;
+    assert_int_equal(plan_sync_cost(&p, &o, &err, &c), BG_OK);
+    assert_true(c.step_s > 2 * 3 + 3 * 3);
+    seats[1].share = 3;
+    assert_int_equal(plan_sync_cost(&p, &o, &err, &c), BG_INVALID);
+    seats[1] = (struct plan_sync_seat){.machine = 2, .share = 4};
+    assert_int_equal(plan_sync_cost(&p, &o, &err, &c), BG_INVALID);
+    seats[1].machine = 1;
+    stages[1].unit_first = 0;
+    assert_int_equal(plan_sync_cost(&p, &o, &err, &c), BG_INVALID);
+    stages[1].unit_first = 1;
+    machines[1].memory_bytes = 4e9;
+    assert_int_equal(plan_sync_cost(&p, &o, &err, &c), BG_INVALID);
+    assert_non_null(strstr(err.text, "on machine m1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_exhaustive_search),
+        cmocka_unit_test(equals_exhaustive_search),     cmocka_unit_test(splits_by_speed),
+        cmocka_unit_test(chooses_as_one_would),         cmocka_unit_test(says_what_is_missing),
+        cmocka_unit_test(shapes_and_cuts_are_kept),     cmocka_unit_test(large_cases_are_quick),
+        cmocka_unit_test(cost_refuses_what_is_no_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
