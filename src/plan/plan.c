@@ -110,30 +110,6 @@ static bool ends_leaf(const struct plan_op *op)
     return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
 }
 
-void plan_add_slices(struct plan *plan)
-{
-    const uint32_t slices = plan_op_slices(plan);
-    for (uint32_t w = 0; w < plan->workers && slices > 1; w++) {
-        struct plan_list *list = &plan->lists[w], out = {0};
-        for (size_t i = 0; i < list->count; i++) {
-            struct plan_op op = list->ops[i];
-            if (op.kind != PLAN_F && op.kind != PLAN_B) {
-                plan_list_add(&out, op);
-                continue;
-            }
-            for (uint32_t n = 0; n < slices; n++) {
-                op.slice = (uint16_t)(op.kind == PLAN_F ? n : slices - 1 - n);
-                op.flags = list->ops[i].flags;
-                if (op.kind == PLAN_B && op.slice > 0) // the weight gradient waits for the last to run
-                    op.flags = (uint8_t)(op.flags & ~(PLAN_FUSED | PLAN_LAST));
-                plan_list_add(&out, op);
-            }
-        }
-        bg_free(list->ops);
-        *list = out;
-    }
-}
-
 void plan_close_lists(struct plan *plan)
 {
     bool *closed = bg_alloc_array(plan->stage_count, sizeof *closed);

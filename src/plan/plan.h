@@ -181,9 +181,6 @@ struct plan_present {           // (stages, items) each, or NULL: worker that ho
 BG_MUST_USE bg_status plan_lower(struct plan *plan, const struct plan_present *present, struct bg_error *err);
 // Turns until the lowered lists have run when every op takes one turn on its worker (published: simulated_steps).
 BG_MUST_USE bg_status plan_simulate_turns(const struct plan *plan, struct bg_error *err, uint64_t *turns);
-// Whole ops become those of slices (plan->slices of them, before lowering): F ascending, B descending, W as it is. So
-// that any order can be had in slices.
-void plan_add_slices(struct plan *plan);
 void plan_merge_bw(struct plan_list *list); // adjacent B, W of one (stage, item) become a fused B; drops empties
 // COLL REDUCE after a stage's W number `micro_batches` in this list (0: after its last).
 void plan_add_reduce(struct plan_list *list, uint32_t micro_batches);
