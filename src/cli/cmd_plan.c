@@ -11,6 +11,7 @@ static const struct {
 } questions[] = {
     {"graph", cli_plan_graph, "cut a profiled graph of layers over levels of machines"},
     {"placement", cli_plan_placement, "a schedule for blocks on devices, by search"},
+    {"schedule", cli_plan_schedule, "the order of a pipeline's workers, timed, without a model"},
 };
 enum { QUESTIONS = sizeof questions / sizeof *questions };
 

@@ -6,5 +6,6 @@
 
 int cli_plan_graph(struct cli *cli, int argc, char **argv);     // --graph FILE
 int cli_plan_placement(struct cli *cli, int argc, char **argv); // --placement SHAPE|FILE
+int cli_plan_schedule(struct cli *cli, int argc, char **argv);  // --schedule NAME
 
 #endif

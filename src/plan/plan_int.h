@@ -4,8 +4,6 @@
 
 #include "plan/plan.h"
 
-#define PLAN_CELLS_MAX (1 << 26) // stages x items x slices of one pipeline that is put in order
-
 static inline size_t plan_cells(const struct plan *plan)
 {
     return (size_t)plan->stage_count * plan->item_count;

@@ -5,7 +5,7 @@
 
 #include "plan/plan.h"
 
-#define PLAN_SLICES_MAX UINT16_MAX
+#define PLAN_CELLS_MAX (1 << 24) // stages x items x slices of one pipeline
 
 struct plan_pipe {                           // one pipeline: stages 0..S-1, items 0..M-1
     uint32_t workers, stages, items, slices; // slices 0, 1: not sliced
@@ -51,6 +51,7 @@ void plan_schedule_time_fini(struct plan_schedule_time *time);
 // another worker that makes its input. BG_INVALID: an op is there twice or not at all, or the lists do not drain.
 BG_MUST_USE bg_status plan_schedule_replay(const struct plan_pipe *pipe, const struct plan_list *lists,
                                            struct bg_error *err, struct plan_schedule_time *time);
+double plan_op_time(const struct plan_pipe *pipe, const struct plan_op *op);
 double plan_list_peak(const struct plan_list *list, uint32_t slices); // as `peak`
 
 #endif

@@ -29,15 +29,14 @@ static size_t part(const struct replay *r, uint32_t stage, uint32_t item, uint32
     return cell(r, stage, item) * r->slices + slice;
 }
 
-static double cost(const struct replay *r, const struct plan_op *op)
+double plan_op_time(const struct plan_pipe *pipe, const struct plan_op *op)
 {
-    const struct plan_pipe *pipe = r->pipe;
     if (op->kind == PLAN_W)
         return pipe->weight[op->stage];
-    const double whole = op->kind == PLAN_F         ? pipe->forward[op->stage]
-                         : (op->flags & PLAN_FUSED) ? pipe->input[op->stage] + pipe->weight[op->stage]
-                                                    : pipe->input[op->stage];
-    return whole / r->slices;
+    double whole = op->kind == PLAN_F ? pipe->forward[op->stage] : pipe->input[op->stage];
+    if (op->flags & PLAN_FUSED)
+        whole += pipe->weight[op->stage];
+    return pipe->slices > 1 ? whole / pipe->slices : whole;
 }
 
 static void wait_for(const struct replay *r, uint32_t w, double end, uint32_t by, double *start)
@@ -96,13 +95,13 @@ static bg_status advance(struct replay *r, uint32_t w, bool *moved, struct bg_er
             return fault(r, w, "out of range, or there twice", err);
         if (!ready(r, w, op, &start))
             return BG_OK;
-        const double end = start + cost(r, op);
+        const double end = start + plan_op_time(r->pipe, op);
         const size_t here = part(r, op->stage, op->item, op->slice);
         *moved = true;
         if (r->head[w] == 0)
             r->out->first[w] = start;
         r->out->starts[w][r->head[w]] = start;
-        r->out->busy[w] += cost(r, op);
+        r->out->busy[w] += plan_op_time(r->pipe, op);
         r->out->last[w] = r->clock[w] = end;
         if (op->kind == PLAN_W || (op->flags & PLAN_FUSED))
             r->weights[cell(r, op->stage, op->item)] = 1;
