@@ -7,6 +7,7 @@
 #define PLAN_FLEET_POLICIES(X)                                                                                         \
     X(throughput_optimal)                                                                                              \
     X(parcae)                                                                                                          \
+    X(parcae_steady)                                                                                                   \
     X(parcae_ideal)                                                                                                    \
     X(varuna)                                                                                                          \
     X(bamboo)                                                                                                          \

@@ -149,13 +149,14 @@ double plan_liveput_cost(struct plan_liveput *l, uint32_t nodes, uint32_t lost, 
 
 double plan_liveput_rate(const struct plan_liveput *l, struct plan_fleet_shape shape, uint32_t nodes, uint32_t lost)
 {
+    const uint32_t draws = lost ? l->draws : 1;
     double sum = 0;
     if (!shape.replicas)
         return 0;
     BG_ASSERT(nodes < NODES && lost <= nodes && plan_fleet_nodes(shape) <= nodes);
-    for (uint32_t d = 0; d < l->draws; d++) {
+    for (uint32_t d = 0; d < draws; d++) {
         const struct plan_fleet_left left = draw(l, shape, nodes, lost, d);
         sum += plan_fleet_rate(l->fleet, (struct plan_fleet_shape){fewest(&left), shape.stages, 0});
     }
-    return sum / l->draws;
+    return sum / draws;
 }
