@@ -1,6 +1,8 @@
 // Interpolation between measured costs: first over rows at every width that was measured, then over widths.
 #include "plan/cost.h"
 
+#include "base/dmath.h"
+
 #include <math.h>
 
 bool plan_cost_add(struct plan_costs *costs, const struct plan_cost_sample *s)
@@ -74,8 +76,8 @@ bool plan_cost_at(const struct plan_costs *costs, struct plan_cost_sample *sampl
     for (int part = 0; part < PLAN_COST_PARTS; part++) {
         const double a = at_width(costs, sample->kind, below, sample->rows, part);
         const double b = at_width(costs, sample->kind, above, sample->rows, part);
-        const double share = above > below ? log(sample->width / below) / log(above / below) : 0;
-        const double each = a > 0 && b > 0 ? a * pow(b / a, share) : a + share * (b - a);
+        const double share = above > below ? bg_dlog(sample->width / below) / bg_dlog(above / below) : 0;
+        const double each = a > 0 && b > 0 ? a * bg_dpow(b / a, share) : a + share * (b - a);
         sample->seconds[part] = each * sample->rows * sample->work;
     }
     return true;

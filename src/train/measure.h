@@ -30,6 +30,11 @@ struct measure {
 };
 BG_MUST_USE bg_status measure_machine(struct bg_env *env, const struct measure_options *options, struct bg_error *err,
                                       struct measure *measure);
+// The options of a job: its model's configuration (from the tokenizer, or model.from) goes to *config, sizes are its
+// own.
+struct job;
+BG_MUST_USE bg_status measure_job_options(struct bg_env *env, const struct job *job, struct bg_error *err,
+                                          struct model_config *config, struct measure_options *options);
 // A profile for items of `group` micro-batches, with `workers` machines: this host's, which share `cores` cores.
 BG_MUST_USE bg_status measure_profile(const struct measure *measure, uint32_t group, uint32_t workers, double cores,
                                       struct bg_error *err, struct plan_profile *profile);

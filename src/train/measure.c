@@ -1,0 +1,473 @@
+// One machine, measured by what will run on it: an executor that hosts each unit of a shallow model as a stage of its
+// own takes an item through them, forward and backward, folds two sums into the root and steps, as a worker alone
+// would. Caches are thus about as warm as in a step. Widths that are too large for the time given are approached from
+// below and priced by their rate.
+#include "train/measure_int.h"
+
+#include "base/mem.h"
+#include "model/io.h"
+#include "train/executor.h"
+#include "train/job.h"
+#include "train/layout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LAYERS = 3, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
+#define SECONDS     6.0
+#define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
+
+struct bench { // one width and size of items
+    struct bg_env *env;
+    const struct measure_options *o;
+    struct model *model;
+    uint32_t *tokens;
+    struct token_view view;
+    struct executor *ex;
+    uint32_t group;
+};
+struct times { // of one round: seconds of each op by stage, of folds and the step per byte
+    double at[UNITS][PLAN_COST_PARTS];
+    double fold, step;
+};
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double measure_typical(double *values, uint32_t count)
+{
+    qsort(values, count, sizeof *values, ascending);
+    return count ? values[count / 4] : 0;
+}
+
+static double since(struct bg_env *env, uint64_t start)
+{
+    return 1e-9 * (double)(env_now_ns(env) - start);
+}
+
+// ---- Running ----
+
+// Stages are the units (or one holds all), items two: one of them is computed, the other lends its values.
+static bg_status seat(struct bench *b, bool whole, bool split, struct bg_error *err)
+{
+    const struct tree_node root = tree_node_root(2 * b->group), items[2] = {{root.level - 1, 0}, {root.level - 1, 1}};
+    const uint32_t units = b->model->unit_count;
+    uint8_t *holds = bg_alloc_array(units, 1);
+    memset(holds, 1, units);
+    struct executor_seating seating = {
+        .items = items, .item_count = 2, .slots = 1, .split = split, .holds = holds, .stage_count = whole ? 1 : units};
+    for (uint32_t s = 0; s < seating.stage_count; s++)
+        seating.stages[s] = (struct executor_stage){whole ? 0 : s, whole ? units : s + 1, 1};
+    bool kept;
+    bg_status status = executor_seat(b->ex, &seating, err, &kept);
+    bg_free(holds);
+    return status;
+}
+
+static bg_status forward(struct bench *b, uint32_t s, double *losses, struct bg_error *err)
+{
+    const float *x = s > 0 ? executor_output(b->ex, s - 1, 0, 0) : NULL;
+    return executor_forward(b->ex, s, 0, EXECUTOR_WHOLE, s > 0 ? &x : NULL, losses, err);
+}
+
+static bg_status backward(struct bench *b, uint32_t s, uint32_t stages, enum model_backward_part part,
+                          struct bg_error *err)
+{
+    const float *x = s > 0 ? executor_output(b->ex, s - 1, 0, 0) : NULL;
+    const float *dy = s + 1 < stages ? executor_input_gradient(b->ex, s + 1, 0, 0) : NULL;
+    const struct executor_backward back = {
+        .stage = s, .slice = EXECUTOR_WHOLE, .part = part, .x = x ? &x : NULL, .dy = dy ? &dy : NULL};
+    return executor_backward(b->ex, &back, err);
+}
+
+// F and B (or B, then W) of every stage; at[s][part] += seconds.
+static bg_status run_item(struct bench *b, uint32_t stages, bool split, struct bg_error *err,
+                          double at[][PLAN_COST_PARTS])
+{
+    double *losses = bg_alloc_array(b->group, sizeof *losses);
+    bg_status status = BG_OK;
+    for (uint32_t s = 0; s < stages && !status; s++) {
+        const uint64_t start = env_now_ns(b->env);
+        status = forward(b, s, losses, err);
+        at[s][0] = since(b->env, start);
+    }
+    for (uint32_t s = stages; s-- > 0 && !status;) {
+        uint64_t start = env_now_ns(b->env);
+        status = backward(b, s, stages, split ? MODEL_BACKWARD_INPUT : MODEL_BACKWARD_BOTH, err);
+        at[s][1] = since(b->env, start);
+        start = env_now_ns(b->env);
+        if (split && !status)
+            status = backward(b, s, stages, MODEL_BACKWARD_WEIGHT, err);
+        at[s][2] = split ? since(b->env, start) : 0;
+    }
+    bg_free(losses);
+    return status;
+}
+
+// The root from the item's sums and the same again as the other item's, then squares and the step.
+static bg_status fold_and_step(struct bench *b, uint64_t step, struct bg_error *err, struct times *t)
+{
+    const struct model *model = b->model;
+    const struct tree_node root = tree_node_root(2 * b->group);
+    double *squares = bg_alloc_array(model->param_count, sizeof *squares), bytes = 0;
+    bg_status status = BG_OK;
+    uint64_t start = env_now_ns(b->env);
+    for (uint32_t i = 0; i <= model->bucket_count; i++) {
+        const uint32_t bucket = i == model->bucket_count ? EXECUTOR_SPARSE : i;
+        const uint32_t stage = executor_bucket_stage(b->ex, bucket);
+        for (uint32_t piece = 0; stage != UINT32_MAX && piece < executor_pieces(b->ex, bucket) && !status; piece++) {
+            struct executor_part parts[2] = {
+                executor_part(b->ex, stage, bucket, piece, (struct tree_node){root.level - 1, 0})};
+            struct executor_part made;
+            parts[1] = parts[0];
+            parts[1].node.index = 1;
+            bytes += (double)parts[0].bytes;
+            status = executor_reduce(b->ex, bucket, piece, parts, 2, err, &made);
+        }
+    }
+    t->fold = bytes > 0 ? since(b->env, start) / bytes / 2 : 0;
+    start = env_now_ns(b->env);
+    if (!status) {
+        executor_squares(b->ex, squares);
+        executor_apply(b->ex, step, 0, 1); // a learning rate of 0 leaves the weights
+        t->step = since(b->env, start) / (4.0 * (double)model->elements);
+    }
+    bg_free(squares);
+    return status;
+}
+
+// Rounds until the time is over, and what they typically took.
+static bg_status rounds(struct bench *b, bool whole, bool split, double seconds, struct bg_error *err,
+                        struct times *typical)
+{
+    enum { ENTRIES = sizeof *typical / sizeof(double) };
+    const uint32_t stages = whole ? 1 : b->model->unit_count;
+    struct times *all = bg_alloc_array(ROUNDS, sizeof *all);
+    const uint64_t start = env_now_ns(b->env);
+    uint32_t count = 0;
+    bg_status status = seat(b, whole, split, err);
+    for (uint64_t step = 0; !status && count < ROUNDS; step++) {
+        struct times t = {0};
+        executor_begin(b->ex, step);
+        status = run_item(b, stages, split, err, t.at);
+        if (!status && !split && !whole)
+            status = fold_and_step(b, step, err, &t);
+        const bool over = since(b->env, start) > seconds;
+        if (step >= WARM || over)
+            all[count++] = t;
+        if (over)
+            break;
+    }
+    double values[ROUNDS], entries[ENTRIES];
+    for (size_t e = 0; e < ENTRIES && !status; e++) {
+        for (uint32_t i = 0; i < count; i++)
+            memcpy(&values[i], (const char *)&all[i] + e * sizeof *values, sizeof *values);
+        entries[e] = measure_typical(values, count);
+    }
+    if (!status)
+        memcpy(typical, entries, sizeof *typical);
+    bg_free(all);
+    return status;
+}
+
+// ---- Samples ----
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+// Work of a row: model flops of a forward; of the embedding bytes, for an op's own cost those of what it passes on.
+static double work_of(const struct model *model, enum plan_unit_kind kind, uint32_t length)
+{
+    if (kind == PLAN_UNIT_BLOCK)
+        return layout_flops_block(model, 1, length) / 3 / length;
+    return (kind == PLAN_UNIT_HEAD ? 2.0 * model->config.vocab : 4.0) * model->config.dim;
+}
+
+static enum plan_unit_kind kind_of(const struct model *model, uint32_t unit)
+{
+    return unit == 0 ? PLAN_UNIT_EMBED : unit + 1 == model->unit_count ? PLAN_UNIT_HEAD : PLAN_UNIT_BLOCK;
+}
+
+// What an op costs beside its units (passing on what it made), and each kind of unit without that.
+static void add_samples(const struct bench *b, const struct times *fused, const struct times *split,
+                        const struct times *whole, struct plan_costs *costs)
+{
+    const uint32_t units = b->model->unit_count;
+    double ops = 0, least = fused->at[0][0], sums[PLAN_UNIT_OTHER][PLAN_COST_PARTS] = {{0}},
+           counts[PLAN_UNIT_OTHER] = {0};
+    for (uint32_t u = 0; u < units; u++)
+        for (int part = 0; part < 2; part++) {
+            ops += fused->at[u][part];
+            least = fused->at[u][part] < least ? fused->at[u][part] : least;
+        }
+    double op_s = larger(ops - whole->at[0][0] - whole->at[0][1], 0) / (2 * (units - 1));
+    op_s = op_s < least ? op_s : least;
+    for (uint32_t u = 0; u < units; u++) {
+        const enum plan_unit_kind kind = kind_of(b->model, u);
+        const double both = larger(fused->at[u][1] - op_s, 0), halves = split->at[u][1] + split->at[u][2];
+        const double input = halves > 0 ? split->at[u][1] / halves : 0.5;
+        counts[kind]++;
+        sums[kind][0] += larger(fused->at[u][0] - op_s, 0);
+        sums[kind][1] += both * input;
+        sums[kind][2] += both * (1 - input);
+    }
+    struct plan_cost_sample s = {.rows = (double)b->group * b->o->batch * b->o->length, .width = b->model->config.dim};
+    for (s.kind = PLAN_UNIT_EMBED; s.kind <= PLAN_UNIT_OTHER; s.kind++) {
+        s.work = work_of(b->model, s.kind, b->o->length);
+        for (int part = 0; part < PLAN_COST_PARTS; part++)
+            s.seconds[part] = s.kind == PLAN_UNIT_OTHER ? op_s : sums[s.kind][part] / counts[s.kind];
+        plan_cost_add(costs, &s);
+    }
+}
+
+static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *err)
+{
+    const struct measure_options *o = b->o;
+    const uint64_t count = 64 * ((uint64_t)o->length + 1);
+    b->group = group;
+    b->tokens = bg_alloc_array(count, sizeof *b->tokens);
+    for (uint64_t i = 0; i < count; i++)
+        b->tokens[i] = (uint32_t)((i * 2654435761u >> 7) % b->model->config.vocab);
+    b->view = (struct token_view){b->tokens, count, sizeof *b->tokens};
+    const struct executor_options options = {.model = b->model,
+                                             .kern = kern_select(b->env->isa),
+                                             .view = &b->view,
+                                             .seed = 1,
+                                             .dropout = o->dropout,
+                                             .optim = o->optim,
+                                             .batch = o->batch,
+                                             .length = o->length,
+                                             .micro_batches = 2 * group,
+                                             .memory = executor_memory_env(b->env)};
+    bg_status status = executor_create(b->env, &options, err, &b->ex);
+    if (!status)
+        model_init_weights(b->model, b->env, 1, executor_state(b->ex).weights);
+    return status;
+}
+
+static void bench_close(struct bench *b)
+{
+    executor_destroy(b->ex);
+    bg_free(b->tokens);
+    b->ex = NULL;
+    b->tokens = NULL;
+}
+
+static bg_status measure_point(struct bench *b, uint32_t group, double seconds, struct bg_error *err, struct measure *m)
+{
+    struct times fused, split, whole;
+    bg_status status = bench_open(b, group, err);
+    if (!status)
+        status = rounds(b, false, false, 0.4 * seconds, err, &fused);
+    if (!status)
+        status = rounds(b, true, false, 0.3 * seconds, err, &whole);
+    if (!status)
+        status = rounds(b, false, true, 0.3 * seconds, err, &split);
+    bench_close(b);
+    if (status)
+        return status;
+    add_samples(b, &fused, &split, &whole, &m->costs);
+    m->other.reduce_byte_s = fused.fold;
+    m->other.step_byte_s = fused.step;
+    return BG_OK;
+}
+
+// ---- Which points ----
+
+static double guess_seconds(const struct bench *b, uint32_t group)
+{
+    const struct model *model = b->model;
+    const double row = work_of(model, PLAN_UNIT_BLOCK, b->o->length) * model->config.layers +
+                       work_of(model, PLAN_UNIT_HEAD, b->o->length);
+    return 3 * row * group * b->o->batch * b->o->length / (FLOPS_GUESS * b->env->threads);
+}
+
+// Half as wide, with heads of the same size where that is possible.
+static bool halve(struct model_config *c)
+{
+    if (c->dim % 2 || c->ffn % 2 || c->dim < 128)
+        return false;
+    if (c->heads % 2 == 0 && c->kv_heads % 2 == 0) {
+        c->heads /= 2;
+        c->kv_heads /= 2;
+    } else {
+        c->head_dim /= 2;
+    }
+    c->dim /= 2;
+    c->ffn /= 2;
+    return !model_config_check(c, NULL);
+}
+
+// Item sizes 1, 4, 16, .. and the largest of interest, as far as there is time.
+static bg_status measure_width(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
+                               struct measure *m)
+{
+    const struct measure_options *o = b->o;
+    const uint32_t wanted = o->group_max ? o->group_max : o->micro_batches;
+    uint32_t groups[POINTS], count = 0, most = 1;
+    bg_status status = model_create(config, err, &b->model);
+    if (status)
+        return status;
+    while (most * 2 <= wanted && guess_seconds(b, most * 2) < 0.05 * seconds)
+        most *= 2;
+    for (uint32_t g = 1; g < most && count + 1 < POINTS; g *= 4)
+        groups[count++] = g;
+    groups[count++] = most;
+    for (uint32_t i = 0; i < count && !status; i++)
+        status = measure_point(b, groups[i], seconds / count, err, m);
+    model_destroy(b->model);
+    return status;
+}
+
+static bg_status measure_units(struct bg_env *env, const struct measure_options *o, double seconds,
+                               struct bg_error *err, struct measure *m)
+{
+    struct bench b = {.env = env, .o = o};
+    struct model_config config = *o->config;
+    config.layers = config.layers < LAYERS ? config.layers : LAYERS;
+    bool fits = false;
+    bg_status status = BG_OK;
+    for (int narrower = 0; !fits && !status; narrower++) { // the width itself, or the widest that there is time for
+        status = model_create(&config, err, &b.model);
+        if (status)
+            return status;
+        fits = guess_seconds(&b, 1) < 0.05 * seconds;
+        model_destroy(b.model);
+        if (!fits && !halve(&config))
+            fits = true;
+    }
+    struct model_config half = config;
+    const bool two = config.dim != o->config->dim && halve(&half);
+    status = measure_width(&b, &config, two ? seconds / 2 : seconds, err, m);
+    return status || !two ? status : measure_width(&b, &half, seconds / 2, err, m);
+}
+
+bg_status measure_machine(struct bg_env *env, const struct measure_options *o, struct bg_error *err,
+                          struct measure *measure)
+{
+    struct measure *m = bg_alloc(sizeof *m);
+    const double seconds = o->seconds > 0 ? o->seconds : SECONDS;
+    const uint32_t fp = kern_fp_enter();
+    *m = (struct measure){.config = *o->config,
+                          .optim = o->optim,
+                          .batch = o->batch,
+                          .length = o->length,
+                          .micro_batches = o->micro_batches,
+                          .threads = env->threads,
+                          .memory_bytes = (double)env->ops->memory_total(env)};
+    bg_status status = measure_messages(env, err, &m->other);
+    if (!status)
+        status = measure_commit(env, o->log, err, &m->other);
+    if (!status)
+        status = measure_units(env, o, 0.9 * seconds, err, m);
+    kern_fp_leave(fp);
+    if (!status)
+        *measure = *m;
+    bg_free(m);
+    return status;
+}
+
+bg_status measure_job_options(struct bg_env *env, const struct job *job, struct bg_error *err,
+                              struct model_config *config, struct measure_options *options)
+{
+    struct model_config c = job->model.config;
+    bg_status status = BG_OK;
+    if (job->model.from) {
+        struct model_files files;
+        status = model_open(env, job->model.from, err, &files);
+        if (status)
+            return bg_fail_prefix(err, "model.from");
+        c = files.model->config;
+        model_close(&files);
+    } else if (!job->model.vocab_set) {
+        struct tokenizer *tokenizer;
+        status = tokenizer_open(env, job->data.tokenizer ? job->data.tokenizer : "bytes", err, &tokenizer);
+        if (status)
+            return status;
+        c.vocab = tokenizer_size(tokenizer);
+        tokenizer_destroy(tokenizer);
+    }
+    c.bos = c.eos = -1; // a job's may lie outside a vocabulary that was given
+    *config = c;
+    *options = (struct measure_options){.config = config,
+                                        .dropout = job->train.dropout,
+                                        .optim = job_optim(job),
+                                        .batch = job->train.micro_batch,
+                                        .length = job->model.config.context ? job->model.config.context : c.context,
+                                        .micro_batches = job->train.micro_batches,
+                                        .group_max = job->run.group};
+    return BG_OK;
+}
+
+// ---- Profiles ----
+
+static void size_unit(const struct measure *m, const struct model *model, uint32_t u, struct plan_unit *unit)
+{
+    struct layout_options shape = {
+        .unit_first = u, .unit_end = u + 1, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
+    uint64_t elements = 0;
+    for (uint32_t p = 0; p < model->param_count; p++)
+        elements += model->params[p].unit == u ? model->params[p].count : 0;
+    if (u + 1 == model->unit_count && model->config.tie)
+        elements += (uint64_t)model->config.vocab * model->config.dim;
+    unit->kind = kind_of(model, u);
+    unit->parameter_bytes = 4.0 * (double)elements;
+    if (u == 0)
+        unit->gradient_bytes = (double)layout_sparse_bytes(model, &shape) +
+                               4.0 * (double)(elements - (uint64_t)model->config.vocab * model->config.dim);
+    unit->stash_bytes = (double)layout_flight_bytes(model, &shape, 1, false, NULL);
+    unit->cut_bytes = u + 1 < model->unit_count ? (double)layout_boundary_bytes(model, &shape, 1) : 0;
+}
+
+static void price_unit(const struct measure *m, const struct model *model, uint32_t group, struct plan_unit *unit)
+{
+    struct plan_cost_sample s = {.kind = unit->kind,
+                                 .rows = (double)group * m->batch * m->length,
+                                 .width = m->config.dim,
+                                 .work = work_of(model, unit->kind, m->length)};
+    if (!plan_cost_at(&m->costs, &s))
+        return;
+    unit->forward_s = s.seconds[0] / group;
+    unit->input_s = s.seconds[1] / group;
+    unit->weight_s = s.seconds[2] / group;
+}
+
+bg_status measure_profile(const struct measure *m, uint32_t group, uint32_t workers, double cores, struct bg_error *err,
+                          struct plan_profile *profile)
+{
+    struct model *model = NULL;
+    if (group == 0 || workers == 0 || workers > PLAN_PROFILE_MACHINES_MAX)
+        return bg_fail(err, BG_INVALID, "a profile of items of %u micro-batches for %u workers, expected 1 to %d",
+                       group, workers, PLAN_PROFILE_MACHINES_MAX);
+    bg_status status = model_create(&m->config, err, &model);
+    if (status)
+        return status;
+    struct plan_profile p = m->other;
+    struct plan_unit op = {.kind = PLAN_UNIT_OTHER};
+    p.unit_count = model->unit_count;
+    p.units = bg_alloc_array(p.unit_count, sizeof *p.units);
+    for (uint32_t u = 0; u < p.unit_count; u++) {
+        size_unit(m, model, u, &p.units[u]);
+        price_unit(m, model, group, &p.units[u]);
+    }
+    price_unit(m, model, group, &op);
+    p.op_s = op.forward_s * group;
+    p.tie_bytes = m->config.tie ? 4.0 * m->config.vocab * m->config.dim : 0;
+    p.machine_count = workers;
+    p.machines = bg_alloc_array(workers, sizeof *p.machines);
+    for (uint32_t w = 0; w < workers; w++) {
+        struct plan_machine *machine = &p.machines[w];
+        *machine = (struct plan_machine){
+            .speed = 1, .memory_bytes = m->memory_bytes / workers, .cores = cores, .threads = m->threads};
+        snprintf(machine->name, sizeof machine->name, "local%u", w);
+    }
+    model_destroy(model);
+    *profile = p;
+    return BG_OK;
+}
