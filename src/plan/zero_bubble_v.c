@@ -315,8 +315,9 @@ bg_status plan_order_zero_bubble_v(const struct plan_pipe *pipe, struct bg_error
     const double limit = pipe->memory > 0 ? pipe->memory : 2.0 * pipe->workers;
     if (search(pipe, limit, lists) >= 0 || search_alike(pipe, limit, lists) >= 0)
         return BG_OK;
+    const uint32_t p = pipe->workers, enough = pipe->items >= p ? 2 * p : pipe->items > 1 ? 2 * p - 1 : 2;
     return bg_fail(err, BG_INVALID,
-                   "zb-v: memory for %g stages' micro-batches a worker, expected %u for %u workers; give it that, or "
-                   "take zb-v-half or zb-v-min",
-                   limit, 2 * (pipe->workers < pipe->items ? pipe->workers : pipe->items), pipe->workers);
+                   "zb-v: memory for %g micro-batches of a stage, %u workers need it for %u; give it that, or take "
+                   "zb-v-half or zb-v-min",
+                   limit, p, enough);
 }
