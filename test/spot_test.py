@@ -76,7 +76,7 @@ class Sim(unittest.TestCase):
         good = self.trace("good.json", [1] * 20)
         self.fails(66, ["none.json", "no such file"], "--trace", os.path.join(self.dir, "none.json"), *JOB)
         self.fails(65, ["bad.json:1:", "not valid JSON"], "--trace", self.file("bad.json", '{"data": ['), *JOB)
-        self.fails(65, ["empty.json", "not valid JSON"], "--trace", self.file("empty.json", ""), *JOB)
+        self.fails(65, ["empty.json", "no entries"], "--trace", self.file("empty.json", ""), *JOB)
         self.fails(65, ["no.json", "metadata"], "--trace", self.file("no.json", '{"data": [1]}'), *JOB)
         self.fails(65, ["none-in.json", "0 entries"], "--trace", self.trace("none-in.json", []), *JOB)
         self.fails(65, ["word.json", "data[1]"], "--trace", self.trace("word.json", [1, "1"]), *JOB)

@@ -290,3 +290,28 @@ void cli_duration(char *text, size_t size, double seconds)
     else
         snprintf(text, size, "%lu:%02lu", s / 60, s % 60);
 }
+
+bool cli_parse_seconds(const char *text, double *seconds)
+{
+    static const struct {
+        const char *name;
+        double seconds;
+    } units[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || !isfinite(value))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcmp(end, units[i].name) == 0) {
+            *seconds = value * units[i].seconds;
+            return true;
+        }
+    }
+    return false;
+}
+
+int cli_write(struct cli *cli, const char *path, const char *text)
+{
+    struct bg_error err = {0};
+    return env_write_file(cli->env, path, text, strlen(text), &err) ? cli_fail(&err) : 0;
+}

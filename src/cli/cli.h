@@ -68,6 +68,11 @@ void cli_bytes(char *text, size_t size, uint64_t bytes);
 void cli_count(char *text, size_t size, double count);
 void cli_duration(char *text, size_t size, double seconds);
 
+// "48h", "30m", "90s", "2d", "5ms", or seconds: false where it is something else or not finite.
+bool cli_parse_seconds(const char *text, double *seconds);
+// Writes a file, the old or the new whatever happens. 0, or the exit code after the message.
+int cli_write(struct cli *cli, const char *path, const char *text);
+
 int cmd_train(struct cli *cli, int argc, char **argv);
 int cmd_generate(struct cli *cli, int argc, char **argv);
 int cmd_chat(struct cli *cli, int argc, char **argv);
@@ -85,5 +90,6 @@ int cmd_worker(struct cli *cli, int argc, char **argv);
 int cmd_join(struct cli *cli, int argc, char **argv);
 int cmd_chaos(struct cli *cli, int argc, char **argv);
 int cmd_sim(struct cli *cli, int argc, char **argv);
+int cmd_trace(struct cli *cli, int argc, char **argv);
 
 #endif

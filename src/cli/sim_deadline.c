@@ -2,150 +2,29 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
-#include "cli/trace.h"
-#include "plan/deadline.h"
+#include "cli/sim_windows.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+static const char verb[] = "sim deadline";
+
 struct command { // as given
-    struct bg_strlist traces;
-    const char *policy, *starts, *work, *deadline, *overhead, *spot_price, *on_demand_price;
-    uint32_t ticks;
+    struct sim_input input;
+    const char *policy, *deadline, *window, *svg;
 };
 
 struct simulation {
     const struct plan_policy *policy; // NULL: the optimum
-    const char *policy_name;
-    struct trace_spot *traces;
-    struct plan_deadline *jobs; // one a trace: the tick is the trace's
-    size_t trace_count;
-    uint32_t *starts;
-    size_t start_count;
-    struct plan_bill *bills; // (traces, starts)
+    struct sim_windows windows;
+    struct plan_bill *bills; // (traces, windows)
 };
-
-static const char omniscient[] = "omniscient";
-
-// "48h", "30m", "90s", "2d", or seconds.
-static bool parse_seconds(const char *text, double *seconds)
-{
-    static const struct {
-        char unit;
-        double seconds;
-    } units[] = {{'\0', 1}, {'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
-    char *end;
-    const double value = strtod(text, &end);
-    if (end == text || !isfinite(value) || (*end && end[1]))
-        return false;
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (*end == units[i].unit) {
-            *seconds = value * units[i].seconds;
-            return true;
-        }
-    }
-    return false;
-}
-
-static int parse_job(const struct command *c, struct plan_deadline *job)
-{
-    const struct {
-        const char *name, *text;
-        double *value;
-        bool money;
-    } options[] = {{"work", c->work, &job->work_s, false},
-                   {"deadline", c->deadline, &job->deadline_s, false},
-                   {"overhead", c->overhead, &job->overhead_s, false},
-                   {"spot-price", c->spot_price, &job->price[PLAN_RENT_SPOT], true},
-                   {"on-demand-price", c->on_demand_price, &job->price[PLAN_RENT_ON_DEMAND], true}};
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
-        if (options[i].money) {
-            char *end;
-            *options[i].value = strtod(options[i].text, &end);
-            if (end == options[i].text || *end || !isfinite(*options[i].value))
-                return cli_misuse("sim deadline", "--%s: expected $ an hour, found '%s'", options[i].name,
-                                  options[i].text);
-        } else if (!parse_seconds(options[i].text, options[i].value)) {
-            return cli_misuse("sim deadline", "--%s: expected a time like 48h, 30m or 90s, found '%s'", options[i].name,
-                              options[i].text);
-        }
-    }
-    return -1;
-}
-
-static int parse_policy(const char *name, struct simulation *s)
-{
-    const char *names[64] = {omniscient};
-    size_t count = 1;
-    struct bg_str known = {0};
-    for (; plan_policies[count - 1] && count < 64; count++) {
-        names[count] = plan_policies[count - 1]->name;
-        bg_str_addf(&known, "%s, ", names[count]);
-    }
-    s->policy = plan_policy_find(name);
-    s->policy_name = name;
-    int code = -1;
-    if (!s->policy && strcmp(name, omniscient) != 0) {
-        const char *nearest = bg_nearest(name, names, count);
-        if (nearest)
-            code = cli_misuse("sim deadline", "--policy: no policy '%s'; did you mean '%s'?", name, nearest);
-        else
-            code = cli_misuse("sim deadline", "--policy: no policy '%s'; there are %s%s", name, bg_str_text(&known),
-                              omniscient);
-    }
-    bg_str_fini(&known);
-    return code;
-}
-
-static bg_status read_trace(struct bg_env *env, const struct command *c, struct simulation *s, size_t i,
-                            struct bg_error *err)
-{
-    const char *path = c->traces.items[i];
-    struct trace_spot *trace = &s->traces[i];
-    bg_status status = trace_spot_read(env, path, err, trace);
-    if (status)
-        return status;
-    if (c->ticks && c->ticks > trace->count)
-        return bg_fail(err, BG_FORMAT, "%s: %zu ticks, and --ticks wants %u of them", path, trace->count, c->ticks);
-    if (c->ticks)
-        trace->count = c->ticks;
-    s->jobs[i].gap_s = trace->gap_s;
-    if (plan_deadline_check(&s->jobs[i], err))
-        return bg_fail_prefix(err, "%s", path);
-    const uint32_t window = plan_deadline_ticks(&s->jobs[i]);
-    for (size_t w = 0; w < s->start_count; w++)
-        if (s->starts[w] + (uint64_t)window > trace->count)
-            return bg_fail(err, BG_FORMAT, "%s%s%zu: the window from tick %u is %u ticks long, and %s has %zu",
-                           c->starts ? c->starts : "--starts", c->starts ? ":" : " ", w + 1, s->starts[w], window, path,
-                           trace->count);
-    return BG_OK;
-}
-
-static bg_status read_input(struct bg_env *env, const struct command *c, struct simulation *s, struct bg_error *err)
-{
-    bg_status status = BG_OK;
-    if (c->starts) {
-        status = trace_numbers_read(env, c->starts, UINT32_MAX, err, &s->starts, &s->start_count);
-    } else { // one window, from the start
-        s->starts = bg_alloc_array(1, sizeof *s->starts);
-        s->start_count = 1;
-    }
-    for (size_t i = 0; i < s->trace_count && !status; i++)
-        status = read_trace(env, c, s, i, err);
-    return status;
-}
 
 static void run_window(void *arg, size_t index, unsigned lane)
 {
     (void)lane;
     struct simulation *s = arg;
-    const size_t t = index / s->start_count;
-    const uint32_t *spot = s->traces[t].counts + s->starts[index % s->start_count];
-    if (s->policy)
-        plan_deadline_run(&s->jobs[t], s->policy, spot, NULL, NULL, &s->bills[index]);
-    else
-        plan_deadline_optimum(&s->jobs[t], spot, &s->bills[index]);
+    sim_windows_run(&s->windows, s->policy, index, NULL, &s->bills[index]);
 }
 
 static double mean_cost(const struct plan_bill *bills, size_t count)
@@ -176,104 +55,128 @@ static json_t *window_json(uint32_t start, const struct plan_bill *bill)
 
 static void print_json(const struct command *c, const struct simulation *s)
 {
-    const size_t all = s->trace_count * s->start_count;
+    const struct sim_windows *w = &s->windows;
+    const size_t all = w->trace_count * w->window_count;
     json_t *traces = json_array();
-    for (size_t t = 0; t < s->trace_count; t++) {
-        const struct plan_bill *bills = s->bills + t * s->start_count;
+    for (size_t t = 0; t < w->trace_count; t++) {
+        const struct plan_bill *bills = s->bills + t * w->window_count;
         json_t *windows = json_array();
-        for (size_t w = 0; w < s->start_count; w++)
-            json_array_append_new(windows, window_json(s->starts[w], &bills[w]));
-        json_array_append_new(traces, json_pack("{s:s, s:f, s:I, s:f, s:I, s:o}", "trace", c->traces.items[t], "gap_s",
-                                                s->traces[t].gap_s, "ticks", (json_int_t)s->traces[t].count,
-                                                "mean_cost", mean_cost(bills, s->start_count), "missed",
-                                                (json_int_t)missed(bills, s->start_count), "windows", windows));
+        for (size_t n = 0; n < w->window_count; n++)
+            json_array_append_new(windows, window_json(w->starts[t * w->window_count + n], &bills[n]));
+        json_array_append_new(traces, json_pack("{s:s, s:f, s:I, s:f, s:I, s:o}", "trace", c->input.traces.items[t],
+                                                "gap_s", w->traces[t].gap_s, "ticks", (json_int_t)w->traces[t].count,
+                                                "mean_cost", mean_cost(bills, w->window_count), "missed",
+                                                (json_int_t)missed(bills, w->window_count), "windows", windows));
     }
-    const struct plan_deadline *job = s->jobs;
-    cli_print_json(json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:o}", "policy", s->policy_name, "work_s",
-                             job->work_s, "deadline_s", job->deadline_s, "overhead_s", job->overhead_s, "spot_price",
-                             job->price[PLAN_RENT_SPOT], "on_demand_price", job->price[PLAN_RENT_ON_DEMAND], "windows",
-                             (json_int_t)all, "mean_cost", mean_cost(s->bills, all), "missed",
-                             (json_int_t)missed(s->bills, all), "traces", traces));
+    const struct plan_deadline *job = &w->job;
+    cli_print_json(json_pack("{s:s, s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f, s:I, s:o}", "policy", c->policy, "work_s",
+                             job->work_s, "deadline_s", job->deadline_s, "overhead_s", job->overhead_s, "instances",
+                             (json_int_t)job->instances, "spot_price", job->price[PLAN_RENT_SPOT], "on_demand_price",
+                             job->price[PLAN_RENT_ON_DEMAND], "windows", (json_int_t)all, "mean_cost",
+                             mean_cost(s->bills, all), "missed", (json_int_t)missed(s->bills, all), "traces", traces));
 }
 
 static void print_text(const struct command *c, const struct simulation *s)
 {
-    const size_t all = s->trace_count * s->start_count;
+    const struct sim_windows *w = &s->windows;
+    const size_t all = w->trace_count * w->window_count;
     printf("%-12s %-8s %s\n", "mean cost $", "missed", "trace");
-    for (size_t t = 0; t < s->trace_count; t++) {
-        const struct plan_bill *bills = s->bills + t * s->start_count;
-        printf("%-12.6f %-8zu %s\n", mean_cost(bills, s->start_count), missed(bills, s->start_count),
-               c->traces.items[t]);
+    for (size_t t = 0; t < w->trace_count; t++) {
+        const struct plan_bill *bills = s->bills + t * w->window_count;
+        printf("%-12.6f %-8zu %s\n", mean_cost(bills, w->window_count), missed(bills, w->window_count),
+               c->input.traces.items[t]);
     }
-    printf("%-12.6f %-8zu all, %s, %zu windows\n", mean_cost(s->bills, all), missed(s->bills, all), s->policy_name,
-           all);
+    printf("%-12.6f %-8zu all, %s, %zu windows\n", mean_cost(s->bills, all), missed(s->bills, all), c->policy, all);
 }
 
-static int run_command(struct cli *cli, const struct command *c)
+// Leaves only the window that --window names.
+static int take_window(const struct command *c, struct simulation *s)
 {
-    struct plan_deadline job = {.instances = 1};
-    struct simulation s = {.trace_count = c->traces.count};
-    int code = parse_policy(c->policy, &s);
+    struct sim_windows *w = &s->windows;
+    const size_t index = (size_t)strtoull(c->window, NULL, 10);
+    if (w->trace_count != 1)
+        return cli_misuse(verb, "--window is of one trace, found %zu", w->trace_count);
+    if (c->window[strspn(c->window, "0123456789")] || !*c->window || index >= w->window_count)
+        return cli_misuse(verb, "--window: expected a number of 0 to %zu, found '%s'", w->window_count - 1, c->window);
+    w->starts[0] = w->starts[index];
+    w->window_count = 1;
+    return -1;
+}
+
+static int draw_window(struct cli *cli, const struct command *c, const struct simulation *s)
+{
+    const struct plan_deadline job = sim_windows_job(&s->windows, 0);
+    struct plan_moment *moments = bg_alloc_array(plan_deadline_ticks(&job), sizeof *moments);
+    struct plan_bill bill;
+    sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
+    char *title = bg_format("%s: $%.2f, %s, from tick %u of %s", c->policy, bill.cost, bill.met ? "in time" : "late",
+                            s->windows.starts[0], c->input.traces.items[0]);
+    char *svg = sim_picture_window(&job, s->windows.traces[0].counts + s->windows.starts[0], moments, title);
+    const int code = cli_write(cli, c->svg, svg);
+    bg_free(svg);
+    bg_free(title);
+    bg_free(moments);
+    return code;
+}
+
+static int simulate(struct cli *cli, const struct command *c, struct simulation *s)
+{
+    const size_t all = s->windows.trace_count * s->windows.window_count;
+    s->bills = bg_alloc_array(all, sizeof *s->bills);
+    env_parallel_for(cli->env, all, run_window, s);
+    int code = c->svg ? draw_window(cli, c, s) : 0;
+    if (code)
+        return code;
+    if (cli->json)
+        print_json(c, s);
+    else
+        print_text(c, s);
+    return cli_finish_output();
+}
+
+static int run_command(struct cli *cli, struct command *c, const struct bg_strlist *words)
+{
+    struct simulation s = {0};
+    struct plan_deadline job;
+    struct bg_error err = {0};
+    int code = sim_policy_parse(verb, c->policy, &s.policy);
     if (code < 0)
-        code = parse_job(c, &job);
+        code = sim_input_job(verb, &c->input, words, &job);
+    if (code < 0 && !c->deadline)
+        code = cli_misuse(verb, "--deadline is missing");
+    if (code < 0 && !cli_parse_seconds(c->deadline, &job.deadline_s))
+        code = cli_misuse(verb, "--deadline: expected a time like 60h, found '%s'", c->deadline);
+    if (code < 0 && !s.policy && (c->input.work_most || c->input.overhead_most || c->svg))
+        code = cli_misuse(verb, "the optimum is of numbers that are exact, and is not drawn");
+    if (code < 0 && c->svg && !c->window)
+        code = cli_misuse(verb, "--svg draws the one window that --window names");
     if (code < 0)
         code = cli_env_unpinned(cli);
     if (code)
         return code;
-    s.traces = bg_alloc_array(s.trace_count, sizeof *s.traces);
-    s.jobs = bg_alloc_array(s.trace_count, sizeof *s.jobs);
-    for (size_t i = 0; i < s.trace_count; i++)
-        s.jobs[i] = job;
-    struct bg_error err = {0};
-    if (read_input(cli->env, c, &s, &err)) {
-        code = cli_fail(&err);
-    } else {
-        s.bills = bg_alloc_array(s.trace_count * s.start_count, sizeof *s.bills);
-        env_parallel_for(cli->env, s.trace_count * s.start_count, run_window, &s);
-        if (cli->json)
-            print_json(c, &s);
-        else
-            print_text(c, &s);
-        code = cli_finish_output();
-    }
-    for (size_t i = 0; i < s.trace_count; i++)
-        trace_spot_fini(&s.traces[i]);
-    bg_free(s.traces);
-    bg_free(s.jobs);
-    bg_free(s.starts);
+    if (sim_windows_read(cli->env, &c->input, &job, job.deadline_s, false, &err, &s.windows))
+        return cli_fail(&err);
+    code = c->window ? take_window(c, &s) : -1;
+    if (code < 0)
+        code = simulate(cli, c, &s);
+    sim_windows_fini(&s.windows);
     bg_free(s.bills);
     return code;
 }
 
-static char *about_sim(void)
-{
-    struct bg_str text = {0};
-    bg_str_add(
-        &text,
-        "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a\n"
-        "policy that decides what to rent:\n");
-    for (size_t i = 0; plan_policies[i]; i++)
-        bg_str_addf(&text, "  %-22s %s\n", plan_policies[i]->name, plan_policies[i]->about);
-    bg_str_addf(&text, "  %-22s the least that was possible, the trace known", omniscient);
-    return bg_str_take(&text);
-}
-
 int sim_deadline(struct cli *cli, int argc, char **argv)
 {
-    struct command c = {.policy = "patient", .overhead = "0"};
-    const struct cli_option options[] = {
-        {"trace", CLI_LIST, &c.traces, "FILE ...",
-         "spot availability, JSON: {\"metadata\":{\"gap_seconds\"},\"data\":[]}"},
+    struct command c = {.policy = "patient", .input = SIM_INPUT_DEFAULTS};
+    struct cli_option options[SIM_INPUT_OPTIONS + 4] = {
         {"policy", CLI_TEXT, &c.policy, "NAME", "one of those above (patient)"},
-        {"work", CLI_TEXT, &c.work, "TIME", "what the job needs on one instance, e.g. 48h"},
         {"deadline", CLI_TEXT, &c.deadline, "TIME", "from the start of each window, e.g. 60h"},
-        {"overhead", CLI_TEXT, &c.overhead, "TIME", "before a new instance works (0)"},
-        {"starts", CLI_TEXT, &c.starts, "FILE", "first ticks of the windows, one a line (one window from tick 0)"},
-        {"ticks", CLI_U32, &c.ticks, "N", "only so many of each trace (all)"},
-        {"spot-price", CLI_TEXT, &c.spot_price, "$", "an hour"},
-        {"on-demand-price", CLI_TEXT, &c.on_demand_price, "$", "an hour"},
+        {"window", CLI_TEXT, &c.window, "I", "only that one, from 0"},
+        {"svg", CLI_TEXT, &c.svg, "FILE", "draw it: what was there, what was held, progress"},
     };
-    char *about = about_sim();
+    sim_input_options(&c.input, options + 4);
+    char *about = sim_about_policies(
+        "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a\n"
+        "policy that decides what to rent:\n");
     const struct cli_usage usage = {
         "sim deadline --trace FILE ... --work TIME --deadline TIME --spot-price $ --on-demand-price $ [options]",
         about,
@@ -284,16 +187,10 @@ int sim_deadline(struct cli *cli, int argc, char **argv)
         true};
     struct bg_strlist words = {0};
     int code = cli_parse(cli, &usage, argc, argv, &words);
-    for (size_t i = 0; code < 0 && i < words.count; i++) // --trace A B C
-        bg_strlist_add(&c.traces, words.items[i]);
-    if (code < 0 && !c.traces.count)
-        code = cli_misuse("sim deadline", "--trace FILE is missing");
-    if (code < 0 && (!c.work || !c.deadline || !c.spot_price || !c.on_demand_price))
-        code = cli_misuse("sim deadline", "--work, --deadline, --spot-price and --on-demand-price are all needed");
     if (code < 0)
-        code = run_command(cli, &c);
+        code = run_command(cli, &c, &words);
     bg_strlist_fini(&words);
-    bg_strlist_fini(&c.traces);
+    bg_strlist_fini(&c.input.traces);
     bg_free(about);
     return code;
 }

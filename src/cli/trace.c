@@ -1,62 +1,27 @@
-// Readers of traces. Nothing here believes a file: every value has its type and range checked.
+// Files of traces: read as a whole and handed to plan/, which judges them. Here is also the list of numbers.
 #include "cli/trace.h"
 
-#include "base/json.h"
 #include "base/mem.h"
-#include "base/str.h"
 
-#include <string.h>
+#include <stdio.h>
 
 enum { NUMBERS_MAX = 10000000 };
 
-static bg_status take_counts(const json_t *data, const char *path, struct bg_error *err, uint32_t *counts)
+bg_status trace_load(struct bg_env *env, const char *path, struct bg_error *err, struct plan_trace *trace)
 {
-    size_t i;
-    const json_t *value;
-    json_array_foreach(data, i, value)
-    {
-        const json_int_t count = json_integer_value(value);
-        if (!json_is_integer(value) || count < 0 || count > UINT32_MAX)
-            return bg_fail(err, BG_FORMAT, "%s: data[%zu]: expected how many instances there were, 0 or more", path, i);
-        counts[i] = (uint32_t)count;
-    }
-    return BG_OK;
-}
-
-bg_status trace_spot_read(struct bg_env *env, const char *path, struct bg_error *err, struct trace_spot *trace)
-{
-    json_t *root = NULL, *metadata = NULL, *data = NULL;
-    double gap_s = 0;
-    bg_status status = bg_json_load(env, path, err, &root);
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
     if (status)
         return status;
-    status = bg_json_object(root, path, "metadata", err, &metadata);
-    if (!status)
-        status = bg_json_number(metadata, path, "gap_seconds", err, &gap_s);
-    if (!status)
-        status = bg_json_array(root, path, "data", err, &data);
-    if (!status && !(gap_s > 0 && gap_s <= 1e9))
-        status = bg_fail(err, BG_FORMAT, "%s: metadata.gap_seconds is %g: expected seconds above 0", path, gap_s);
-    const size_t count = json_array_size(data);
-    if (!status && (!count || count > NUMBERS_MAX))
-        status = bg_fail(err, BG_FORMAT, "%s: data has %zu entries: expected 1 to %d", path, count, NUMBERS_MAX);
-    if (!status) {
-        uint32_t *counts = bg_alloc_array(count, sizeof *counts);
-        status = take_counts(data, path, err, counts);
-        if (!status)
-            *trace = (struct trace_spot){gap_s, counts, count};
-        else
-            bg_free(counts);
-    }
-    json_decref(root);
-    // A key that is missing is a fault of the file's form; BG_NOT_FOUND would say that there is no file.
-    return status == BG_NOT_FOUND ? (err->status = BG_FORMAT) : status;
-}
-
-void trace_spot_fini(struct trace_spot *trace)
-{
-    bg_free(trace->counts);
-    *trace = (struct trace_spot){0};
+    status = plan_trace_parse(path, map.data, map.size, err, trace);
+    env->ops->map_close(env, &map);
+    if (!status && trace->moved)
+        fprintf(stderr, "brigade: %s:%zu: %zu entries out of order were put in order\n", path, trace->moved_line,
+                trace->moved);
+    if (!status && trace->dropped)
+        fprintf(stderr, "brigade: %s:%zu: %zu events dropped that add a node that is there or remove one that is not\n",
+                path, trace->dropped_line, trace->dropped);
+    return status;
 }
 
 // One number from `at`; false where there is something else. Leaves *at at the end of the line.
