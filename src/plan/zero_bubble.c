@@ -156,6 +156,7 @@ static void round_of(struct run *run, uint8_t *takes)
         put(run, s, PLAN_F);
     }
     for (uint32_t s = stages; s-- > 0 && run->fits;) {
+        run->fits = run->stages[s].f > run->stages[s].b; // its F may have given way once too often
         if (s + 1 < stages)
             fill(run, s, b_arrival(run, s));
         while (s == 0 && run->stages[0].f == run->pipe->items && run->stages[0].w < run->stages[0].b)
