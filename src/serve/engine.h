@@ -20,7 +20,6 @@ struct engine_options {
     uint64_t queue_tokens_max; // prompt tokens waiting; 0: 64 contexts
     double batch_wait_us;      // mu of adaptive batching; 0: never wait
     uint64_t host_cache_bytes; // evicted pages kept in memory outside the pool; 0: none
-    const char *disk_cache;    // directory for pages beyond that; NULL: none
     enum { ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT } speculate;
     const struct packed_model *draft; // of ENGINE_DRAFT: same vocabulary
     uint32_t speculate_max;           // tokens proposed at once (default 4)
@@ -40,7 +39,7 @@ BG_MUST_USE bg_status engine_submit(struct engine *engine, const struct serve_re
 void engine_cancel(struct engine *engine, uint64_t id); // its last event (CANCELLED) still comes, unless it had ended
 
 // One batch. Returns false when there is nothing to do.
-BG_MUST_USE bool engine_step(struct engine *engine);
+bool engine_step(struct engine *engine);
 // Steps until engine_stop(); sleeps while idle.
 void engine_run(struct engine *engine);
 void engine_stop(struct engine *engine); // any thread

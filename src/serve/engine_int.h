@@ -1,0 +1,108 @@
+// Inside the room: the engine's state. What the gate guards is marked; all else belongs to the stepping thread.
+#ifndef SERVE_ENGINE_INT_H
+#define SERVE_ENGINE_INT_H
+
+#include "serve/draw.h"
+#include "serve/engine.h"
+#include "serve/grammar.h"
+#include "serve/pages.h"
+#include "serve/text.h"
+
+enum { ENGINE_SPECULATE_MAX = 15, ENGINE_NO_SLOT = -1 };
+
+struct job { // a request on its way
+    uint64_t id;
+    struct serve_request request; // its pointers are ours
+    int32_t *tokens;              // (capacity): prompt, then drawn
+    uint32_t count, capacity;
+    uint64_t arrived_ns, started_ns, prefilled_ns, told_ns;
+    int slot;        // ENGINE_NO_SLOT: waiting
+    uint32_t fed;    // tokens whose keys and values are in its pages
+    uint32_t cached; // of the prompt, when it first ran
+    uint32_t *nodes, *page_of, page_count;
+    struct text text;
+    struct grammar_state *grammar;
+    int32_t proposed[ENGINE_SPECULATE_MAX];
+    uint32_t proposed_count;
+    enum serve_finish finish;
+    struct job *next;
+};
+
+struct command { // save and restore, by another thread (gate)
+    const int32_t *tokens;
+    uint32_t token_count;
+    const void *bytes; // NULL: save
+    size_t size;
+    void *saved;
+    uint32_t count;
+    bg_status status;
+    struct bg_error err;
+    bool done;
+    struct command *next;
+};
+
+struct drafter; // speculate.c
+
+struct engine {
+    struct bg_env *env;
+    const struct packed_model *packed;
+    const struct kern *kern;
+    const struct tokenizer *tokenizer;
+    struct engine_options o;
+    uint32_t context, vocab, rows_max;
+    uint64_t fingerprint; // of the weights: pages of another model are refused
+    struct batch *batch;
+    uint32_t page_total;
+    struct pages *pages;
+    struct draw *draw;
+    struct drafter *drafter;
+    uint64_t *mask;
+    struct batch_run *runs; // (slots)
+    struct job **run_job;   // (slots)
+    int32_t *fed_tokens;    // (rows_max): what runs point to where proposals follow
+    struct serve_logprob *logprobs;
+    struct job *waiting; // in the order in which they will run
+    struct job **slots;  // (o.slots), NULL: free
+    uint32_t running;
+
+    struct bg_gate *gate;
+    struct job *inbox;                           // gate
+    struct command *commands;                    // gate
+    uint64_t next_id;                            // gate
+    uint32_t queued;                             // gate: waiting, inbox included
+    uint64_t queued_tokens;                      // gate
+    uint64_t last_arrival_ns;                    // gate
+    double gap_ns;                               // gate: smoothed time between arrivals
+    uint64_t *cancels;                           // gate: ids
+    size_t cancel_count, cancel_capacity;        // gate
+    bool draining, hand_over, stopping, looping; // gate
+    struct engine_stats stats;                   // gate
+    struct engine_slot *slot_stats;              // gate: (o.slots)
+};
+
+static inline uint32_t job_drawn(const struct job *job)
+{
+    return job->count - job->request.prompt_count;
+}
+
+// job.c
+struct job *job_create(struct engine *e, const struct serve_request *request);
+void job_destroy(struct job *job);
+bool job_replay(struct engine *e, struct job *job); // takes drawn tokens in; false: they end the answer already
+// One more token: text, grammar, ends. Sets job->finish when it is the last; the token that ends a text is not added.
+void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_str *text);
+void job_seat(struct engine *e, struct job *job, int slot);
+void job_unseat(struct engine *e, struct job *job); // leaves its pages; what is whole or last stays cached
+bool job_room(struct engine *e, struct job *job, uint32_t tokens); // pages for so many tokens; false: none left
+void job_publish(struct engine *e, struct job *job);               // whole pages of tokens that are final
+
+// speculate.c
+bg_status drafter_create(struct engine *e, struct bg_error *err);
+void drafter_destroy(struct drafter *drafter);
+void drafter_propose(struct engine *e); // for every job that decodes: job->proposed
+void drafter_forget(struct engine *e, int slot);
+
+// ship.c
+void engine_run_command(struct engine *e, struct command *command);
+
+#endif

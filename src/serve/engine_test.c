@@ -1,0 +1,511 @@
+// The engine: whatever runs beside a request, in whatever slots, chunks, pages, with or without caches and speculation,
+// broken off and resumed, its tokens are those of a decoder and a sampler alone. Then the rules around it: limits,
+// priorities, cancelling, draining, saved pages, steady state.
+// labels: bits threads
+#include "base/mem.h"
+#include "base/str.h"
+#include "model/decode.h"
+#include "model/sample.h"
+#include "model/step_test.h"
+#include "serve/engine.h"
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+enum { REQUESTS = 14, CONTEXT = 96, TOKENS = 24 };
+
+static const struct model_config config = {.family = MODEL_LLAMA,
+                                           .layers = 2,
+                                           .dim = 32,
+                                           .heads = 4,
+                                           .kv_heads = 2,
+                                           .head_dim = 8,
+                                           .ffn = 48,
+                                           .context = CONTEXT,
+                                           .vocab = 257,
+                                           .rope_theta = 10000.0,
+                                           .norm_eps = 1e-5,
+                                           .bos = -1,
+                                           .eos = -1};
+
+struct answer {
+    int32_t tokens[CONTEXT + 2];
+    uint32_t count, cached, events;
+    struct bg_str text;
+    enum serve_finish finish;
+};
+
+struct asked {
+    int32_t prompt[CONTEXT];
+    struct serve_request request;
+    struct answer want, got;
+    uint64_t id;
+};
+
+struct world {
+    struct bg_env *env;
+    struct model *model, *small;
+    float *weights, *small_weights;
+    struct packed_model *packed, *draft;
+    struct tokenizer *tokenizer;
+    const struct kern *kern;
+    struct asked asked[REQUESTS];
+    uint64_t random;
+    struct engine *engine;
+};
+
+static uint32_t below(struct world *w, uint32_t n)
+{
+    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(w->random >> 33) % n;
+}
+
+static void on_event(void *arg, const struct serve_event *event)
+{
+    struct world *w = arg;
+    for (size_t i = 0; i < REQUESTS; i++) {
+        struct answer *a = &w->asked[i].got;
+        if (w->asked[i].id != event->request)
+            continue;
+        assert_int_equal(a->finish, SERVE_RUNNING); // nothing after the last
+        memcpy(a->tokens + a->count, event->tokens, event->token_count * sizeof(int32_t));
+        a->count += event->token_count;
+        a->events++;
+        bg_str_add_bytes(&a->text, event->text, event->text_bytes);
+        a->finish = event->finish;
+        a->cached = event->cached_tokens;
+    }
+}
+
+// A decoder and a sampler alone.
+static void answer_alone(struct world *w, struct asked *q)
+{
+    struct decoder *d = NULL;
+    struct sampler *sampler = sampler_create(w->kern, config.vocab);
+    const struct serve_sampling *s = &q->request.sampling;
+    const struct sample_options options = {s->temperature, s->top_k, s->top_p, s->min_p, s->seed, s->choice};
+    const float *logits = NULL;
+    struct bg_error err;
+    assert_int_equal(decoder_create(w->env, w->model, w->kern, w->weights, CONTEXT, 16, &err, &d), BG_OK);
+    assert_int_equal(decoder_feed(d, q->prompt, q->request.prompt_count, &err, &logits), BG_OK);
+    for (;;) {
+        const int32_t token = sampler_draw(sampler, logits, &options, decoder_position(d));
+        if (token == tokenizer_eos(w->tokenizer)) {
+            q->want.finish = SERVE_STOP;
+            break;
+        }
+        const char *bytes;
+        size_t size;
+        tokenizer_token_bytes(w->tokenizer, -1, token, &bytes, &size);
+        bg_str_add_bytes(&q->want.text, bytes, size);
+        q->want.tokens[q->want.count++] = token;
+        if (q->want.count == q->request.tokens_max) {
+            q->want.finish = SERVE_LENGTH;
+            break;
+        }
+        if (decoder_position(d) == CONTEXT) {
+            q->want.finish = SERVE_CONTEXT;
+            break;
+        }
+        assert_int_equal(decoder_feed(d, &token, 1, &err, &logits), BG_OK);
+    }
+    sampler_destroy(sampler);
+    decoder_destroy(d);
+}
+
+static void make_requests(struct world *w)
+{
+    for (uint32_t i = 0; i < REQUESTS; i++) {
+        struct asked *q = &w->asked[i];
+        const uint32_t like = below(w, i + 1), shared = i ? below(w, w->asked[like].request.prompt_count + 1) : 0;
+        q->request = (struct serve_request){.prompt = q->prompt,
+                                            .prompt_count = 1 + below(w, i == 3 ? CONTEXT - 1 : 60),
+                                            .tokens_max = i == 3 ? 1000 : 1 + below(w, TOKENS),
+                                            .sampling = {.temperature = i % 3 ? 0.9f : 0,
+                                                         .top_k = i % 4 == 1 ? 20 : 0,
+                                                         .top_p = i % 4 == 2 ? 0.8f : 1,
+                                                         .repeat_penalty = 1,
+                                                         .seed = below(w, 1000)},
+                                            .cache_prompt = i % 5 != 4};
+        for (uint32_t j = 0; j < q->request.prompt_count; j++)
+            q->prompt[j] = i && j < shared && j < w->asked[like].request.prompt_count ? w->asked[like].prompt[j]
+                                                                                      : (int32_t)below(w, 4) + 97;
+        answer_alone(w, q);
+    }
+}
+
+static void world_create(struct world *w, unsigned threads)
+{
+    *w = (struct world){.env = test_env(threads), .random = 11};
+    struct bg_error err;
+    struct model_config small = config;
+    small.layers = 1;
+    w->kern = kern_select(w->env->isa);
+    w->model = test_model(config);
+    w->weights = test_weights(w->model, w->env, 0.1f);
+    w->small = test_model(small);
+    w->small_weights = test_weights(w->small, w->env, 0.1f);
+    assert_int_equal(packed_create(w->env, w->model, w->weights, NULL, KERN_F32, &err, &w->packed), BG_OK);
+    assert_int_equal(packed_create(w->env, w->small, w->small_weights, NULL, KERN_F32, &err, &w->draft), BG_OK);
+    assert_int_equal(tokenizer_open(w->env, "bytes", &err, &w->tokenizer), BG_OK);
+    make_requests(w);
+}
+
+static void world_destroy(struct world *w)
+{
+    for (size_t i = 0; i < REQUESTS; i++) {
+        bg_str_fini(&w->asked[i].want.text);
+        bg_str_fini(&w->asked[i].got.text);
+    }
+    tokenizer_destroy(w->tokenizer);
+    packed_destroy(w->packed);
+    packed_destroy(w->draft);
+    free(w->weights);
+    free(w->small_weights);
+    model_destroy(w->model);
+    model_destroy(w->small);
+    os_env_destroy(w->env);
+}
+
+static void start(struct world *w, struct engine_options options)
+{
+    struct bg_error err = {0};
+    options.event = on_event;
+    options.arg = w;
+    assert_int_equal(engine_create(w->env, w->packed, w->kern, w->tokenizer, &options, &err, &w->engine), BG_OK);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        bg_str_fini(&w->asked[i].got.text);
+        w->asked[i].got = (struct answer){0};
+        w->asked[i].id = 0;
+    }
+}
+
+static void submit(struct world *w, size_t i)
+{
+    struct bg_error err = {0};
+    if (engine_submit(w->engine, &w->asked[i].request, &err, &w->asked[i].id, NULL))
+        fail_msg("%s", err.text);
+}
+
+static void check_answer(const struct asked *q)
+{
+    assert_int_equal(q->got.finish, q->want.finish);
+    assert_int_equal(q->got.count, q->want.count);
+    assert_memory_equal(q->got.tokens, q->want.tokens, q->want.count * sizeof(int32_t));
+    assert_int_equal(q->got.text.size, q->want.text.size);
+    assert_memory_equal(bg_str_text(&q->got.text), bg_str_text(&q->want.text), q->want.text.size);
+}
+
+// Requests arrive in random order and at random steps.
+static void run_all(struct world *w)
+{
+    bool sent[REQUESTS] = {false};
+    uint32_t left = REQUESTS;
+    while (left > 0 || engine_step(w->engine)) {
+        const uint32_t i = below(w, REQUESTS);
+        if (left == 0 || sent[i] || below(w, 3) == 0) {
+            engine_step(w->engine);
+            continue;
+        }
+        submit(w, i);
+        sent[i] = true;
+        left--;
+    }
+    for (size_t i = 0; i < REQUESTS; i++)
+        check_answer(&w->asked[i]);
+}
+
+static uint64_t page_bytes(void)
+{
+    return 2ull * 2 * BATCH_PAGE * 16 * sizeof(float);
+}
+
+static void neighbours_do_not_show(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 2);
+    static const struct engine_options options[] = {
+        {.slots = 1, .chunk = 1},
+        {.slots = 2, .chunk = 7},
+        {.slots = 16, .chunk = 256},
+        {.slots = 5, .chunk = 16},
+        {.slots = 8, .chunk = 33, .speculate = ENGINE_NGRAM},
+        {.slots = 3, .chunk = 9, .speculate = ENGINE_NGRAM, .speculate_max = 15},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        start(&w, options[i]);
+        run_all(&w);
+        // once more, with everything cached
+        for (size_t r = 0; r < REQUESTS; r++) {
+            bg_str_fini(&w.asked[r].got.text);
+            w.asked[r].got = (struct answer){0};
+        }
+        run_all(&w);
+        engine_destroy(w.engine);
+    }
+    world_destroy(&w);
+}
+
+static void a_small_pool_costs_time_only(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    for (uint64_t pages = 9; pages < 30; pages += 4) {
+        start(&w, (struct engine_options){.slots = 6,
+                                          .chunk = 24,
+                                          .kv_bytes = pages * page_bytes(),
+                                          .host_cache_bytes = pages % 8 == 1 ? 6 * page_bytes() : 0,
+                                          .speculate = pages % 3 ? ENGINE_PLAIN : ENGINE_NGRAM});
+        run_all(&w);
+        engine_destroy(w.engine);
+    }
+    world_destroy(&w);
+}
+
+static void a_draft_does_not_show(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    struct engine_stats stats;
+    for (int same = 0; same < 2; same++) {
+        start(&w, (struct engine_options){
+                      .slots = 4, .chunk = 20, .speculate = ENGINE_DRAFT, .draft = same ? w.packed : w.draft});
+        run_all(&w);
+        engine_get_stats(w.engine, &stats, NULL, 0);
+        assert_true(stats.speculated > 0);
+        if (same) // a draft that is the model is right always
+            assert_int_equal(stats.speculated, stats.accepted);
+        engine_destroy(w.engine);
+    }
+    world_destroy(&w);
+}
+
+static void an_answer_goes_on_elsewhere(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    start(&w, (struct engine_options){.slots = 4, .chunk = 32});
+    for (size_t i = 0; i < REQUESTS; i++) {
+        struct asked *q = &w.asked[i];
+        const uint32_t drawn = below(&w, q->want.count + 1);
+        if (drawn == q->want.count)
+            continue;
+        q->request.drawn = q->want.tokens;
+        q->request.drawn_count = drawn;
+        submit(&w, i);
+        while (engine_step(w.engine))
+            continue;
+        assert_int_equal(q->got.count, q->want.count - drawn);
+        assert_memory_equal(q->got.tokens, q->want.tokens + drawn, q->got.count * sizeof(int32_t));
+        assert_int_equal(q->got.finish, q->want.finish);
+        assert_memory_equal(bg_str_text(&q->got.text),
+                            bg_str_text(&q->want.text) + (q->want.text.size - q->got.text.size), q->got.text.size);
+    }
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+static void prefixes_are_used_again(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    struct asked *a = &w.asked[0], *b = &w.asked[1];
+    for (uint32_t i = 0; i < 21; i++)
+        a->prompt[i] = b->prompt[i] = (int32_t)(97 + i);
+    for (uint32_t i = 15; i < 21; i++)
+        b->prompt[i] = (int32_t)(65 + i);
+    a->request.prompt_count = b->request.prompt_count = 21;
+    a->request.cache_prompt = b->request.cache_prompt = true;
+    start(&w, (struct engine_options){.slots = 2});
+    struct asked *const order[] = {a, b, a};
+    static const uint32_t cached[] = {0, 15, 20}; // all that agrees; the last token is always fed
+    for (size_t i = 0; i < 3; i++) {
+        order[i]->got = (struct answer){0};
+        submit(&w, (size_t)(order[i] - w.asked));
+        while (engine_step(w.engine))
+            continue;
+        assert_int_equal(order[i]->got.cached, cached[i]);
+        bg_str_fini(&order[i]->got.text);
+    }
+    void *bytes;
+    size_t size;
+    uint32_t count;
+    struct bg_error err;
+    assert_int_equal(engine_save(w.engine, a->prompt, 21, &err, &bytes, &size, &count), BG_OK);
+    assert_int_equal(count, 16);
+    engine_destroy(w.engine);
+    start(&w, (struct engine_options){.slots = 2});
+    assert_int_equal(engine_restore(w.engine, bytes, size, &err, &count), BG_OK);
+    assert_int_equal(count, 16);
+    submit(&w, 0);
+    while (engine_step(w.engine))
+        continue;
+    assert_int_equal(a->got.cached, 16);
+    ((char *)bytes)[size / 2] ^= 1;
+    assert_int_equal(engine_restore(w.engine, bytes, size, &err, &count), BG_CORRUPT);
+    assert_int_equal(engine_restore(w.engine, bytes, size - 1, &err, &count), BG_FORMAT);
+    assert_int_equal(engine_restore(w.engine, bytes, 5, &err, &count), BG_FORMAT);
+    bg_free(bytes);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+static void limits_and_ends(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    struct bg_error err;
+    uint64_t id;
+    double retry = 0;
+    start(&w, (struct engine_options){.slots = 1, .queue_max = 3});
+    struct serve_request bad = w.asked[0].request;
+    bad.prompt_count = 0;
+    assert_int_equal(engine_submit(w.engine, &bad, &err, &id, NULL), BG_INVALID);
+    int32_t far[CONTEXT] = {0};
+    bad.prompt = far;
+    bad.prompt_count = CONTEXT;
+    assert_int_equal(engine_submit(w.engine, &bad, &err, &id, NULL), BG_INVALID);
+    assert_non_null(strstr(err.text, "96"));
+    bad.prompt_count = 2;
+    far[1] = 257;
+    assert_int_equal(engine_submit(w.engine, &bad, &err, &id, NULL), BG_INVALID);
+    for (size_t i = 0; i < 3; i++) {
+        w.asked[i].request.tokens_max = 20;
+        w.asked[i].request.priority = (int32_t)i;
+        submit(&w, i);
+    }
+    assert_int_equal(engine_submit(w.engine, &w.asked[3].request, &err, &id, &retry), BG_FULL);
+    assert_true(retry >= 1);
+    engine_step(w.engine);
+    assert_int_equal(w.asked[0].got.events + w.asked[1].got.events, 0); // the highest priority runs alone
+    engine_cancel(w.engine, w.asked[1].id);
+    engine_cancel(w.engine, 12345);
+    engine_step(w.engine);
+    assert_int_equal(w.asked[1].got.finish, SERVE_CANCELLED);
+    engine_cancel(w.engine, w.asked[2].id);
+    engine_step(w.engine);
+    assert_int_equal(w.asked[2].got.finish, SERVE_CANCELLED);
+    engine_drain(w.engine, false);
+    assert_int_equal(engine_submit(w.engine, &w.asked[3].request, &err, &id, NULL), BG_STOPPED);
+    engine_step(w.engine);
+    engine_drain(w.engine, true);
+    engine_step(w.engine);
+    assert_true(w.asked[0].got.finish == SERVE_HANDED || w.asked[0].got.finish == SERVE_STOP);
+    struct engine_stats stats;
+    engine_get_stats(w.engine, &stats, NULL, 0);
+    assert_int_equal(stats.pages_used, 0);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+static void deadlines_end_requests(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    start(&w, (struct engine_options){.slots = 1});
+    w.asked[0].request.tokens_max = 1000;
+    w.asked[0].request.ignore_eos = true;
+    w.asked[0].request.deadline_ms = 1;
+    submit(&w, 0);
+    const uint64_t begin = env_now_ns(w.env);
+    while (env_now_ns(w.env) - begin < 2000000)
+        continue;
+    engine_step(w.engine);
+    assert_int_equal(w.asked[0].got.finish, SERVE_EXPIRED);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+static void stops_end_text(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    struct asked *q = &w.asked[3];
+    assert_true(q->want.text.size > 6);
+    char stop[4] = {0};
+    memcpy(stop, bg_str_text(&q->want.text) + 3, 3);
+    const char *const stops[] = {"never there", stop};
+    const char *first = strstr(bg_str_text(&q->want.text), stop);
+    if (strlen(stop) == 3 && first) {
+        q->request.stops = stops;
+        q->request.stop_count = 2;
+        start(&w, (struct engine_options){.slots = 1});
+        submit(&w, 3);
+        while (engine_step(w.engine))
+            continue;
+        assert_int_equal(q->got.finish, SERVE_STOP);
+        assert_int_equal(q->got.text.size, (size_t)(first - bg_str_text(&q->want.text)));
+        engine_destroy(w.engine);
+    }
+    world_destroy(&w);
+}
+
+struct client {
+    struct world *w;
+    size_t first;
+};
+
+static void submit_some(void *arg, struct bg_env *own)
+{
+    struct client *c = arg;
+    (void)own;
+    for (size_t i = c->first; i < REQUESTS; i += 2) {
+        struct bg_error err;
+        uint64_t id;
+        assert_int_equal(engine_submit(c->w->engine, &c->w->asked[i].request, &err, &id, NULL), BG_OK);
+        if (i % 3 == 0)
+            engine_cancel(c->w->engine, id);
+        struct engine_stats stats;
+        engine_get_stats(c->w->engine, &stats, NULL, 0);
+    }
+}
+
+static void count_ends(void *arg, const struct serve_event *event)
+{
+    uint32_t *ended = arg;
+    *ended += event->finish != SERVE_RUNNING;
+}
+
+static void threads_may_ask(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    struct bg_error err;
+    uint32_t ended = 0;
+    struct bg_thread *threads[2];
+    struct client clients[2] = {{&w, 0}, {&w, 1}};
+    const struct engine_options options = {.slots = 3, .event = count_ends, .arg = &ended, .batch_wait_us = 500};
+    assert_int_equal(engine_create(w.env, w.packed, w.kern, w.tokenizer, &options, &err, &w.engine), BG_OK);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(w.env->ops->thread_start(w.env, submit_some, &clients[i], &err, &threads[i]), BG_OK);
+    while (ended < REQUESTS)
+        engine_step(w.engine);
+    for (size_t i = 0; i < 2; i++)
+        w.env->ops->thread_join(w.env, threads[i]);
+    engine_stop(w.engine);
+    engine_run(w.engine);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(neighbours_do_not_show),  cmocka_unit_test(a_small_pool_costs_time_only),
+        cmocka_unit_test(a_draft_does_not_show),   cmocka_unit_test(an_answer_goes_on_elsewhere),
+        cmocka_unit_test(prefixes_are_used_again), cmocka_unit_test(limits_and_ends),
+        cmocka_unit_test(deadlines_end_requests),  cmocka_unit_test(stops_end_text),
+        cmocka_unit_test(threads_may_ask),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

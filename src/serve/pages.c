@@ -1,0 +1,293 @@
+// Nodes are as many as pages: every page is free, with a request, or in the tree. A node is held by the requests that
+// use it; only leaves that nobody holds may be dropped.
+#include "serve/pages.h"
+
+#include "base/assert.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+// A cached page. The tree's links are indices into nodes; node 0 is the root and has no page.
+struct node {
+    int32_t tokens[BATCH_PAGE];
+    uint32_t count; // of tokens; 0: the entry is free
+    uint32_t page, parent, child, next;
+    uint32_t held; // by requests; who holds a page holds those before it
+    uint32_t depth;
+    uint64_t used; // turn of the last use
+};
+
+// A page that was dropped: its bytes, and the whole prefix it stands for by hash.
+struct kept {
+    uint64_t prefix; // of the pages before
+    int32_t tokens[BATCH_PAGE];
+    uint32_t depth;
+    uint64_t used;
+    void *bytes; // NULL: the entry is free
+};
+
+struct pages {
+    struct batch *batch;
+    uint32_t count, free_count, node_count; // nodes: count + 1
+    uint32_t *free;
+    struct node *nodes;
+    uint32_t free_node; // chain by next
+    uint64_t turn, host_hits;
+    struct kept *kept;
+    uint32_t kept_count;
+    uint32_t cached; // nodes that nobody holds
+};
+
+enum { ROOT = 0 };
+
+struct pages *pages_create(struct batch *batch, uint32_t count, uint64_t host_bytes)
+{
+    struct pages *p = bg_alloc(sizeof *p);
+    *p = (struct pages){.batch = batch, .count = count, .free_count = count, .node_count = count + 1};
+    p->free = bg_alloc_array(count, sizeof *p->free);
+    p->nodes = bg_alloc_array(p->node_count, sizeof *p->nodes);
+    for (uint32_t i = 0; i < count; i++)
+        p->free[i] = count - 1 - i;
+    for (uint32_t i = 1; i <= count; i++)
+        p->nodes[i].next = i < count ? i + 1 : PAGES_NONE;
+    p->free_node = count ? 1 : PAGES_NONE;
+    p->nodes[ROOT] = (struct node){.page = PAGES_NONE, .parent = PAGES_NONE, .child = PAGES_NONE, .held = 1};
+    p->kept_count = (uint32_t)(host_bytes / batch_page_bytes(batch));
+    p->kept = bg_alloc_array(p->kept_count, sizeof *p->kept);
+    return p;
+}
+
+void pages_destroy(struct pages *pages)
+{
+    if (!pages)
+        return;
+    for (uint32_t i = 0; i < pages->kept_count; i++)
+        bg_free(pages->kept[i].bytes);
+    bg_free(pages->kept);
+    bg_free(pages->nodes);
+    bg_free(pages->free);
+    bg_free(pages);
+}
+
+// ---- Outside the pool ----
+// Of the chain that ends with this node: not of where it lies.
+static uint64_t chain_hash(const struct pages *p, uint32_t node)
+{
+    uint64_t hash = 0x9e3779b97f4a7c15u;
+    for (; node != ROOT && node != PAGES_NONE; node = p->nodes[node].parent)
+        for (uint32_t i = 0; i < BATCH_PAGE; i++) {
+            hash ^= (uint32_t)p->nodes[node].tokens[i] + 1u;
+            hash *= 0xbf58476d1ce4e5b9u;
+            hash ^= hash >> 29;
+        }
+    return hash;
+}
+
+// What it costs to compute a page again grows with its position (attention); what it is worth falls with its idle time.
+static double worth(const struct pages *p, const struct kept *k)
+{
+    return (1.0 + (double)k->depth / 64) / (double)(p->turn - k->used + 1);
+}
+
+static void keep_outside(struct pages *p, uint32_t node)
+{
+    const struct node *n = &p->nodes[node];
+    struct kept *place = NULL;
+    if (n->count < BATCH_PAGE)
+        return;
+    for (uint32_t i = 0; i < p->kept_count; i++) {
+        if (!p->kept[i].bytes) {
+            place = &p->kept[i];
+            break;
+        }
+        if (!place || worth(p, &p->kept[i]) < worth(p, place))
+            place = &p->kept[i];
+    }
+    if (!place)
+        return;
+    void *bytes = place->bytes ? place->bytes : bg_alloc(batch_page_bytes(p->batch));
+    memcpy(bytes, batch_page(p->batch, n->page), batch_page_bytes(p->batch));
+    *place = (struct kept){.prefix = chain_hash(p, n->parent), .depth = n->depth, .used = n->used, .bytes = bytes};
+    memcpy(place->tokens, n->tokens, sizeof n->tokens);
+}
+
+static uint32_t page_from_outside(struct pages *p, uint32_t parent, const int32_t *tokens)
+{
+    if (p->kept_count == 0)
+        return PAGES_NONE;
+    const uint64_t prefix = chain_hash(p, parent);
+    for (uint32_t i = 0; i < p->kept_count; i++) {
+        struct kept *k = &p->kept[i];
+        if (!k->bytes || k->prefix != prefix || memcmp(k->tokens, tokens, sizeof k->tokens) != 0)
+            continue;
+        void *bytes = k->bytes; // pages_take() may put another page in its place
+        k->bytes = NULL;
+        uint32_t page = pages_take(p);
+        if (page != PAGES_NONE) {
+            memcpy(batch_page(p->batch, page), bytes, batch_page_bytes(p->batch));
+            p->host_hits++;
+        }
+        bg_free(bytes);
+        return page;
+    }
+    return PAGES_NONE;
+}
+
+// ---- The tree ----
+static void hold(struct pages *p, uint32_t node)
+{
+    p->cached -= p->nodes[node].held == 0;
+    p->nodes[node].held++;
+    p->nodes[node].used = ++p->turn;
+}
+
+void pages_leave(struct pages *pages, uint32_t node)
+{
+    struct node *n = &pages->nodes[node];
+    BG_ASSERT(node != ROOT && n->held > 0);
+    n->held--;
+    n->used = ++pages->turn;
+    pages->cached += n->held == 0;
+}
+
+// Takes a leaf that nobody holds out of the tree; its page is the caller's.
+static uint32_t drop(struct pages *p, uint32_t node)
+{
+    struct node *n = &p->nodes[node];
+    uint32_t *link = &p->nodes[n->parent].child, page = n->page;
+    while (*link != node)
+        link = &p->nodes[*link].next;
+    *link = n->next;
+    *n = (struct node){.next = p->free_node};
+    p->free_node = node;
+    p->cached--;
+    return page;
+}
+
+uint32_t pages_take(struct pages *pages)
+{
+    if (pages->free_count > 0)
+        return pages->free[--pages->free_count];
+    uint32_t oldest = PAGES_NONE;
+    for (uint32_t i = 1; i < pages->node_count && pages->cached > 0; i++) {
+        const struct node *n = &pages->nodes[i];
+        if (n->count > 0 && n->held == 0 && n->child == PAGES_NONE &&
+            (oldest == PAGES_NONE || n->used < pages->nodes[oldest].used))
+            oldest = i;
+    }
+    if (oldest == PAGES_NONE)
+        return PAGES_NONE;
+    keep_outside(pages, oldest);
+    return drop(pages, oldest);
+}
+
+void pages_give(struct pages *pages, uint32_t page)
+{
+    BG_ASSERT(pages->free_count < pages->count);
+    pages->free[pages->free_count++] = page;
+}
+
+static uint32_t add(struct pages *p, uint32_t parent, const int32_t *tokens, uint32_t count, uint32_t page)
+{
+    uint32_t node = p->free_node; // there are as many as pages
+    BG_ASSERT(node != PAGES_NONE);
+    p->free_node = p->nodes[node].next;
+    p->nodes[node] = (struct node){.count = count,
+                                   .page = page,
+                                   .parent = parent,
+                                   .child = PAGES_NONE,
+                                   .next = p->nodes[parent].child,
+                                   .depth = p->nodes[parent].depth + 1};
+    memcpy(p->nodes[node].tokens, tokens, count * sizeof *tokens);
+    p->nodes[parent].child = node;
+    p->cached++;
+    return node;
+}
+
+static uint32_t agree(const struct node *n, const int32_t *tokens, uint32_t count)
+{
+    uint32_t same = 0;
+    while (same < n->count && same < count && n->tokens[same] == tokens[same])
+        same++;
+    return same;
+}
+
+uint32_t pages_find(struct pages *pages, const int32_t *tokens, uint32_t count, uint32_t *nodes, uint32_t *page_of)
+{
+    uint32_t at = ROOT, done = 0, page = 0;
+    for (;; page++) {
+        uint32_t best = PAGES_NONE, most = 0;
+        for (uint32_t c = pages->nodes[at].child; c != PAGES_NONE; c = pages->nodes[c].next) {
+            uint32_t same = agree(&pages->nodes[c], tokens + done, count - done);
+            if (same > most) {
+                most = same;
+                best = c;
+            }
+        }
+        if (most < BATCH_PAGE && count - done >= BATCH_PAGE) { // a whole page may lie outside
+            uint32_t back = page_from_outside(pages, at, tokens + done);
+            if (back != PAGES_NONE) {
+                best = add(pages, at, tokens + done, BATCH_PAGE, back);
+                most = BATCH_PAGE;
+            }
+        }
+        if (most == BATCH_PAGE) {
+            hold(pages, best);
+            nodes[page] = best;
+            page_of[page] = pages->nodes[best].page;
+            done += BATCH_PAGE;
+            at = best;
+            continue;
+        }
+        if (most == 0)
+            return done;
+        hold(pages, best); // so that it is not dropped for its own copy
+        uint32_t copy = pages_take(pages);
+        if (copy != PAGES_NONE) {
+            memcpy(batch_page(pages->batch, copy), batch_page(pages->batch, pages->nodes[best].page),
+                   batch_page_bytes(pages->batch));
+            nodes[page] = PAGES_NONE;
+            page_of[page] = copy;
+            done += most;
+        }
+        pages_leave(pages, best);
+        return done;
+    }
+}
+
+uint32_t pages_keep(struct pages *pages, uint32_t parent, const int32_t *tokens, uint32_t count, uint32_t *page)
+{
+    const uint32_t under = parent == PAGES_NONE ? ROOT : parent;
+    for (uint32_t c = pages->nodes[under].child, next; c != PAGES_NONE; c = next) {
+        struct node *n = &pages->nodes[c];
+        next = n->next;
+        uint32_t same = agree(n, tokens, count);
+        if (same == count) { // all of it is there
+            if (n->page != *page)
+                pages_give(pages, *page);
+            *page = n->page;
+            n->used = ++pages->turn;
+            if (count < BATCH_PAGE)
+                return PAGES_NONE;
+            hold(pages, c);
+            return c;
+        }
+        if (same == n->count && n->held == 0 && n->child == PAGES_NONE) // the beginning of ours: no longer of use
+            pages_give(pages, drop(pages, c));
+    }
+    uint32_t node = add(pages, under, tokens, count, *page);
+    pages->nodes[node].used = ++pages->turn;
+    if (count < BATCH_PAGE)
+        return PAGES_NONE;
+    hold(pages, node);
+    return node;
+}
+
+struct pages_counts pages_count(const struct pages *pages)
+{
+    struct pages_counts counts = {.free = pages->free_count, .cached = pages->cached, .host_hits = pages->host_hits};
+    counts.used = pages->count - pages->free_count - pages->cached;
+    for (uint32_t i = 0; i < pages->kept_count; i++)
+        counts.host_bytes += pages->kept[i].bytes ? batch_page_bytes(pages->batch) : 0;
+    return counts;
+}
