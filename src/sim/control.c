@@ -167,6 +167,7 @@ static void options_of(const struct sim_world *w, struct ctl_options *o, double 
         .stages = s->ranks,
         .schedule = s->schedule,
         .chunks = s->chunks,
+        .slices = s->slices,
         .group = s->group,
         .split = s->split,
         .recompute = s->recompute,

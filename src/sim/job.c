@@ -16,7 +16,8 @@ static const struct {
     {MODEL_LLAMA, 2, 8, 2, 1, 12, 4, 17, 1, true, 0},    {MODEL_LLAMA, 4, 8, 2, 2, 10, 5, 20, 1, false, 0},
     {MODEL_GPT2, 2, 8, 2, 2, 32, 4, 19, 1, true, 0.1},   {MODEL_GPT2, 3, 12, 2, 2, 48, 6, 24, 1, false, 0},
     {MODEL_LLAMA, 3, 16, 2, 1, 20, 8, 31, 2, true, 0.2}, {MODEL_LLAMA, 6, 8, 1, 1, 9, 4, 13, 1, true, 0},
-    {MODEL_LLAMA, 2, 8, 2, 1, 12, 4, 8300, 1, true, 0}, // a token table of two pieces
+    {MODEL_LLAMA, 3, 8, 2, 1, 8, 130, 17, 2, true, 0.1}, // three slices
+    {MODEL_LLAMA, 2, 8, 2, 1, 12, 4, 8300, 1, true, 0},  // a token table of two pieces
 };
 
 double sim_job_lr(uint64_t step)

@@ -30,8 +30,8 @@ uint64_t sim_job_weights_hash(const struct sim_job *job, const float *weights); 
 // A made-up measure of the weights, to be found again in evaluations.
 double sim_job_evaluate(uint64_t weights_hash);
 
-enum { SIM_MODELS = 7, SIM_JOBS = 21 };
-// Job `index` of SIM_JOBS: models x micro-batches 3, 4, 5 (index / 6).
+enum { SIM_MODELS = 8, SIM_JOBS = 24, SIM_SLICED = 6 }; // SIM_SLICED: the model of three slices
+// Job `index` of SIM_JOBS: models x micro-batches 3, 4, 5 (index / SIM_MODELS).
 BG_MUST_USE bg_status sim_job_create(unsigned isa, uint32_t index, struct bg_error *err, struct sim_job **job);
 void sim_job_destroy(struct sim_job *job);
 

@@ -14,7 +14,7 @@ static const struct {
     {"1+2", {1, 2}, 2}, {"3x1", {1, 1, 1}, 3}, {"4x1", {1, 1, 1, 1}, 4}, {"1x4", {4}, 1},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
-static const uint32_t model_units[SIM_MODELS] = {4, 6, 4, 5, 5, 8, 4}; // of the models in job.c: layers + 2
+static const uint32_t model_units[SIM_MODELS] = {4, 6, 4, 5, 5, 8, 5, 4}; // of the models in job.c: layers + 2
 
 void sim_scenario_reshape(struct sim_random *random, struct sim_scenario *s)
 {
@@ -30,7 +30,8 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     struct sim_random random = sim_random_make(seed, 4);
     struct sim_random *r = &random;
     uint32_t shape = sim_random_below(r, SHAPES);
-    uint32_t model = sim_random_chance(r, 40) ? SIM_MODELS - 1 : sim_random_below(r, SIM_MODELS - 1);
+    uint32_t model = sim_random_below(r, SIM_MODELS - 2);
+    model = sim_random_chance(r, 40) ? SIM_MODELS - 1 : sim_random_chance(r, 100) ? SIM_SLICED : model;
     *s = (struct sim_scenario){.job = model + SIM_MODELS * sim_random_below(r, 3), .ranks = shapes[shape].ranks};
     memcpy(s->replicas, shapes[shape].replicas, sizeof s->replicas);
     s->schedule = (enum plan_schedule)sim_random_below(r, PLAN_SCHEDULES);
@@ -39,6 +40,7 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
         s->schedule = PLAN_1F1B;
         s->chunks = 1;
     }
+    s->slices = model == SIM_SLICED ? sim_random_between(r, 1, 3) : 1;
     s->group = sim_random_chance(r, 300) ? 2 : 1;
     s->split = sim_random_chance(r, 400);
     s->recompute = sim_random_chance(r, 200);
@@ -53,9 +55,10 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->turn_ns = paces[sim_random_below(r, 3)];
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
     snprintf(text, size,
-             "job %u, shape %s, %s%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every %llu, shadow %s, "
+             "job %u, shape %s, %s in %u slices%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every "
+             "%llu, shadow %s, "
              "respawn %s%s, %u faults",
-             s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->split ? ", split" : "",
+             s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->slices, s->split ? ", split" : "",
              s->recompute ? ", recompute" : "", s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
              s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);

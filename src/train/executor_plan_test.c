@@ -6,7 +6,8 @@
 
 #include "base/mem.h"
 #include "os/live.h"
-#include "plan/plan.h"
+#include "plan/plan_int.h"
+#include "plan/schedule.h"
 #include "train/step.h"
 
 #include <setjmp.h>
@@ -316,14 +317,10 @@ static void check_step(struct crew *c, uint64_t step)
     }
 }
 
-static void run_plan(struct fixture *f, const struct plan_options *options)
+static void run_plan(struct fixture *f, const struct plan *plan)
 {
-    struct plan plan;
-    struct bg_error err;
-    if (plan_build(options, &err, &plan))
-        fail_msg("%s", err.text);
     struct crew c;
-    crew_init(&c, f, &plan);
+    crew_init(&c, f, plan);
     uint64_t allocations = 0, reservations = 0;
     for (uint64_t step = 0; step < STEPS; step++) {
         if (step == 1) { // the first may grow slots
@@ -335,6 +332,15 @@ static void run_plan(struct fixture *f, const struct plan_options *options)
     }
     assert_true(bg_mem_count() == allocations && c.reservations == reservations);
     crew_fini(&c);
+}
+
+static void build_and_run(struct fixture *f, const struct plan_options *options)
+{
+    struct plan plan;
+    struct bg_error err;
+    if (plan_build(options, &err, &plan))
+        fail_msg("%s", err.text);
+    run_plan(f, &plan);
     plan_fini(&plan);
 }
 
@@ -349,17 +355,17 @@ static void all_schedules(struct fixture *f, uint32_t nth)
         const uint32_t slices = k / PLAN_SCHEDULES % MOST + 1, shape = k / PLAN_SCHEDULES / MOST;
         if ((k + shape) % nth)
             continue;
-        run_plan(f, &(struct plan_options){.costs = ones,
-                                           .units = UNITS,
-                                           .micro_batches = M,
-                                           .group = 1,
-                                           .replicas = replicas[shape],
-                                           .stages = stages[shape],
-                                           .schedule = schedule,
-                                           .chunks = plan_schedule_chunks(schedule, 2),
-                                           .slices = slices,
-                                           .split = k % 2,
-                                           .recompute = k % 3 == 1});
+        build_and_run(f, &(struct plan_options){.costs = ones,
+                                                .units = UNITS,
+                                                .micro_batches = M,
+                                                .group = 1,
+                                                .replicas = replicas[shape],
+                                                .stages = stages[shape],
+                                                .schedule = schedule,
+                                                .chunks = plan_schedule_chunks(schedule, 2),
+                                                .slices = slices,
+                                                .split = k % 2,
+                                                .recompute = k % 3 == 1});
     }
 }
 
@@ -387,6 +393,55 @@ static void others(void **state)
     fixture_destroy(f);
     f = fixture_create(MODEL_LLAMA, false, 1, 0, 1);
     all_schedules(f, 7);
+    fixture_destroy(f);
+}
+
+// Two pipelines in opposite directions: every worker sits at every stage, and items say who computes what.
+static void opposite_pipelines(void **state)
+{
+    (void)state;
+    enum { STAGES = 3 };
+    struct fixture *f = fixture_create(MODEL_LLAMA, true, 2, 0.1, 1);
+    for (uint32_t slices = 1; slices <= MOST; slices++) {
+        struct plan plan = {.units = UNITS,
+                            .micro_batches = M,
+                            .workers = STAGES,
+                            .slices = slices,
+                            .stages = bg_alloc_array(STAGES, sizeof *plan.stages),
+                            .stage_count = STAGES,
+                            .items = bg_alloc_array(M, sizeof *plan.items),
+                            .item_count = M,
+                            .seats = bg_alloc_array(STAGES * STAGES, sizeof *plan.seats),
+                            .seat_count = STAGES * STAGES,
+                            .route = bg_alloc_array(STAGES * M, sizeof *plan.route)};
+        uint8_t bits[STAGES * M];
+        uint32_t rank[M];
+        for (uint32_t s = 0; s < STAGES; s++) {
+            plan.stages[s] = (struct plan_stage){2 * s, 2 * s + 2};
+            for (uint32_t r = 0; r < STAGES; r++)
+                plan.seats[s * STAGES + r] = (struct plan_seat){r, s, r};
+            for (uint32_t i = 0; i < M; i++)
+                plan.route[s * M + i] = i % 2 ? STAGES - 1 - s : s;
+        }
+        for (uint32_t i = 0; i < M; i++) {
+            plan.items[i] = (struct plan_item){i, i + 1};
+            rank[i] = i;
+        }
+        memset(bits, PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W, sizeof bits);
+        plan_reset_lists(&plan);
+        plan_order_greedy(&plan, &(struct plan_work){bits, plan.route, rank, slices > 1, false});
+        for (uint32_t w = 0; w < plan.workers; w++)
+            plan_slice_list(&plan.lists[w], slices);
+        struct bg_error err;
+        if (plan_lower(&plan, NULL, &err))
+            fail_msg("%s", err.text);
+        plan_place_receives(&plan, NULL, NULL);
+        plan_close_lists(&plan);
+        if (plan_validate(&plan, &err))
+            fail_msg("%s", err.text);
+        run_plan(f, &plan);
+        plan_fini(&plan);
+    }
     fixture_destroy(f);
 }
 
@@ -469,10 +524,8 @@ static void slices_have_an_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_tied_grouped),
-        cmocka_unit_test(gpt2_untied),
-        cmocka_unit_test(others),
-        cmocka_unit_test(slices_have_an_order),
+        cmocka_unit_test(llama_tied_grouped), cmocka_unit_test(gpt2_untied),          cmocka_unit_test(others),
+        cmocka_unit_test(opposite_pipelines), cmocka_unit_test(slices_have_an_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
