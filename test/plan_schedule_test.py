@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
@@ -118,6 +119,25 @@ class Schedule(unittest.TestCase):
         self.assertEqual((code, err), (0, ""))
         self.assertIn("bubble    1 of it, 10.0 %\n", out)
         self.assertRegex(out, r"\n +0  F0 F1 +B0 W0 F2 B1 W1 B2 W2 *\n +1     F0 B0 F1 B1 W0 F2 B2 W1 W2 *\n")
+
+    def test_trained(self):
+        """On real workers every schedule has the bits of one process."""
+        with tempfile.TemporaryDirectory() as home:
+            corpus = os.path.join(home, "corpus.txt")
+            with open(corpus, "w") as out:
+                out.write("".join(f"line {n}: {n * n} and {n ** 3}\n" for n in range(2000)))
+            hashes = {}
+            for name, shape in [("1f1b", "1x1")] + [(name, "2x1") for name in NAMES if ":" not in name] + [("zb-v", "1+2")]:
+                directory = os.path.join(home, f"{name}-{shape}")
+                done = subprocess.run(
+                    [BRIGADE, "train", corpus, "model.layers=4", "model.dim=32", "model.heads=2", "model.kv_heads=2",
+                     "model.ffn=64", "model.context=128", "train.steps=2", "train.micro_batches=4", "train.micro_batch=1",
+                     "train.eval_every=0", "train.checkpoint_every=0", "run.threads=1", "run.shadow=false",
+                     "run.plan=" + shape, "run.schedule=" + name, "run.dir=" + directory], capture_output=True, timeout=120)
+                self.assertEqual(done.returncode, 0, (name, done.stderr))
+                with open(os.path.join(directory, "result.json")) as result:
+                    hashes[name, shape] = json.load(result)["weights_sha256"]
+            self.assertEqual(len(set(hashes.values())), 1, hashes)
 
     def test_refusals(self):
         for name, args, code, text in (

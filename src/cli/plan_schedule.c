@@ -110,9 +110,11 @@ static void print_json(const struct answer *a)
     for (uint32_t w = 0; w < a->pipe.workers; w++) {
         json_t *list = json_array();
         for (size_t i = 0; i < a->lists[w].count; i++) {
+            const struct plan_op *op = &a->lists[w].ops[i];
+            const bool first = a->pipe.slices > 1 && op->slice == 0 && op->kind != PLAN_W;
             char text[PLAN_OP_TEXT];
-            plan_op_text(&a->lists[w].ops[i], text);
-            json_array_append_new(list, json_string(text));
+            plan_op_text(op, text); // which leaves the first slice unnamed
+            json_array_append_new(list, json_sprintf("%s%s", text, first ? "/0" : ""));
         }
         json_array_append_new(lists, list);
         json_array_append_new(peaks, json_number(a->time.peak[w]));
@@ -131,7 +133,7 @@ static void cell_text(const struct answer *a, const struct plan_op *op, char tex
     if (a->pipe.stages > a->pipe.workers)
         snprintf(stage, sizeof stage, "%u", op->stage);
     if (a->pipe.slices > 1 && op->kind != PLAN_W)
-        snprintf(slice, sizeof slice, ".%u", op->slice);
+        snprintf(slice, sizeof slice, "/%u", op->slice);
     snprintf(text, PLAN_OP_TEXT, "%s%s%u%s", stage, kind, op->item, slice);
 }
 
