@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Every schedule that the command knows, on several workers each, gives the hashes of one process; slices and all.
+
+Runs the built command (BRIGADE) on a tiny corpus of its own. The names are asked of the command, so that a new schedule
+is tested as well.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
+JOB = ["model.layers=4", "model.dim=8", "model.heads=2", "model.kv_heads=1", "model.context=130", "train.micro_batch=2",
+       "train.micro_batches=5", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
+       "train.eval_every=0", "train.eval_tokens=300", "train.checkpoint_every=0", "run.shadow=false"]
+SHORT = ["train.steps=3"]
+SHAPES = ["2x1", "1+2", "3x1", "2x2"]  # three stages of two chunks: every unit is one
+HANG_S = 120
+
+
+class Schedules(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="brigade-schedules-")
+        with open(cls.path("corpus.txt"), "w") as out:
+            for i in range(400):
+                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    @classmethod
+    def path(cls, *names):
+        return os.path.join(cls.dir, *names)
+
+    def start(self, name, *keys):
+        return subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path(name), *JOB, *keys,
+                                 "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def end(self, process, code=0):
+        try:
+            _, err = process.communicate(timeout=HANG_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self.fail("hangs")
+        err = err.decode(errors="replace")
+        self.assertEqual(process.returncode, code, err)
+        return err
+
+    def result(self, name):
+        with open(self.path(name, "result.json")) as file:
+            return json.load(file)
+
+    def plan(self, name):
+        with open(self.path(name, "plan.txt")) as file:
+            return file.read()
+
+    def same(self, name, alone):
+        for key in HASHES:
+            self.assertEqual(self.result(name)[key], alone[key], (name, key))
+
+    def names(self):
+        """From the refusal of a name that is none: ("1f1b", ""), ("seq1f1b", "SLICES"), ..."""
+        done = subprocess.run([BRIGADE, "train", self.path("corpus.txt"), "run.schedule=none", *JOB], text=True,
+                              capture_output=True, timeout=HANG_S)
+        self.assertNotEqual(done.returncode, 0)
+        found = re.findall(r"([a-z0-9-]+)(?:\[:([A-Z]+)\])?(?:, | or |$)", done.stderr.split("expected ")[1].split("\n")[0])
+        self.assertIn(("1f1b", ""), found, done.stderr)
+        return found
+
+    def test_every_schedule(self):
+        self.end(self.start("alone", *SHORT))
+        alone = self.result("alone")
+        runs = []
+        for i, (name, number) in enumerate(self.names()):
+            runs += [(name, shape) for shape in ("2x1", SHAPES[1 + i % 3])]
+            if number:
+                runs.append((name + ":3", SHAPES[i % 2]))
+        self.assertGreater(len(runs), 18)
+        for schedule, shape in runs:
+            with self.subTest(schedule=schedule, shape=shape):
+                name = f"{schedule}-{shape}"
+                self.end(self.start(name, *SHORT, "run.plan=" + shape, "run.schedule=" + schedule))
+                self.same(name, alone)
+                plan = self.plan(name)
+                slices = re.search(r" slices (\d+)\n", plan)
+                self.assertEqual(slices and slices[1], {"seq1f1b": "2", "seq1f1b:3": "3"}.get(schedule), plan)
+                if schedule.startswith("zb"):
+                    self.assertRegex(plan, r" \d+W\d+")
+                shutil.rmtree(self.path(name))
+
+    def test_kill_in_slices(self):
+        keys = ["train.steps=500", "run.schedule=seq1f1b:3", "run.shadow=true"]
+        self.end(self.start("single", *keys, "run.shadow=false"))
+        process = self.start("kill", *keys, "run.plan=1+2")
+        for count, who in ((20, "worker2"), (80, "worker0")):
+            deadline = time.monotonic() + HANG_S
+            while not os.path.exists(self.path("kill", "steps.jsonl")) or self.lines("steps.jsonl") < count:
+                self.assertIsNone(process.poll(), "ended early")
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.002)
+            with open(self.path("kill", "events.jsonl")) as lines:
+                events = [json.loads(line) for line in lines if line.endswith("\n")]
+            os.kill([e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1], signal.SIGKILL)
+        self.end(process)
+        self.same("kill", self.result("single"))
+        found = self.result("kill")
+        self.assertEqual(found["deaths"], 2)
+        self.assertLessEqual(found["steps_redone"], 2)
+        self.assertIn(" slices 3\n", self.plan("kill"))
+
+    def lines(self, name):
+        with open(self.path("kill", name)) as file:
+            return sum(line.endswith("\n") for line in file)
+
+    def test_too_many_slices(self):
+        err = self.end(self.start("refused", *SHORT, "run.plan=2x1", "run.schedule=seq1f1b:4"), 78)
+        for word in ("run.schedule", "130 positions", "at most 3 slices"):
+            self.assertIn(word, err)
+        self.assertFalse(os.path.exists(self.path("refused")))
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
