@@ -109,8 +109,9 @@ static int draw_window(struct cli *cli, const struct command *c, const struct si
     struct plan_moment *moments = bg_alloc_array(plan_deadline_ticks(&job), sizeof *moments);
     struct plan_bill bill;
     sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
+    const char *path = c->input.traces.items[0], *slash = strrchr(path, '/');
     char *title = bg_format("%s: $%.2f, %s, from tick %u of %s", c->policy, bill.cost, bill.met ? "in time" : "late",
-                            s->windows.starts[0], c->input.traces.items[0]);
+                            s->windows.starts[0], slash ? slash + 1 : path);
     char *svg = sim_picture_window(&job, s->windows.traces[0].counts + s->windows.starts[0], moments, title);
     const int code = cli_write(cli, c->svg, svg);
     bg_free(svg);

@@ -123,13 +123,12 @@ static bg_status read_trace(struct bg_env *env, struct sim_windows *w, size_t i,
     return BG_OK;
 }
 
-static bg_status check_windows(struct sim_windows *w, size_t i, bool earlier, struct bg_error *err)
+static bg_status check_windows(struct sim_windows *w, size_t i, bool earlier, size_t *moved, struct bg_error *err)
 {
     const struct plan_deadline job = sim_windows_job(w, i);
     const uint32_t ticks = plan_deadline_ticks(&job);
     const char *starts = w->input->starts, *path = w->input->traces.items[i];
     const size_t count = w->traces[i].count;
-    size_t moved = 0;
     for (size_t n = 0; n < w->window_count; n++) {
         uint32_t *start = &w->starts[i * w->window_count + n];
         if (*start + (uint64_t)ticks <= count)
@@ -138,11 +137,8 @@ static bg_status check_windows(struct sim_windows *w, size_t i, bool earlier, st
             return bg_fail(err, BG_FORMAT, "%s%s%zu: the window from tick %u is %u ticks long, and %s has %zu",
                            starts ? starts : "--starts", starts ? ":" : " ", n + 1, *start, ticks, path, count);
         *start = (uint32_t)count - ticks;
-        moved++;
+        ++*moved;
     }
-    if (moved)
-        fprintf(stderr, "brigade: %s: %zu of %zu windows begin earlier, so that the longest deadline fits\n", path,
-                moved, w->window_count);
     return BG_OK;
 }
 
@@ -169,6 +165,7 @@ bg_status sim_windows_read(struct bg_env *env, const struct sim_input *input, co
     struct sim_windows w = {.input = input, .job = *job, .trace_count = input->traces.count};
     uint32_t *starts = NULL;
     double gap_s = 0;
+    size_t moved = 0;
     bg_status status = BG_OK;
     w.job.deadline_s = deadline_s;
     w.window_count = input->windows ? input->windows : 1; // without anything, one from the start
@@ -184,9 +181,12 @@ bg_status sim_windows_read(struct bg_env *env, const struct sim_input *input, co
     for (size_t i = 0; i < w.trace_count && !status; i++) {
         if (starts)
             memcpy(w.starts + i * w.window_count, starts, w.window_count * sizeof *starts);
-        status = input->windows ? draw_windows(&w, i, err) : check_windows(&w, i, earlier, err);
+        status = input->windows ? draw_windows(&w, i, err) : check_windows(&w, i, earlier, &moved, err);
     }
     bg_free(starts);
+    if (!status && moved)
+        fprintf(stderr, "brigade: %zu of %zu windows begin earlier than %s says, so that the longest deadline fits\n",
+                moved, w.trace_count * w.window_count, input->starts);
     if (status)
         sim_windows_fini(&w);
     else
