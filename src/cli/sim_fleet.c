@@ -2,6 +2,7 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
+#include "cli/trace.h"
 #include "plan/fleet.h"
 
 #include <string.h>
@@ -34,27 +35,13 @@ static const struct named_model {
     {"gpt-6.7b", {32, 4096, 50257, 1024, 0, 0, 0}, 12, 64, 1},
 };
 
-static bg_status read_file(struct bg_env *env, const char *path, struct bg_error *err, struct bg_map *map)
-{
-    return env->ops->map_open(env, path, err, map);
-}
-
 static bg_status read_trace(struct bg_env *env, const char *path, struct bg_error *err, struct plan_trace *trace)
 {
-    struct bg_map map;
-    bg_status status = read_file(env, path, err, &map);
-    if (status)
-        return status;
-    status = plan_trace_parse(path, map.data, map.size, err, trace);
-    env->ops->map_close(env, &map);
-    if (status)
-        return status;
-    if (trace->kind == PLAN_TRACE_COUNTS)
-        status = plan_trace_to_events(trace, err);
-    else if (trace->kind == PLAN_TRACE_REQUESTS)
+    bg_status status = trace_load(env, path, err, trace);
+    if (!status && trace->kind == PLAN_TRACE_REQUESTS)
         status = bg_fail(err, BG_FORMAT, "%s: a trace of requests: expected one of machines", path);
-    if (status)
-        plan_trace_fini(trace);
+    else if (!status && trace->kind == PLAN_TRACE_COUNTS)
+        status = plan_trace_to_events(trace, err);
     return status;
 }
 
@@ -75,7 +62,7 @@ static bg_status read_model(struct cli *cli, const struct command *c, struct bg_
         options->samples = named->samples;
     } else if (sscanf(c->model, "%ux%u%c", &shape.layers, &shape.dim, &rest) != 2) {
         struct bg_map map;
-        bg_status status = read_file(cli->env, c->model, err, &map);
+        bg_status status = cli->env->ops->map_open(cli->env, c->model, err, &map);
         if (status)
             return status;
         status = plan_profile_parse((const char *)map.data, map.size, err, profile);
