@@ -66,7 +66,7 @@ static bg_status save(struct job *job, const struct model *model, const float *w
     return status;
 }
 
-// One plan of each schedule, and the rest of a step of one.
+// Plans of some schedules, whole, in slices, and the rest of a step of each kind.
 static bg_status make_plans(struct job *job)
 {
     static const double costs[4] = {1, 2, 1, 1};
@@ -75,12 +75,23 @@ static bg_status make_plans(struct job *job)
     const uint8_t losses[3] = {0};
     char *folder = bg_format("%s/plan_fuzz", job->directory);
     bg_status status = job->env->ops->make_directories(job->env, folder, &job->err);
-    for (uint32_t i = 0; i < 4 && !status; i++) {
-        struct plan_options options = {costs, 4, 3, 1, replicas, 2, (enum plan_schedule)(i % 3), 2, i > 1, i == 1, 1};
+    for (uint32_t i = 0; i < 6 && !status; i++) {
+        const struct plan_options options = {.costs = costs,
+                                             .units = 4,
+                                             .micro_batches = 3,
+                                             .group = 1,
+                                             .replicas = replicas,
+                                             .stages = 2,
+                                             .schedule = (enum plan_schedule)(i % 3),
+                                             .chunks = 2,
+                                             .slices = i < 4 ? 1 : 3,
+                                             .split = i > 1,
+                                             .recompute = i == 1,
+                                             .followers = 1};
         struct plan plan = {0};
         struct plan_recovery counted;
         status = plan_build(&options, &job->err, &plan);
-        if (!status && i == 3)
+        if (!status && i % 2 && i > 2)
             status = plan_recover(&plan, nothing, losses, true, &job->err, &counted);
         if (status)
             break;

@@ -163,8 +163,9 @@ static void depart(struct walk *k, struct letter letter)
 static void reduce_later(struct walk *k, size_t share)
 {
     const struct plan_share *s = &k->traffic.shares[share];
+    const uint32_t folds = s->nodes > 1 ? s->nodes - 1 : 1; // one node is copied
     const struct task task = {
-        .kind = TASK_REDUCE, .work = s->bytes * s->nodes * k->profile->reduce_byte_s, .share = share};
+        .kind = TASK_REDUCE, .work = s->bytes * folds * k->profile->reduce_byte_s, .share = share};
     queue_push(&k->actors[s->owner].tasks, &task, sizeof task);
 }
 
@@ -484,7 +485,7 @@ static void walk_init(struct walk *k)
     const struct plan *plan = k->plan;
     const size_t workers = plan->workers;
     plan_traffic_init(plan, k->profile, &k->traffic);
-    k->slices = plan->slices > 1 ? plan->slices : 1;
+    k->slices = plan_op_slices(plan);
     k->actors = bg_alloc_array(workers, sizeof *k->actors);
     k->threads = bg_alloc_array(workers, sizeof *k->threads);
     k->link_free = bg_alloc_array(workers * workers, sizeof *k->link_free);

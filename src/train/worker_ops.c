@@ -287,6 +287,9 @@ void worker_describe_op(const struct worker *w, char *text, size_t size)
         return;
     }
     const struct plan_op *op = &list->ops[w->op];
+    char slice[24] = "";
+    if (plan_op_slices(w->plan) > 1)
+        snprintf(slice, sizeof slice, " slice %u", op->slice);
     if (op->kind == PLAN_STEP)
         describe_roots(w, text, size);
     else if (op->kind == PLAN_MOVE)
@@ -294,11 +297,10 @@ void worker_describe_op(const struct worker *w, char *text, size_t size)
                  op->item, op->peer < w->peer_count ? w->peers[op->peer].member : 0);
     else
         snprintf(text, size, "op %zu of %zu: %s stage %u item %u%s%s", w->op, list->count, names[op->kind], op->stage,
-                 op->item,
-                 op->kind == PLAN_RECV
-                     ? (op->flags & PLAN_GRAD ? ": waits for the gradient" : ": waits for the activation")
-                     : "",
-                 "");
+                 op->item, slice,
+                 op->kind != PLAN_RECV          ? ""
+                 : (op->flags & PLAN_GRAD) != 0 ? ": waits for the gradient"
+                                                : ": waits for the activation");
     if (op->kind == PLAN_RECV && op->peer < w->peer_count) {
         size_t used = strlen(text);
         snprintf(text + used, size - used, " from member %u", w->peers[op->peer].member);
