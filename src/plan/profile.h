@@ -53,7 +53,7 @@ struct plan_profile {
     double message_byte_s;         // of every byte of one, likewise (checks)
     double commit_s;               // votes and commit of a step
     double step_byte_s;            // optimizer, a parameter byte
-    double reduce_byte_s;          // folding one byte of a partial sum
+    double reduce_byte_s;          // folding a pair of partial sums, a byte of one
     double tie_bytes;              // of a table that the first unit shares with the last; 0: they share nothing
 };
 

@@ -202,7 +202,7 @@ static void gradients_travel(void **state)
     profile.outer.bytes_s = 0;
     profile.reduce_byte_s = 1.0 / (1 << 20);
     t = walk(&plan, &profile);
-    near(t.step_s, 6 + 2 * 0.5 + 1 + 0.125 + 2); // an owner reduces its half from two nodes, the follower copies both
+    near(t.step_s, 6 + 0.5 + 1 + 0.125 + 2); // an owner folds the two nodes of its half, the follower copies both
     plan_timeline_fini(&t);
     profile.reduce_byte_s = 0;
     profile.message_s = 0.01; // an owner posts 2, takes 2, sends 2 roots to each; then the follower takes 4

@@ -5,6 +5,7 @@
 #include "train/measure_int.h"
 
 #include "base/mem.h"
+#include "comm/shm/shm.h"
 #include "model/io.h"
 #include "train/executor.h"
 #include "train/job.h"
@@ -23,8 +24,10 @@ struct bench { // one width and size of items
     const struct measure_options *o;
     struct model *model;
     uint32_t *tokens;
+    float *beside; // a full set
     struct token_view view;
     struct executor *ex;
+    struct comm *comm; // whose memory it works in, as workers do
     uint32_t group;
 };
 struct times { // of one round: seconds of each op by stage, of folds and the step per byte
@@ -108,7 +111,7 @@ static bg_status run_item(struct bench *b, uint32_t stages, bool split, struct b
     return status;
 }
 
-// The root from the item's sums and the same again as the other item's, then squares and the step.
+// The root from the item's sums and as much beside them, then squares and the step.
 static bg_status fold_and_step(struct bench *b, uint64_t step, struct bg_error *err, struct times *t)
 {
     const struct model *model = b->model;
@@ -125,11 +128,13 @@ static bg_status fold_and_step(struct bench *b, uint64_t step, struct bg_error *
             struct executor_part made;
             parts[1] = parts[0];
             parts[1].node.index = 1;
+            if (bucket != EXECUTOR_SPARSE) // memory of its own, as cold as the other
+                parts[1].values = b->beside + model->buckets[bucket].first + (size_t)piece * EXECUTOR_PIECE;
             bytes += (double)parts[0].bytes;
             status = executor_reduce(b->ex, bucket, piece, parts, 2, err, &made);
         }
     }
-    t->fold = bytes > 0 ? since(b->env, start) / bytes / 2 : 0;
+    t->fold = bytes > 0 ? since(b->env, start) / bytes : 0;
     start = env_now_ns(b->env);
     if (!status) {
         executor_squares(b->ex, squares);
@@ -226,14 +231,31 @@ static void add_samples(const struct bench *b, const struct times *fused, const 
     }
 }
 
+static bg_status reserve_shared(void *arg, size_t bytes, struct bg_error *err, void **memory)
+{
+    struct comm *comm = arg;
+    return comm->ops->reserve(comm, bytes, err, memory);
+}
+
+static void release_shared(void *arg, void *memory, size_t bytes)
+{
+    struct comm *comm = arg;
+    (void)bytes;
+    comm->ops->unreserve(comm, memory);
+}
+
 static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *err)
 {
     const struct measure_options *o = b->o;
     const uint64_t count = 64 * ((uint64_t)o->length + 1);
     b->group = group;
     b->tokens = bg_alloc_array(count, sizeof *b->tokens);
+    b->beside = bg_alloc_array((size_t)b->model->floats, sizeof *b->beside);
     for (uint64_t i = 0; i < count; i++)
         b->tokens[i] = (uint32_t)((i * 2654435761u >> 7) % b->model->config.vocab);
+    bg_status status = comm_shm_create(b->env, &(struct comm_shm_options){0}, err, &b->comm);
+    if (status)
+        return status;
     b->view = (struct token_view){b->tokens, count, sizeof *b->tokens};
     const struct executor_options options = {.model = b->model,
                                              .kern = kern_select(b->env->isa),
@@ -244,8 +266,8 @@ static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *er
                                              .batch = o->batch,
                                              .length = o->length,
                                              .micro_batches = 2 * group,
-                                             .memory = executor_memory_env(b->env)};
-    bg_status status = executor_create(b->env, &options, err, &b->ex);
+                                             .memory = {b->comm, reserve_shared, release_shared}};
+    status = executor_create(b->env, &options, err, &b->ex);
     if (!status)
         model_init_weights(b->model, b->env, 1, executor_state(b->ex).weights);
     return status;
@@ -254,7 +276,12 @@ static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *er
 static void bench_close(struct bench *b)
 {
     executor_destroy(b->ex);
+    if (b->comm)
+        b->comm->ops->destroy(b->comm);
+    b->comm = NULL;
     bg_free(b->tokens);
+    bg_free(b->beside);
+    b->beside = NULL;
     b->ex = NULL;
     b->tokens = NULL;
 }
