@@ -75,13 +75,18 @@ int main(int argc, char **argv)
     static const uint32_t units[] = {12, 24, 48, 96, 192}, machines[] = {2, 4, 8, 16, 32, 64};
     bool quick = false, large = false;
     double limit = INFINITY, worst = 0;
+    char *end = NULL;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quick"))
             quick = true;
         else if (!strcmp(argv[i], "--large"))
             large = true;
         else if (!strcmp(argv[i], "--limit") && i + 1 < argc)
-            limit = atof(argv[++i]);
+            limit = strtod(argv[++i], &end);
+    }
+    if (end && (*end || limit <= 0)) {
+        (void)fprintf(stderr, "bench-planner: --limit takes seconds\n");
+        return 64;
     }
     if (large)
         return measure(96, 64, true) > limit || measure(96, 64, false) > limit;

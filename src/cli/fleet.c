@@ -4,10 +4,13 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "ctl/run.h"
 #include "os/host.h"
 #include "os/ipc.h"
 #include "store/sqlite/sqlite.h"
+#include "plan/sync.h"
+#include "train/estimate.h"
 #include "train/executor.h"
 #include "train/layout.h"
 
@@ -29,6 +32,9 @@ struct fleet {
 
     // What the controller is told of the model.
     double *costs;
+    double *speeds;              // (seats) of the workers, relative: in their order,
+    double *seat_speeds;         // and rank by rank
+    struct plan_profile profile; // of run.plan=auto, no units: of any other
     uint64_t *state_bytes;
     const char **names;
 
@@ -66,20 +72,33 @@ static double *unit_costs(const struct model *model, uint32_t length, const stru
     return costs;
 }
 
-// Micro-batches an item: few items cost less each, many fill a pipeline and share out evenly.
-static uint32_t choose_group(const struct job *job, const struct job_spread *spread)
+// Items of the busiest worker, over its speed. 0: there are fewer items than replicas.
+static double turns_of(const struct fleet *f, uint32_t items)
 {
+    const struct job_spread *s = &f->spread;
+    uint32_t *shares = bg_alloc_array(s->seats, sizeof *shares);
+    double most = 0;
+    for (uint32_t r = 0, seat = 0; r < s->stages; seat += s->replicas[r++]) {
+        const double turns = plan_sync_split(f->seat_speeds + seat, NULL, s->replicas[r], items, shares);
+        most = turns <= 0 || (r && most <= 0) ? 0 : fmax(most, turns);
+    }
+    bg_free(shares);
+    return most;
+}
+
+// Micro-batches an item: few items cost less each, many fill a pipeline and share out in proportion.
+static uint32_t choose_group(const struct fleet *f)
+{
+    const struct job *job = f->run.job;
     if (job->run.group)
         return job->run.group;
-    uint32_t replicas = 1, best = 1;
-    for (uint32_t s = 0; s < spread->stages; s++)
-        replicas = spread->replicas[s] > replicas ? spread->replicas[s] : replicas;
+    uint32_t best = 1;
     double best_cost = 0;
     for (uint32_t group = 1; group <= job->train.micro_batches; group *= 2) {
-        uint32_t items = (job->train.micro_batches + group - 1) / group, turns = (items + replicas - 1) / replicas;
-        double bubble = (double)(spread->stages - 1) / spread->chunks;
-        double cost = (turns + bubble) * (group + 0.1);
-        if (items < replicas)
+        const double turns = turns_of(f, (job->train.micro_batches + group - 1) / group);
+        const double bubble = (double)(f->spread.stages - 1) / f->spread.chunks;
+        const double cost = (turns + bubble) * (group + 0.1);
+        if (turns <= 0)
             break;
         if (group == 1 || cost < best_cost) {
             best = group;
@@ -94,7 +113,6 @@ static struct ctl_options controller_options(struct fleet *f)
     const struct job *job = f->run.job;
     const struct material *m = &f->run.material;
     const struct model *model = m->model;
-    f->costs = unit_costs(model, m->length, f->spread.cut, f->spread.stages);
     f->state_bytes = bg_alloc_array(model->unit_count, sizeof *f->state_bytes);
     f->names = bg_alloc_array(model->param_count, sizeof *f->names);
     for (uint32_t p = 0; p < model->param_count; p++) {
@@ -119,9 +137,10 @@ static struct ctl_options controller_options(struct fleet *f)
         .schedule = f->spread.schedule,
         .chunks = f->spread.chunks,
         .slices = f->spread.slices,
-        .group = choose_group(job, &f->spread),
+        .group = choose_group(f),
         .split = job->run.split,
         .recompute = job->run.recompute,
+        .profile = f->profile.unit_count ? &f->profile : NULL,
         .workers = f->spread.seats,
         .shadow = f->spread.shadow,
         .respawn = job->run.respawn,
@@ -135,8 +154,80 @@ static struct ctl_options controller_options(struct fleet *f)
     return o;
 }
 
-static bg_status initial_plan(const struct ctl_options *o, struct bg_error *err, char **text)
+// run.plan=auto: as many pipeline ranks as make a step shortest, by the flops and bytes of the model, on workers that
+// share this machine's cores and memory.
+static bg_status choose_shape(struct fleet *f, struct bg_error *err)
 {
+    const struct job *job = f->run.job;
+    const struct material *m = &f->run.material;
+    const struct trainer_observer *observer = f->run.options->observer;
+    struct job_spread *s = &f->spread;
+    const double memory = job->run.memory_gb > 0
+                              ? 1e9 * job->run.memory_gb
+                              : 0.9 * (double)f->env->ops->memory_total(f->env) / (s->seats + s->shadow);
+    const struct estimate_options estimate = {.batch = job->train.micro_batch,
+                                              .length = m->length,
+                                              .workers = s->seats,
+                                              .threads = f->children.threads,
+                                              .cores = os_cpu_count(),
+                                              .memory_bytes = memory,
+                                              .split = job->run.split,
+                                              .costs = f->costs,
+                                              .speeds = f->speeds};
+    const struct plan_sync_options options = {.micro_batches = job->train.micro_batches,
+                                              .group = job->run.group ? job->run.group : 1,
+                                              .recompute = job->run.recompute ? PLAN_SYNC_ON : PLAN_SYNC_OFF,
+                                              .gpipe = s->schedule == PLAN_GPIPE};
+    struct plan_sync_shape shape;
+    uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
+    estimate_profile(m->model, &estimate, &f->profile);
+    bg_status status = plan_sync_shape(&f->profile, &options, f->costs, s->chunks, err, &shape, rank_of);
+    if (status && job->run.memory_gb <= 0) { // by an estimate: that is no reason to refuse a job
+        for (uint32_t i = 0; i < s->seats; i++)
+            f->profile.machines[i].memory_bytes = 0;
+        status = plan_sync_shape(&f->profile, &options, f->costs, s->chunks, err, &shape, rank_of);
+    }
+    for (uint32_t r = 0, seat = 0; !status && r < shape.stages; r++)
+        for (uint32_t i = 0; i < s->seats; i++)
+            if (rank_of[i] == r)
+                f->seat_speeds[seat++] = f->speeds[i];
+    bg_free(rank_of);
+    if (status) {
+        bg_fail_prefix(err, "run.plan=auto");
+        return status;
+    }
+    job_spread_shape(job, shape.replicas, shape.stages, s);
+    if (observer && observer->processes) {
+        struct bg_str text = {0};
+        bg_str_addf(&text, "plan: %u workers, ", s->seats);
+        for (uint32_t i = 0; i < s->stages; i++)
+            bg_str_addf(&text, "%s%u", i ? "+" : "", s->replicas[i]);
+        bg_str_addf(&text, " at %u stage%s", s->stages, s->stages > 1 ? "s" : "");
+        observer->processes(observer->arg, bg_str_text(&text));
+        bg_str_fini(&text);
+    }
+    return BG_OK;
+}
+
+// As the controller shares out, if everybody comes. NULL: evenly.
+static uint32_t *initial_shares(const struct fleet *f, const struct ctl_options *o)
+{
+    const uint32_t items = (o->micro_batches - 1) / o->group + 1;
+    uint32_t *shares = bg_alloc_array(o->workers, sizeof *shares);
+    bool alike = true, good = true;
+    for (uint32_t i = 0; i < o->workers; i++)
+        alike &= f->seat_speeds[i] == f->seat_speeds[0];
+    for (uint32_t r = 0, w = 0; r < o->stages; w += o->replicas[r++])
+        good &= plan_sync_split(f->seat_speeds + w, NULL, o->replicas[r], items, shares + w) > 0;
+    if (!alike && good)
+        return shares;
+    bg_free(shares);
+    return NULL;
+}
+
+static bg_status initial_plan(const struct fleet *f, const struct ctl_options *o, struct bg_error *err, char **text)
+{
+    uint32_t *shares = initial_shares(f, o);
     struct plan_options options = {.costs = o->costs,
                                    .units = o->units,
                                    .micro_batches = o->micro_batches,
@@ -148,9 +239,11 @@ static bg_status initial_plan(const struct ctl_options *o, struct bg_error *err,
                                    .slices = o->slices,
                                    .split = o->split,
                                    .recompute = o->recompute,
-                                   .followers = o->shadow};
+                                   .followers = o->shadow,
+                                   .shares = shares};
     struct plan plan;
     bg_status status = plan_build(&options, err, &plan);
+    bg_free(shares);
     if (status)
         return status;
     *text = plan_format(&plan);
@@ -269,6 +362,15 @@ static void poll_children(void *arg, void (*ended)(void *to, uint64_t token, con
     char why[64];
     while (fleet_child_ended(&f->children, &token, why))
         ended(to, token, why);
+}
+
+static double speed(void *arg, uint64_t token)
+{
+    const struct fleet *f = arg;
+    for (size_t i = 0; i < f->children.count; i++)
+        if (f->children.list[i].token == token && f->children.list[i].place < f->spread.seats)
+            return f->speeds[f->children.list[i].place];
+    return 1; // started by hand, or by another controller
 }
 
 static bool lives(void *arg, uint64_t process, uint64_t process_start)
@@ -526,7 +628,7 @@ static bg_status control(struct fleet *f, const struct ctl_options *o, struct bg
                                     .evaluations = evaluations,
                                     .evaluation_count = run->evaluation_count,
                                     .directory = run->written_path};
-    struct ctl_processes processes = {.arg = f, .spawn = spawn, .poll = poll_children, .lives = lives};
+    struct ctl_processes processes = {.arg = f, .spawn = spawn, .speed = speed, .poll = poll_children, .lives = lives};
     struct ctl_run_options options = {.job = o,
                                       .comm = f->comm,
                                       .store = &log.base,
@@ -549,6 +651,20 @@ static bg_status open_comm(struct fleet *f, struct bg_error *err)
     struct comm_shm_options options = fleet_comm_options(f->run.job);
     options.address = address;
     return status ? status : comm_shm_create(f->env, &options, err, &f->comm);
+}
+
+// What the spread was left to us to decide.
+static bg_status choose_spread(struct fleet *f, struct bg_error *err)
+{
+    const struct job *job = f->run.job;
+    const struct material *m = &f->run.material;
+    f->costs = unit_costs(m->model, m->length, f->spread.cut, f->spread.stages);
+    f->speeds = bg_alloc_array(f->spread.seats, sizeof *f->speeds);
+    f->seat_speeds = bg_alloc_array(f->spread.seats, sizeof *f->seat_speeds);
+    bg_status status = job_speeds(job, f->spread.seats, err, f->speeds);
+    if (!status)
+        memcpy(f->seat_speeds, f->speeds, f->spread.seats * sizeof *f->speeds);
+    return !status && job_is_auto(job) && f->spread.seats > 1 ? choose_shape(f, err) : status;
 }
 
 static void open_children(struct fleet *f)
@@ -581,7 +697,7 @@ static bg_status open_run(struct fleet *f, const struct trainer_options *options
 static bg_status open_files(struct fleet *f, const struct ctl_options *o, struct bg_error *err)
 {
     char *plan = NULL;
-    bg_status status = initial_plan(o, err, &plan);
+    bg_status status = initial_plan(f, o, err, &plan);
     if (!status)
         status = tell_started(f, o, f->run.written_step, err);
     if (!status && f->run.options->resume) // what it knows of the curve goes into the other files
@@ -607,6 +723,9 @@ static bg_status run_opened(struct fleet *f, const struct trainer_options *optio
         return find_hash(f, result, err);
     }
     open_children(f);
+    status = choose_spread(f, err);
+    if (status)
+        return status;
     struct ctl_options o = controller_options(f);
     struct trainer_info info = {0};
     status = add_memory(f, &o, err, &info);
@@ -650,6 +769,9 @@ bg_status fleet_run(struct bg_env *env, const struct trainer_options *options, s
         f.store->ops->close(f.store);
     bg_free(f.spread.cut);
     bg_free(f.costs);
+    bg_free(f.speeds);
+    bg_free(f.seat_speeds);
+    plan_profile_fini(&f.profile);
     bg_free(f.state_bytes);
     bg_free(f.names);
     bg_free(f.seconds);

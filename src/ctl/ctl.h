@@ -31,6 +31,9 @@ struct ctl_options { // what it points to must outlive the controller
     enum plan_schedule schedule;
     uint32_t chunks, slices, group;
     bool split, recompute;
+    // run.plan=auto: the shape is chosen anew for as many workers as live, by what a step costs on the first of these
+    // machines. NULL: replicas are what is wanted.
+    const struct plan_profile *profile;
     // The machines.
     uint32_t workers; // wanted
     bool shadow, respawn;
@@ -48,6 +51,8 @@ struct ctl_host {
     bg_status (*append)(void *arg, const struct store_record *record, struct bg_error *err);
     // Starts a process that will say HELLO with this token.
     bg_status (*spawn)(void *arg, uint64_t token, enum message_role role, struct bg_error *err);
+    // Relative speed of a process that was started with this token: its share of the items. NULL: all are alike.
+    double (*speed)(void *arg, uint64_t token);
     // What happened, for events.jsonl, steps.jsonl and the screen.
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields); // "\"member\": 3, ..." without braces

@@ -33,6 +33,7 @@ struct ctl_member { // in the order in which they were started; a lost one is no
     uint32_t asked;  // for a report: the newest generation
     bool reported;   // of this generation
     bool voted;      // in this generation, for the open step
+    double speed;    // relative, 0: not told
     uint32_t rank;   // pipeline rank that it computes, CTL_NO_RANK: none
     uint32_t worker; // index in the generation's plans
     struct message_report report;

@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "plan/sync.h"
 
 #include <string.h>
 
@@ -159,6 +160,50 @@ static uint32_t best_for(const struct ctl *ctl, const struct ctl_seats *seats, e
     return best;
 }
 
+static double speed_of(const struct ctl_member *m)
+{
+    return m->speed > 0 ? m->speed : 1;
+}
+
+// The shape for so many workers of a role, and who of them sits where (members; NULL: all the same).
+static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32_t count, uint32_t *replicas,
+                           uint32_t *ranks)
+{
+    const struct plan_profile *given = ctl->o.profile;
+    const struct plan_sync_options options = {.micro_batches = ctl->o.micro_batches,
+                                              .group = ctl->o.group,
+                                              .recompute = ctl->o.recompute ? PLAN_SYNC_ON : PLAN_SYNC_OFF,
+                                              .gpipe = ctl->o.schedule == PLAN_GPIPE};
+    struct plan_sync_shape shape = {0};
+    uint32_t *rank_of = bg_alloc_array(count + 1u, sizeof *rank_of), known = 0;
+    bool alike = true;
+    if (given) {
+        struct plan_profile profile = *given;
+        profile.machines = bg_alloc_array(count, sizeof *profile.machines);
+        profile.machine_count = count;
+        for (uint32_t i = 0; i < count; i++)
+            profile.machines[i] = given->machines[0];
+        for (uint32_t i = 0; i < ctl->member_count && known < count; i++) {
+            if (!usable(&ctl->members[i], role))
+                continue;
+            profile.machines[known].speed = speed_of(&ctl->members[i]);
+            alike &= profile.machines[known].speed == profile.machines[0].speed;
+            known++;
+        }
+        if (plan_sync_shape(&profile, &options, ctl->o.costs, chunks_of(ctl), NULL, &shape, rank_of))
+            shape.stages = 0;
+        bg_free(profile.machines);
+    }
+    *ranks = shape.stages;
+    memcpy(replicas, shape.replicas, shape.stages * sizeof *replicas);
+    if (!shape.stages) // no plan of ours, or none that fits: as it was wanted
+        plan_shape_fit(ctl->o.replicas, ctl->o.stages, count, ctl->o.units / chunks_of(ctl), replicas, ranks);
+    if (shape.stages && !alike)
+        return rank_of;
+    bg_free(rank_of);
+    return NULL;
+}
+
 // The wanted shape over the living: whoever sits at a rank of it stays, the others go where they hold most.
 static bg_status seats_target(const struct ctl *ctl, struct bg_error *err, struct ctl_seats *seats)
 {
@@ -170,14 +215,19 @@ static bg_status seats_target(const struct ctl *ctl, struct bg_error *err, struc
         role = MESSAGE_SHADOW;
         count = 1;
     }
-    plan_shape_fit(ctl->o.replicas, ctl->o.stages, count, ctl->o.units / chunks_of(ctl), replicas, &seats->ranks);
+    uint32_t *rank_of = fit_shape(ctl, role, count, replicas, &seats->ranks);
     bg_status status = seats_cut(ctl, err, seats);
+    for (uint32_t i = 0, k = 0; i < ctl->member_count && rank_of && !status; i++)
+        if (usable(&ctl->members[i], role))
+            seat(seats, i, rank_of[k++]);
+    bg_free(rank_of);
     if (status)
         return status;
     if (seats->ranks == ctl->ranks && !ctl->fresh)
         for (uint32_t i = 0; i < ctl->member_count; i++) {
             const struct ctl_member *m = &ctl->members[i];
-            if (usable(m, role) && m->rank != CTL_NO_RANK && seats->replicas[m->rank] < replicas[m->rank])
+            if (usable(m, role) && seats->rank_of[i] == CTL_NO_RANK && m->rank != CTL_NO_RANK &&
+                seats->replicas[m->rank] < replicas[m->rank])
                 seat(seats, i, m->rank);
         }
     for (uint32_t r = 0; r < seats->ranks; r++)
@@ -227,7 +277,7 @@ bool ctl_draft_better(const struct ctl *ctl)
     if (live > workers)
         return true;
     if (shadows > 0 && live > 0 && ctl_spawns(ctl, MESSAGE_WORKER) == 0) {
-        plan_shape_fit(ctl->o.replicas, ctl->o.stages, live, ctl->o.units / chunks_of(ctl), replicas, &ranks);
+        bg_free(fit_shape(ctl, MESSAGE_WORKER, live, replicas, &ranks));
         return ranks >= ctl->ranks;
     }
     return ctl_tasks_due(ctl) && !ctl_scribe(ctl);
@@ -345,11 +395,32 @@ static void set_plan_follows(const struct ctl *ctl, const struct ctl_draft *d, s
     }
 }
 
+// Items of each replica where workers are not alike: in proportion to their speeds. NULL: even.
+static uint32_t *make_shares(const struct ctl *ctl, const struct ctl_draft *d, uint32_t computing)
+{
+    const uint32_t items = (ctl->o.micro_batches - 1) / ctl->o.group + 1;
+    double *speeds = bg_alloc_array(computing, sizeof *speeds);
+    uint32_t *shares = bg_alloc_array(computing, sizeof *shares);
+    bool alike = true, good = true;
+    for (uint32_t w = 0; w < computing; w++) { // workers stand rank by rank
+        speeds[w] = speed_of(&ctl->members[d->members[w]]);
+        alike &= speeds[w] == speeds[0];
+    }
+    for (uint32_t r = 0, w = 0; r < d->seats.ranks; w += d->seats.replicas[r++])
+        good &= plan_sync_split(speeds + w, NULL, d->seats.replicas[r], items, shares + w) > 0;
+    bg_free(speeds);
+    if (!alike && good)
+        return shares;
+    bg_free(shares);
+    return NULL;
+}
+
 static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct ctl_draft *d)
 {
     uint32_t computing = 0;
     for (uint32_t r = 0; r < d->seats.ranks; r++)
         computing += d->seats.replicas[r];
+    uint32_t *shares = make_shares(ctl, d, computing);
     const struct plan_options options = {.costs = ctl->o.costs,
                                          .units = ctl->o.units,
                                          .micro_batches = ctl->o.micro_batches,
@@ -361,8 +432,10 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .slices = ctl->o.slices,
                                          .split = ctl->o.split,
                                          .recompute = ctl->o.recompute,
-                                         .followers = d->count - computing};
+                                         .followers = d->count - computing,
+                                         .shares = shares};
     bg_status status = plan_build(&options, err, &d->steady);
+    bg_free(shares);
     if (!status)
         set_plan_follows(ctl, d, &d->steady);
     return status;

@@ -256,6 +256,7 @@ uint32_t ctl_hello(struct ctl *ctl, uint64_t now_ns, const struct message_hello 
         m->process_start = hello->process_start;
     }
     m->token = hello->token;
+    m->speed = ctl->host.speed ? ctl->host.speed(ctl->host.arg, m->token) : 1;
     m->back = same;
     m->presence = CTL_HELLOED;
     member_put_address(m, hello->address);

@@ -90,6 +90,12 @@ static bg_status host_append(void *arg, const struct store_record *record, struc
     return run->o->store->ops->append(run->o->store, record, err);
 }
 
+static double host_speed(void *arg, uint64_t token)
+{
+    const struct ctl_processes *p = ((struct run *)arg)->o->processes;
+    return p->speed ? p->speed(p->arg, token) : 1;
+}
+
 static bg_status host_spawn(void *arg, uint64_t token, enum message_role role, struct bg_error *err)
 {
     struct run *run = arg;
@@ -230,6 +236,7 @@ static bg_status start(struct run *run, struct bg_error *err)
                                          .drop = host_drop,
                                          .append = host_append,
                                          .spawn = host_spawn,
+                                         .speed = host_speed,
                                          .committed = host_committed,
                                          .event = host_event,
                                          .point = host_point};

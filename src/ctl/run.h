@@ -14,6 +14,7 @@ struct ctl_processes { // of the host
     void (*poll)(void *arg, void (*ended)(void *to, uint64_t token, const char *why), void *to);
     // A process that an earlier controller recorded: does it still live?
     bool (*lives)(void *arg, uint64_t process, uint64_t process_start);
+    double (*speed)(void *arg, uint64_t token); // as in struct ctl_host; may be NULL
 };
 
 struct ctl_run_options {

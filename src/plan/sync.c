@@ -283,7 +283,7 @@ static bool solve(const struct sync_model *m, struct plan_sync *found)
     sync_kinds_fini(&kinds);
     for (uint32_t i = 0; i < found->count && i < 2 && !exact; i++) {
         struct plan_sync_choice choice = plan_sync_choice_copy(&found->choices[i]);
-        if (sync_probe(m, PROBE_PLANS, 1, &choice))
+        if (sync_probe(m, m->options->cut ? PROBE_PLANS / 20 : PROBE_PLANS, 1, &choice))
             sync_offer(found, &choice);
         else
             plan_sync_choice_fini(&choice);

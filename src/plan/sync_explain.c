@@ -154,11 +154,11 @@ bg_status sync_explain(const struct plan_profile *profile, const struct plan_syn
     char again[80] = "", machines[128] = "", memory[128] = "";
     eased.recompute = PLAN_SYNC_AUTO;
     if (options->recompute == PLAN_SYNC_OFF && sync_possible(profile, &eased))
-        (void)snprintf(again, sizeof again, " compute forwards again (run.recompute=true);");
+        (void)snprintf(again, sizeof again, " compute forwards again (run.recompute=true)");
     for (uint32_t more = 1; more <= 4 && !machines[0] && !options->replicas; more++)
         if (fits_with(profile, options, 1, more))
-            (void)snprintf(machines, sizeof machines, " %u more machine%s like %s;", more, more > 1 ? "s" : "",
-                           largest(profile)->name);
+            (void)snprintf(machines, sizeof machines, "%s %u more machine%s like %s", again[0] ? "," : "", more,
+                           more > 1 ? "s" : "", largest(profile)->name);
     double low = 1, high = 2;
     while (high < 4096 && !fits_with(profile, options, high, 0))
         high *= 2;
@@ -167,8 +167,9 @@ bg_status sync_explain(const struct plan_profile *profile, const struct plan_syn
         *(fits_with(profile, options, middle, 0) ? &high : &low) = middle;
     }
     if (high < 4096)
-        (void)snprintf(memory, sizeof memory, " %.2f times the memory on every machine (%.4g GB on %s);", high,
-                       GB * high * largest(profile)->memory_bytes, largest(profile)->name);
+        (void)snprintf(memory, sizeof memory, "%s %.2f times the memory on every machine (%.4g GB on %s)",
+                       again[0] || machines[0] ? "," : "", high, GB * high * largest(profile)->memory_bytes,
+                       largest(profile)->name);
     double needed = 0, have = 0;
     for (uint32_t u = 0; u < profile->unit_count; u++)
         needed += 4 * profile->units[u].parameter_bytes;
@@ -178,5 +179,5 @@ bg_status sync_explain(const struct plan_profile *profile, const struct plan_syn
                    "no plan fits: weights, gradients and moments take %.4g GB, beside what each item in flight keeps, "
                    "and %u machines have %.4g GB. Any of these would do:%s%s%s",
                    GB * needed, profile->machine_count, GB * have, again, machines,
-                   again[0] || machines[0] || memory[0] ? memory : " fewer fixed choices (shape, cut)");
+                   again[0] || machines[0] || memory[0] ? memory : " another shape, or another cut");
 }

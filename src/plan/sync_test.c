@@ -503,7 +503,7 @@ static void says_what_is_missing(void **state)
     refuses(&p, &o, "the largest machine (m3) has 3 GB: give a machine 4.1");
     for (uint32_t i = 0; i < 4; i++)
         machines[i].memory_bytes = i < 2 ? 5e9 : 3e9;
-    refuses(&p, &o, "2 more machines like m0; 1.");
+    refuses(&p, &o, "2 more machines like m0, 1.");
     units[2].stash_bytes = 2e9;
     for (uint32_t i = 0; i < 4; i++)
         machines[i].memory_bytes = 5e9;

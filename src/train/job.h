@@ -42,6 +42,8 @@ struct job {
     struct { // run
         char *dir;
         uint32_t workers, threads; // threads 0: all cores, shared out among the workers
+        char *speeds;              // of the workers, relative, "1,0.5"; NULL: all alike
+        double memory_gb;          // of a worker; 0: this machine's, shared out
         char *plan, *schedule, *shadow, *recovery;
         bool split, recompute, respawn;
         uint32_t heartbeat_ms, patience_ms, join_ms;
@@ -74,6 +76,11 @@ struct job_spread {
 // Errors name the key. A plan file is read through env; without env it is left aside (stages 0).
 BG_MUST_USE bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
                                  struct job_spread *spread);
+// What run.plan=auto has become (until then: one stage).
+void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t stages, struct job_spread *spread);
+// run.speeds: speeds (workers), NULL: only looked at. All are 1 where none is given.
+BG_MUST_USE bg_status job_speeds(const struct job *job, uint32_t workers, struct bg_error *err, double *speeds);
+bool job_is_auto(const struct job *job); // run.plan
 // Many processes: more than one seat, or a shadow.
 bool job_is_spread(const struct job_spread *spread);
 

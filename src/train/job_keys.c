@@ -85,8 +85,12 @@ static const struct job_key keys[] = {
      .meaning = "processes that compute; 0: as many as run.plan seats"},
     {"run.threads", JOB_COUNT32, AT(run.threads), RANGE(0, 4096), .standard = "0",
      .meaning = "threads a worker; 0: all cores, shared out among the workers"},
+    {"run.speeds", JOB_TEXT, AT(run.speeds), .derived = "all alike",
+     .meaning = "how fast the workers are, in their order, such as 1,0.5: the share of each is in proportion"},
+    {"run.memory_gb", JOB_NUMBER, AT(run.memory_gb), RANGE(0, 1e6), .standard = "0",
+     .meaning = "memory of a worker, for run.plan=auto; 0: this machine's, shared out among the workers"},
     {"run.plan", JOB_TEXT, AT(run.plan), .standard = "auto",
-     .meaning = "STAGESxREPLICAS, the replicas of each stage (1+2), a plan file, or auto: one stage"},
+     .meaning = "STAGESxREPLICAS, the replicas of each stage (1+2), a plan file, or auto: what is fastest"},
     {"run.schedule", JOB_TEXT, AT(run.schedule), .standard = "1f1b",
      .meaning = "order of a pipeline: 1f1b, gpipe, interleaved[:CHUNKS], zb-h1, zb-2p, zb-v, zb-v-half, zb-v-min, "
                 "seq1f1b[:SLICES]"},

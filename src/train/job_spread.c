@@ -4,7 +4,13 @@
 
 #include "base/mem.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+bool job_is_auto(const struct job *job)
+{
+    return strcmp(job->run.plan, "auto") == 0;
+}
 
 static bool is_shape(const char *text)
 {
@@ -75,12 +81,50 @@ static bg_status check(const struct job *job, uint32_t units, const struct job_s
     if (s->cut && s->chunks > 1)
         return bg_fail(err, BG_INVALID, "run.schedule: %s with a plan file; give run.plan=STAGESxREPLICAS",
                        job->run.schedule);
-    for (uint32_t i = 0; i < s->stages; i++)
+    for (uint32_t i = 0; i < s->stages && !job_is_auto(job); i++)
         if (s->replicas[i] > job->train.micro_batches)
             return bg_fail(err, BG_INVALID,
                            "run.plan: %u replicas of stage %u, but a step has %u micro-batches (train.micro_batches): "
                            "some would have nothing to do",
                            s->replicas[i], i, job->train.micro_batches);
+    return BG_OK;
+}
+
+void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t stages, struct job_spread *spread)
+{
+    memmove(spread->replicas, replicas, stages * sizeof *replicas);
+    spread->stages = stages;
+    spread->seats = 0;
+    spread->shadow = false;
+    for (uint32_t i = 0; i < stages; i++) {
+        spread->seats += replicas[i];
+        spread->shadow |= replicas[i] == 1;
+    }
+    spread->shadow &= spread->seats > 1;
+    if (strcmp(job->run.shadow, "auto") != 0)
+        spread->shadow = strcmp(job->run.shadow, "true") == 0;
+}
+
+bg_status job_speeds(const struct job *job, uint32_t workers, struct bg_error *err, double *speeds)
+{
+    const char *at = job->run.speeds ? job->run.speeds : "";
+    uint32_t count = 0;
+    for (; *at && count < workers; count++) {
+        char *end = NULL;
+        const double speed = strtod(at, &end);
+        const bool good = end > at && (*end == ',' || !*end) && speed >= 1e-3 && speed <= 1e3;
+        if (!good)
+            return bg_fail(err, BG_INVALID,
+                           "run.speeds: \"%.60s\": expected numbers from 0.001 to 1000 with commas between them", at);
+        if (speeds)
+            speeds[count] = speed;
+        at = *end ? end + 1 : end;
+    }
+    if (*at || (count && count < workers))
+        return bg_fail(err, BG_INVALID, "run.speeds: %s speeds than the %u workers: expected one for each",
+                       *at ? "more" : "fewer", workers);
+    for (; speeds && count < workers; count++)
+        speeds[count] = 1;
     return BG_OK;
 }
 
@@ -93,7 +137,7 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
         bg_fail_prefix(err, "run.schedule");
         return status;
     }
-    if (strcmp(job->run.plan, "auto") == 0) {
+    if (job_is_auto(job)) {
         s.stages = 1;
         s.replicas[0] = job->run.workers ? job->run.workers : 1;
     } else if (is_shape(job->run.plan)) {
@@ -101,13 +145,11 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
     } else if (env) {
         status = read_plan(env, job->run.plan, units, err, &s);
     }
-    for (uint32_t i = 0; i < s.stages; i++) {
-        s.seats += s.replicas[i];
-        s.shadow |= s.replicas[i] == 1;
-    }
-    s.shadow = strcmp(job->run.shadow, "auto") == 0 ? s.shadow && s.seats > 1 : strcmp(job->run.shadow, "true") == 0;
+    job_spread_shape(job, s.replicas, s.stages, &s);
     if (!status && s.stages)
         status = check(job, units, &s, err);
+    if (!status && s.stages)
+        status = job_speeds(job, s.seats, err, NULL);
     if (status)
         bg_free(s.cut);
     else

@@ -98,7 +98,7 @@ static const char every_key[] =
     "run:\n  dir: \"out\\tdir\"\n  workers: 4\n  threads: 3\n  plan: 2x2\n  schedule: interleaved:2\n  split: true\n"
     "  recompute: true\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n  "
     "patience_ms: 700\n"
-    "  join_ms: 20\n  group: 4\n  order: shuffle:9\n";
+    "  join_ms: 20\n  group: 4\n  order: shuffle:9\n  speeds: \"1,0.5,1,2\"\n  memory_gb: 2.5\n";
 
 // Through YAML and back, every key keeps its value.
 static void check_round_trip(void **state)

@@ -1,0 +1,68 @@
+// Flops over a rate that common processors reach, bytes of layouts, and overheads of one machine. Every choice that is
+// made by it compares plans on the same figures, so that only their proportions count.
+#include "train/estimate.h"
+
+#include "base/mem.h"
+#include "train/layout.h"
+
+#include <stdio.h>
+
+#define THREAD_FLOPS  4e10 // a second, of one thread
+#define OP_S          3e-5
+#define MESSAGE_S     3e-5
+#define COMMIT_S      2e-3
+#define LINK_S        3e-5 // latency
+#define LINK_BYTES_S  3e9
+#define STEP_BYTE_S   2.5e-10
+#define REDUCE_BYTE_S 2.5e-10
+
+static void set_units(const struct model *model, const struct estimate_options *o, struct plan_profile *profile)
+{
+    double total = 0;
+    for (uint32_t u = 0; u < model->unit_count; u++)
+        total += o->costs[u];
+    const double second = layout_flops(model, o->batch, o->length) / (THREAD_FLOPS * o->threads) / total;
+    for (uint32_t u = 0; u < model->unit_count; u++) {
+        const struct layout_options stage = {
+            .unit_first = u, .unit_end = u + 1, .batch = o->batch, .length = o->length, .micro_batches = 1};
+        struct plan_unit *unit = &profile->units[u];
+        size_t at[4];
+        unit->kind = u == 0 ? PLAN_UNIT_EMBED : u + 1 == model->unit_count ? PLAN_UNIT_HEAD : PLAN_UNIT_BLOCK;
+        unit->forward_s = unit->input_s = unit->weight_s = o->costs[u] * second / 3;
+        unit->stash_bytes = (double)layout_flight_bytes(model, &stage, 1, o->split, at);
+        if (u + 1 < model->unit_count)
+            unit->cut_bytes = (double)layout_boundary_bytes(model, &stage, 1);
+    }
+    for (uint32_t p = 0; p < model->param_count; p++)
+        profile->units[model->params[p].unit].parameter_bytes += 4.0 * (double)model->params[p].count;
+    // Of a token table only the rows that occur travel.
+    profile->units[0].gradient_bytes = 4.0 * o->batch * o->length * model->config.dim;
+    if (model->config.tie)
+        profile->tie_bytes = 4.0 * model->config.vocab * model->config.dim;
+}
+
+void estimate_profile(const struct model *model, const struct estimate_options *o, struct plan_profile *profile)
+{
+    *profile = (struct plan_profile){
+        .units = bg_alloc_array(model->unit_count, sizeof *profile->units),
+        .unit_count = model->unit_count,
+        .machines = bg_alloc_array(o->workers, sizeof *profile->machines),
+        .machine_count = o->workers,
+        .inner = {LINK_S, LINK_BYTES_S},
+        .outer = {LINK_S, LINK_BYTES_S},
+        .op_s = OP_S,
+        .message_s = MESSAGE_S,
+        .commit_s = COMMIT_S,
+        .step_byte_s = STEP_BYTE_S,
+        .reduce_byte_s = REDUCE_BYTE_S,
+    };
+    set_units(model, o, profile);
+    for (uint32_t i = 0; i < o->workers; i++) {
+        struct plan_machine *machine = &profile->machines[i];
+        *machine = (struct plan_machine){.speed = o->speeds ? o->speeds[i] : 1,
+                                         .memory_bytes = o->memory_bytes,
+                                         .cores = o->cores,
+                                         .threads = o->threads};
+        (void)snprintf(machine->name, sizeof machine->name, "worker%u", i);
+    }
+}
