@@ -11,8 +11,8 @@ int cli_plan_placement(struct cli *cli, int argc, char **argv); // --placement S
 int cli_plan_schedule(struct cli *cli, int argc, char **argv);  // --schedule NAME
 int cli_plan_profile(struct cli *cli, int argc, char **argv);   // --profile [JOB.yaml], --profile FILE --plan FILE
 
-// Measures this machine for a job with the environment's threads; takes about `seconds` (0: some). The controller's log
-// is tried in a temporary directory.
+// Measures this machine for a job whose workers have as many threads as the environment; takes about `seconds` (0:
+// some). The controller's log is tried in a temporary directory.
 bg_status cli_plan_measure(struct cli *cli, const struct job *job, double seconds, struct bg_error *err,
                            struct measure *measure);
 

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/train.h"
 #include "os/host.h"
+#include "os/live.h"
 #include "plan/timeline.h"
 #include "store/sqlite/sqlite.h"
 
@@ -32,10 +33,9 @@ static bg_status log_directory(struct bg_env *env, struct bg_error *err, char **
     return env->ops->make_directories(env, *path, err);
 }
 
-bg_status cli_plan_measure(struct cli *cli, const struct job *job, double seconds, struct bg_error *err,
-                           struct measure *measure)
+static bg_status measure_in(struct bg_env *env, const struct job *job, double seconds, struct bg_error *err,
+                            struct measure *measure)
 {
-    struct bg_env *env = cli->env;
     struct model_config config;
     struct measure_options options;
     char *directory = NULL;
@@ -47,6 +47,7 @@ bg_status cli_plan_measure(struct cli *cli, const struct job *job, double second
         status = store_sqlite_open(file, err, &options.log);
         bg_free(file);
     }
+    options.cpus = os_cpu_count();
     options.seconds = seconds;
     if (!status)
         status = measure_machine(env, &options, err, measure);
@@ -58,6 +59,20 @@ bg_status cli_plan_measure(struct cli *cli, const struct job *job, double second
         status = status ? status : removed;
     }
     bg_free(directory);
+    return status;
+}
+
+// In an environment of its own, whose threads are not pinned: others run beside them.
+bg_status cli_plan_measure(struct cli *cli, const struct job *job, double seconds, struct bg_error *err,
+                           struct measure *measure)
+{
+    const struct os_options options = {.threads = cli->env->threads, .keep_caller = true};
+    struct bg_env *env = NULL;
+    bg_status status = os_env_create(&options, err, &env);
+    if (status)
+        return status;
+    status = measure_in(env, job, seconds, err, measure);
+    os_env_destroy(env);
     return status;
 }
 

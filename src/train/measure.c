@@ -305,6 +305,73 @@ static bg_status measure_point(struct bench *b, uint32_t group, double seconds, 
     return BG_OK;
 }
 
+// ---- Cores that all compute ----
+
+struct companion { // computes as the measuring thread does, until `end_ns`
+    const struct measure_options *options;
+    const struct model_config *config;
+    uint32_t group;
+    uint64_t end_ns;
+    struct bg_thread *thread;
+    struct bg_error err;
+    bg_status status;
+};
+
+static void keep_busy(void *arg, struct bg_env *own)
+{
+    struct companion *c = arg;
+    struct bench b = {.env = own, .o = c->options};
+    const uint32_t fp = kern_fp_enter();
+    struct times ignored;
+    c->status = model_create(c->config, &c->err, &b.model);
+    if (!c->status)
+        c->status = bench_open(&b, c->group, &c->err);
+    while (!c->status && env_now_ns(own) < c->end_ns)
+        c->status = rounds(&b, true, false, 1e-9 * (double)(c->end_ns - env_now_ns(own)), &c->err, &ignored);
+    bench_close(&b);
+    if (b.model)
+        model_destroy(b.model);
+    kern_fp_leave(fp);
+}
+
+// The same item in this thread while every other cpu computes one as well, against how long it takes alone.
+static bg_status measure_cores(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
+                               struct measure *m)
+{
+    const unsigned cpus = b->o->cpus > b->env->threads ? b->o->cpus : b->env->threads;
+    const unsigned others = b->env->ops->thread_start ? cpus - b->env->threads : 0;
+    struct companion *companions = bg_alloc_array(others + 1, sizeof *companions);
+    struct times alone = {0}, crowded = {0};
+    unsigned started = 0;
+    bg_status status = bench_open(b, 1, err);
+    m->crowded = 1;
+    if (!status && others > 0)
+        status = rounds(b, true, false, seconds / 3, err, &alone);
+    const uint64_t end_ns = env_now_ns(b->env) + (uint64_t)(0.8e9 * seconds);
+    for (; started < others && !status; started++) {
+        struct companion *c = &companions[started];
+        *c = (struct companion){.options = b->o, .config = config, .group = 1, .end_ns = end_ns};
+        status = b->env->ops->thread_start(b->env, keep_busy, c, err, &c->thread);
+        if (status)
+            break;
+    }
+    for (int i = 0; i < 2 && !status && others > 0; i++) // while they begin, then in earnest
+        status = rounds(b, true, false, i ? seconds / 3 : seconds / 10, err, &crowded);
+    for (unsigned i = 0; i < started; i++) {
+        b->env->ops->thread_join(b->env, companions[i].thread);
+        if (!status && companions[i].status) {
+            *err = companions[i].err;
+            status = companions[i].status;
+        }
+    }
+    bench_close(b);
+    bg_free(companions);
+    const double ratio = (alone.at[0][0] + alone.at[0][1]) / (crowded.at[0][0] + crowded.at[0][1]);
+    if (!status && others > 0 && ratio > 0 && ratio < 1)
+        m->crowded = larger(ratio, 1.0 / cpus);
+    return status;
+}
+
 // ---- Which points ----
 
 static double guess_seconds(const struct bench *b, uint32_t group)
@@ -347,7 +414,9 @@ static bg_status measure_width(struct bench *b, const struct model_config *confi
         groups[count++] = g;
     groups[count++] = most;
     for (uint32_t i = 0; i < count && !status; i++)
-        status = measure_point(b, groups[i], seconds / count, err, m);
+        status = measure_point(b, groups[i], 0.8 * seconds / count, err, m);
+    if (!status)
+        status = measure_cores(b, config, 0.2 * seconds, err, m);
     model_destroy(b->model);
     return status;
 }
@@ -491,7 +560,7 @@ bg_status measure_profile(const struct measure *m, uint32_t group, uint32_t work
     for (uint32_t w = 0; w < workers; w++) {
         struct plan_machine *machine = &p.machines[w];
         *machine = (struct plan_machine){
-            .speed = 1, .memory_bytes = m->memory_bytes / workers, .cores = cores, .threads = m->threads};
+            .speed = 1, .memory_bytes = m->memory_bytes / workers, .cores = cores * m->crowded, .threads = m->threads};
         snprintf(machine->name, sizeof machine->name, "local%u", w);
     }
     model_destroy(model);

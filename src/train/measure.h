@@ -15,6 +15,7 @@ struct measure_options {
     struct optim_options optim;
     uint32_t batch, length, micro_batches; // sequences a micro-batch, tokens a sequence, micro-batches a step
     uint32_t group_max;                    // largest item that is of interest, in micro-batches; 0: micro_batches
+    unsigned cpus;                         // of this host, that workers share; 0: as many as the env has threads
     double seconds;                        // about how long it may take; 0: 6
     struct store *log;                     // of the kind that the controller appends to, to be written to; NULL: none
 };
@@ -25,6 +26,7 @@ struct measure {
     uint32_t batch, length, micro_batches;
     unsigned threads;
     double memory_bytes;       // of this host
+    double crowded;            // speed of a cpu when all of them compute, against one alone; at most 1
     struct plan_costs costs;   // rows: tokens of an item
     struct plan_profile other; // links and overheads; no units, no machines
 };
@@ -35,7 +37,7 @@ BG_MUST_USE bg_status measure_machine(struct bg_env *env, const struct measure_o
 struct job;
 BG_MUST_USE bg_status measure_job_options(struct bg_env *env, const struct job *job, struct bg_error *err,
                                           struct model_config *config, struct measure_options *options);
-// A profile for items of `group` micro-batches, with `workers` machines: this host's, which share `cores` cores.
+// A profile for items of `group` micro-batches, with `workers` machines: this host's, which share `cores` cpus.
 BG_MUST_USE bg_status measure_profile(const struct measure *measure, uint32_t group, uint32_t workers, double cores,
                                       struct bg_error *err, struct plan_profile *profile);
 

@@ -56,6 +56,7 @@ static void a_small_job_is_measured(void **state)
                                             .batch = 2,
                                             .length = 32,
                                             .micro_batches = 8,
+                                            .cpus = 3,
                                             .seconds = 0.5,
                                             .log = &log.base};
     struct measure *m = bg_alloc(sizeof *m);
@@ -66,11 +67,12 @@ static void a_small_job_is_measured(void **state)
     double before = 0;
     for (uint32_t group = 1; group <= 8; group++) {
         struct plan_profile p = {0};
-        if (measure_profile(m, group, 3, 2, &err, &p))
+        if (measure_profile(m, group, 3, 3, &err, &p))
             fail_msg("%s", err.text);
         assert_int_equal(p.unit_count, 7);
         assert_int_equal(p.machine_count, 3);
-        assert_true(p.machines[2].cores == 2 && p.machines[2].threads == 2 && p.machines[2].host == 0);
+        assert_true(p.machines[2].cores >= 1 && p.machines[2].cores <= 3 && p.machines[2].threads == 2 &&
+                    p.machines[2].host == 0);
         double seconds = 0;
         for (uint32_t u = 0; u < 7; u++) {
             const struct plan_unit *unit = &p.units[u];
@@ -125,6 +127,7 @@ static void wide_models_are_priced_from_narrower_ones(void **state)
                                             .batch = 1,
                                             .length = 64,
                                             .micro_batches = 8,
+                                            .cpus = 3,
                                             .seconds = 0.3};
     struct measure *m = bg_alloc(sizeof *m);
     struct plan_profile p;
