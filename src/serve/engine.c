@@ -251,11 +251,11 @@ void engine_run(struct engine *engine)
         const bool busy = engine_step(e);
         bool woken = false;
         env->ops->gate_enter(env, e->gate);
-        if (!busy && !e->inbox && !e->commands && !e->stopping) {
+        if (!busy && !e->inbox && !e->commands && !e->cancel_count && !e->stopping) {
             env->ops->gate_wait(env, e->gate, 100000000);
             woken = e->inbox != NULL;
         }
-        stop = e->stopping;
+        stop = e->stopping || env->ops->stop_signal(env) != 0;
         env->ops->gate_leave(env, e->gate);
         if (woken)
             wait_for_company(e);
@@ -280,6 +280,7 @@ void engine_get_stats(struct engine *engine, struct engine_stats *stats, struct 
     e->env->ops->gate_enter(e->env, e->gate);
     *stats = e->stats;
     stats->waiting = e->queued;
+    stats->slots = e->o.slots;
     stats->waiting_tokens = e->queued_tokens;
     for (uint32_t i = 0; i < slot_count; i++)
         slots[i] = i < e->o.slots ? e->slot_stats[i] : (struct engine_slot){0};

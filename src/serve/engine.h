@@ -40,7 +40,7 @@ void engine_cancel(struct engine *engine, uint64_t id); // its last event (CANCE
 
 // One batch. Returns false when there is nothing to do.
 bool engine_step(struct engine *engine);
-// Steps until engine_stop(); sleeps while idle.
+// Steps until engine_stop(), or until the environment is asked to stop; sleeps while idle.
 void engine_run(struct engine *engine);
 void engine_stop(struct engine *engine); // any thread
 
@@ -55,7 +55,7 @@ struct engine_stats {
     uint64_t submitted, finished[16]; // by enum serve_finish
     uint64_t prompt_tokens, cached_tokens, drawn_tokens, steps, rows;
     uint64_t speculated, accepted;
-    uint32_t running, waiting;
+    uint32_t running, waiting, slots;
     uint64_t waiting_tokens;
     uint32_t pages, pages_used, pages_cached; // of the pool; cached: kept for later, free to take
     uint64_t last_step_ns;                    // env clock at the end of the last step

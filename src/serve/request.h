@@ -46,6 +46,7 @@ struct serve_request {
     int32_t priority;              // higher first; first come within
     uint64_t deadline_ms;          // from submission; 0: none
     bool cache_prompt;             // may use, and leave, pages in the prefix cache
+    void *user;                    // comes back with every event
 };
 
 enum serve_finish {
@@ -69,6 +70,7 @@ struct serve_logprob {
 // the bytes of all tokens drawn, up to a stop string.
 struct serve_event {
     uint64_t request;
+    void *user;
     const int32_t *tokens; // drawn since the last event; one, but several after speculation
     uint32_t token_count;
     const char *text;

@@ -26,6 +26,7 @@ static void tell(struct engine *e, struct job *job, const int32_t *tokens, uint3
     const uint64_t now = env_now_ns(e->env);
     const uint64_t started = job->started_ns ? job->started_ns : now, prefilled = job->prefilled_ns;
     const struct serve_event event = {.request = job->id,
+                                      .user = job->request.user,
                                       .tokens = tokens,
                                       .token_count = count,
                                       .text = bg_str_text(text),

@@ -1,0 +1,326 @@
+// `brigade serve`: one model behind OpenAI's API, in this process. It listens at once, answers 503 while the model
+// loads, and at a signal finishes what runs within the grace period.
+#include "cli/cli.h"
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "model/io.h"
+#include "os/host.h"
+#include "serve/http/http.h"
+
+#include <string.h>
+
+struct request {
+    const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access;
+    struct bg_strlist keys;
+    uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib;
+    uint64_t kv_bytes, host_cache;
+    float batch_wait_us;
+    bool no_key, vllm;
+};
+
+struct server {
+    struct cli *cli;
+    struct request r;
+    struct model_files files, draft_files;
+    struct tokenizer *own;
+    const struct tokenizer *tokenizer;
+    struct packed_model *packed, *draft;
+    struct chat_template *chat;
+    struct engine *engine;
+    struct http *http;
+    char *certificate, *tls_key;
+    FILE *log;
+};
+
+static const char *const weight_names[] = {"f32", "q8_0", "q4_0"};
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0;
+}
+
+static int check(const struct request *r)
+{
+    if (r->port > 65535)
+        return cli_misuse("serve", "--port %u: expected 0 to 65535", r->port);
+    if (r->no_key && !is_loopback(r->host))
+        return cli_misuse("serve", "--no-key with --host %s: without a key only this machine may ask; give --api-key",
+                          r->host);
+    if (r->no_key && r->keys.count)
+        return cli_misuse("serve", "--no-key or --api-key, not both");
+    if (!r->certificate != !r->key)
+        return cli_misuse("serve", "--tls-cert and --tls-key belong together");
+    if (strcmp(r->speculate, "none") != 0 && strcmp(r->speculate, "ngram") != 0 && strcmp(r->speculate, "draft") != 0)
+        return cli_misuse("serve", "--speculate %s: expected none, ngram or draft", r->speculate);
+    if ((strcmp(r->speculate, "draft") == 0) != (r->draft != NULL))
+        return cli_misuse("serve", "--speculate draft and --draft MODEL belong together");
+    for (size_t i = 0; i < 3; i++)
+        if (strcmp(r->weights, weight_names[i]) == 0)
+            return 0;
+    return cli_misuse("serve", "--weights %s: expected f32, q8_0 or q4_0", r->weights);
+}
+
+static enum kern_weight weight_type(const struct request *r)
+{
+    return strcmp(r->weights, "q8_0") == 0 ? KERN_Q8_0 : strcmp(r->weights, "q4_0") == 0 ? KERN_Q4_0 : KERN_F32;
+}
+
+static bg_status read_text(struct bg_env *env, const char *path, struct bg_error *err, char **text)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (status)
+        return status;
+    *text = bg_strndup((const char *)map.data, map.size);
+    env->ops->map_close(env, &map);
+    return BG_OK;
+}
+
+static void write_access(void *arg, const char *line)
+{
+    fprintf(arg, "%s\n", line);
+    fflush(arg);
+}
+
+// ---- Parts ----
+static bg_status load_chat(struct server *s, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    struct bg_file_info info = {0};
+    char *path = bg_format("%s/tokenizer_config.json", s->files.path), *text = NULL;
+    bg_status status = s->r.template ? read_text(env, s->r.template, err, &text) : BG_OK;
+    if (!status && !text && !env->ops->path_info(env, path, err, &info) && info.exists) {
+        char *json = NULL;
+        json_error_t at;
+        status = read_text(env, path, err, &json);
+        json_t *config = status ? NULL : json_loads(json, 0, &at);
+        const json_t *template = json_object_get(config, "chat_template");
+        if (json_is_string(template))
+            text = bg_strdup(json_string_value(template));
+        json_decref(config);
+        bg_free(json);
+    }
+    const char *use = text ? text : chat_template_default;
+    if (!status)
+        status = chat_template_compile(use, strlen(use), err, &s->chat);
+    if (status)
+        bg_fail_prefix(err, "chat template of %s", s->r.template ? s->r.template : path);
+    bg_free(text);
+    bg_free(path);
+    return status;
+}
+
+static bg_status load(struct server *s, const char *path, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    bg_status status = model_open(env, path, err, &s->files);
+    if (!status && s->r.tokenizer)
+        status = tokenizer_open(env, s->r.tokenizer, err, &s->own);
+    if (status)
+        return status;
+    s->tokenizer = s->own ? s->own : s->files.tokenizer;
+    if (!s->tokenizer)
+        return bg_fail(err, BG_NOT_FOUND, "%s holds no tokenizer; name one with --tokenizer", path);
+    status = packed_create(env, s->files.model, s->files.weights, NULL, weight_type(&s->r), err, &s->packed);
+    if (!status && s->r.draft)
+        status = model_open(env, s->r.draft, err, &s->draft_files);
+    if (!status && s->r.draft)
+        status = packed_create(env, s->draft_files.model, s->draft_files.weights, NULL, KERN_F32, err, &s->draft);
+    return status ? status : load_chat(s, err);
+}
+
+static bg_status start_engine(struct server *s, struct bg_error *err)
+{
+    const struct request *r = &s->r;
+    const struct engine_options options = {.slots = r->slots,
+                                           .context = r->context,
+                                           .kv_bytes = r->kv_bytes,
+                                           .chunk = r->chunk,
+                                           .queue_max = r->queue,
+                                           .batch_wait_us = (double)r->batch_wait_us,
+                                           .host_cache_bytes = r->host_cache,
+                                           .speculate = strcmp(r->speculate, "ngram") == 0   ? ENGINE_NGRAM
+                                                        : strcmp(r->speculate, "draft") == 0 ? ENGINE_DRAFT
+                                                                                             : ENGINE_PLAIN,
+                                           .draft = s->draft,
+                                           .event = http_event,
+                                           .arg = s->http};
+    return engine_create(s->cli->env, s->packed, kern_select(s->cli->env->isa), s->tokenizer, &options, err,
+                         &s->engine);
+}
+
+static bg_status start_http(struct server *s, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    struct request *r = &s->r;
+    bg_status status = BG_OK;
+    if (r->certificate)
+        status = read_text(env, r->certificate, err, &s->certificate);
+    if (!status && r->key)
+        status = read_text(env, r->key, err, &s->tls_key);
+    if (!status && r->keys.count == 0 && !r->no_key) {
+        uint8_t random[32];
+        char hex[65];
+        status = env->ops->entropy(env, random, sizeof random, err);
+        bg_sha256_from_bytes(random, hex);
+        hex[32] = '\0';
+        bg_strlist_add(&r->keys, hex);
+    }
+    if (status)
+        return status;
+    const struct http_options options = {.host = r->host,
+                                         .port = (uint16_t)r->port,
+                                         .keys = (const char *const *)r->keys.items,
+                                         .key_count = (uint32_t)r->keys.count,
+                                         .cors = r->cors,
+                                         .tls_certificate = s->certificate,
+                                         .tls_key = s->tls_key,
+                                         .body_max = (size_t)r->body_mib << 20,
+                                         .vllm_metrics = r->vllm,
+                                         .access = s->log ? write_access : NULL,
+                                         .arg = s->log};
+    return http_start(env, &options, err, &s->http);
+}
+
+static void say_address(const struct server *s, bool drawn_key)
+{
+    fprintf(stderr, "brigade: listening at %s://%s:%u/", s->r.certificate ? "https" : "http", s->r.host,
+            http_port(s->http));
+    if (drawn_key)
+        fprintf(stderr, "?key=%s\nbrigade: key %s", s->r.keys.items[0], s->r.keys.items[0]);
+    fprintf(stderr, "\n");
+    fflush(stderr);
+}
+
+// Finishes what runs; what is not done in time is handed over: its clients get what is there so far.
+static void drain(struct server *s)
+{
+    struct bg_env *env = s->cli->env;
+    const uint64_t begin = env_now_ns(env), grace = (uint64_t)s->r.grace_s * 1000000000u;
+    fprintf(stderr, "brigade: draining %u requests for at most %u s\n", http_open_requests(s->http), s->r.grace_s);
+    http_drain(s->http);
+    engine_drain(s->engine, false);
+    while (http_open_requests(s->http) > 0 && env_now_ns(env) - begin < grace)
+        engine_step(s->engine);
+    engine_drain(s->engine, true);
+    engine_step(s->engine);
+    const uint64_t handed = env_now_ns(env);
+    while (http_open_requests(s->http) > 0 && env_now_ns(env) - handed < 1000000000u)
+        engine_step(s->engine);
+}
+
+static int serve(struct server *s, const char *path)
+{
+    struct bg_error err = {0};
+    const bool drawn = s->r.keys.count == 0 && !s->r.no_key;
+    if (start_http(s, &err))
+        return cli_fail(&err);
+    say_address(s, drawn);
+    if (load(s, path, &err) || start_engine(s, &err))
+        return cli_fail(&err);
+    const struct model_config *config = &s->files.model->config;
+    const char *slash = strrchr(path, '/');
+    const struct http_model model = {.name = s->r.name           ? s->r.name
+                                             : slash && slash[1] ? slash + 1
+                                                                 : path,
+                                     .tokenizer = s->tokenizer,
+                                     .config = config,
+                                     .context = s->r.context && s->r.context < config->context ? s->r.context
+                                                                                               : config->context,
+                                     .chat = s->chat,
+                                     .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
+    http_ready(s->http, s->engine, &model);
+    fprintf(stderr, "brigade: serving %s\n", model.name);
+    engine_run(s->engine);
+    drain(s);
+    return 0;
+}
+
+static void close_all(struct server *s)
+{
+    http_stop(s->http);
+    engine_destroy(s->engine);
+    chat_template_destroy(s->chat);
+    packed_destroy(s->packed);
+    packed_destroy(s->draft);
+    tokenizer_destroy(s->own);
+    model_close(&s->files);
+    model_close(&s->draft_files);
+    bg_free(s->certificate);
+    bg_free(s->tls_key);
+    if (s->log && s->log != stderr)
+        fclose(s->log);
+}
+
+int cmd_serve(struct cli *cli, int argc, char **argv)
+{
+    struct server s = {.cli = cli,
+                       .r = {.host = "127.0.0.1",
+                             .port = 8080,
+                             .weights = "f32",
+                             .speculate = "none",
+                             .slots = 16,
+                             .chunk = 256,
+                             .queue = 256,
+                             .grace_s = 30,
+                             .body_mib = 4}};
+    struct request *r = &s.r;
+    const struct cli_option options[] = {
+        {"host", CLI_TEXT, &r->host, "H", "address to listen at (default 127.0.0.1)"},
+        {"port", CLI_U32, &r->port, "P", "0: any (default 8080)"},
+        {"api-key", CLI_LIST, &r->keys, "K", "who has it may ask; may be given again (default: one is drawn and told)"},
+        {"no-key", CLI_FLAG, &r->no_key, NULL, "nobody is asked for a key; on loopback only"},
+        {"name", CLI_TEXT, &r->name, "NAME", "of the model (default: the last part of MODEL)"},
+        {"weights", CLI_TEXT, &r->weights, "TYPE", "f32, q8_0 or q4_0 (default f32)"},
+        {"context", CLI_U32, &r->context, "N", "most tokens of prompt and answer (default: the model's)"},
+        {"slots", CLI_U32, &r->slots, "N", "requests that run at once (default 16)"},
+        {"chunk", CLI_U32, &r->chunk, "N", "prompt tokens computed at once (default 256)"},
+        {"queue", CLI_U32, &r->queue, "N", "requests that may wait; beyond: 429 (default 256)"},
+        {"kv-bytes", CLI_U64, &r->kv_bytes, "BYTES", "memory for keys and values (default: slots x context)"},
+        {"host-cache", CLI_U64, &r->host_cache, "BYTES", "memory for prompts dropped from there (default 0)"},
+        {"batch-wait", CLI_FLOAT, &r->batch_wait_us, "US", "wait so long for a companion when one is likely"},
+        {"speculate", CLI_TEXT, &r->speculate, "HOW", "none, ngram or draft; the tokens stay the same (default none)"},
+        {"draft", CLI_TEXT, &r->draft, "MODEL", "a smaller model with the same vocabulary"},
+        {"tokenizer", CLI_TEXT, &r->tokenizer, "SOURCE", "instead of the model's own"},
+        {"chat-template", CLI_TEXT, &r->template, "FILE", "instead of the model's own"},
+        {"tls-cert", CLI_TEXT, &r->certificate, "FILE", "certificate chain, PEM: HTTPS"},
+        {"tls-key", CLI_TEXT, &r->key, "FILE", "its key, PEM"},
+        {"cors", CLI_TEXT, &r->cors, "ORIGIN", "pages of that origin may ask"},
+        {"access-log", CLI_TEXT, &r->access, "FILE", "one JSON line a request, never its text; -: standard error"},
+        {"vllm-metrics", CLI_FLAG, &r->vllm, NULL, "vllm:* names in /metrics beside brigade_*"},
+        {"body-limit", CLI_U32, &r->body_mib, "MIB", "largest body of a request (default 4)"},
+        {"grace", CLI_U32, &r->grace_s, "S", "time to finish requests after SIGTERM (default 30)"},
+        {"threads", CLI_U32, &r->threads, "N", "default: all cores"},
+    };
+    const struct cli_usage usage = {
+        "serve MODEL [options]",
+        "Serves a model over HTTP as OpenAI's API has it: /v1/completions, /v1/chat/completions, /v1/models and more,\n"
+        "with a page to chat at /. An answer is a function of model, prompt, options and seed: not of what else runs.\n"
+        "MODEL is a run directory, a checkpoint, a Hugging Face directory or a .gguf.",
+        options,
+        sizeof options / sizeof *options,
+        1,
+        1,
+        false};
+    struct bg_strlist words = {0};
+    int code = cli_parse(cli, &usage, argc, argv, &words);
+    if (code < 0)
+        code = check(r);
+    else
+        goto undo_words;
+    if (!code && r->access) {
+        s.log = strcmp(r->access, "-") == 0 ? stderr : fopen(r->access, "a");
+        if (!s.log)
+            code = cli_misuse("serve", "--access-log %s: cannot be written", r->access);
+    }
+    if (!code)
+        code = cli_env(cli, r->threads);
+    if (!code)
+        code = serve(&s, words.items[0]);
+    close_all(&s);
+    bg_strlist_fini(&r->keys);
+undo_words:
+    bg_strlist_fini(&words);
+    return code;
+}

@@ -1,0 +1,77 @@
+// Inside the adapter: a connection's exchange, and what routes may do with it. Everything here belongs to the HTTP
+// thread but what the gate guards.
+#ifndef SERVE_HTTP_HTTP_INT_H
+#define SERVE_HTTP_HTTP_INT_H
+
+#include "serve/http/http.h"
+#include "serve/openai.h"
+
+#include <microhttpd.h>
+
+struct told { // an event, copied
+    struct serve_event event;
+    struct told *next;
+};
+
+struct exchange { // one HTTP request
+    struct http *http;
+    struct MHD_Connection *connection; // NULL: the client is gone
+    const char *method;
+    char *path;
+    struct bg_str body;
+    bool too_large, suspended, answered, watched, begun;
+    int fd;
+    uint64_t started_ns;
+    uint32_t status;
+    // Of a text request:
+    bool asking; // the rest of this is in use
+    struct openai_ask ask;
+    struct openai_reply reply;
+    char id[48];
+    struct openai_choice *choices;
+    uint64_t *requests; // engine ids
+    uint32_t choice_count, running;
+    struct bg_str out; // of a stream: not sent yet
+    size_t sent;       // of out
+    bool complete;     // all choices have ended
+    struct exchange *next, *previous;
+};
+
+struct http {
+    struct bg_env *env;
+    struct http_options o;
+    struct http_model model;
+    struct engine *engine; // gate; NULL: loading
+    struct MHD_Daemon *daemon;
+    uint16_t port;
+    int epoll, bell;
+    struct bg_thread *thread;
+    struct bg_gate *gate;
+    struct told *told, **told_end; // gate
+    bool stopping, draining;       // gate
+    uint32_t open;                 // gate: text requests in flight
+    struct exchange *exchanges;
+    uint8_t (*key_hash)[32];
+    uint64_t answers[600]; // by status
+    uint64_t next_id;
+    const char *certificate, *tls_key;
+};
+
+// server.c
+void exchange_suspend(struct exchange *x);
+void exchange_resume(struct exchange *x);
+enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size);
+enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json);
+enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error);
+enum MHD_Result exchange_stream(struct exchange *x); // what comes into x->out, until x->complete
+
+// routes.c
+enum MHD_Result route_handle(struct exchange *x); // the body is whole
+void route_event(struct exchange *x, const struct serve_event *event);
+void route_abandon(struct exchange *x); // the client is gone
+// metrics.c
+char *metrics_text(struct http *http);
+// page.c
+extern const char page_html[];
+
+#endif

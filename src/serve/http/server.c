@@ -1,0 +1,477 @@
+// The transport: libmicrohttpd on its own epoll, inside a loop of ours in one thread. A request that waits for the
+// engine is suspended; its socket is then watched here, so that a client that goes away is noticed at once, also while
+// its prompt is being read.
+#include "serve/http/http_int.h"
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+#include <arpa/inet.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+// ---- Answers ----
+static void add_headers(struct exchange *x, struct MHD_Response *response, const char *type)
+{
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (x->http->o.cors) {
+        MHD_add_response_header(response, "Access-Control-Allow-Origin", x->http->o.cors);
+        MHD_add_response_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type");
+        MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+    }
+}
+
+enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(size, (void *)(uintptr_t)bytes, MHD_RESPMEM_MUST_COPY);
+    if (!response)
+        return MHD_NO;
+    add_headers(x, response, type);
+    if (status == 401)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    x->status = status;
+    x->answered = true;
+    enum MHD_Result result = MHD_queue_response(x->connection, status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    enum MHD_Result result = exchange_send(x, text ? status : 500, "application/json; charset=utf-8",
+                                           text ? text : "{}", text ? strlen(text) : 2);
+    bg_free(text);
+    return result;
+}
+
+enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
+{
+    const uint32_t status = (uint32_t)error->http;
+    double retry = error->more ? json_number_value(json_object_get(error->more, "retry_after")) : 0;
+    json_t *json = openai_error_json(error);
+    char *text = json_dumps(json, JSON_COMPACT), seconds[16];
+    json_decref(json);
+    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_COPY);
+    bg_free(text);
+    if (!response)
+        return MHD_NO;
+    add_headers(x, response, "application/json; charset=utf-8");
+    if (status == 401)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    snprintf(seconds, sizeof seconds, "%d", retry >= 1 ? (int)(retry + 0.5) : 1);
+    if (status == 429 || status == 503)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+    x->status = status;
+    x->answered = true;
+    enum MHD_Result result = MHD_queue_response(x->connection, status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)
+{
+    struct exchange *x = arg;
+    (void)position;
+    const size_t left = x->out.size - x->sent, count = left < most ? left : most;
+    if (count > 0) {
+        memcpy(to, x->out.data + x->sent, count);
+        x->sent += count;
+        if (x->sent == x->out.size) {
+            bg_str_reset(&x->out);
+            x->sent = 0;
+        }
+        return (ssize_t)count;
+    }
+    if (x->complete)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    exchange_suspend(x);
+    return 0;
+}
+
+enum MHD_Result exchange_stream(struct exchange *x)
+{
+    struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, x, NULL);
+    if (!response)
+        return MHD_NO;
+    add_headers(x, response, "text/event-stream; charset=utf-8");
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    MHD_add_response_header(response, "X-Accel-Buffering", "no");
+    x->status = 200;
+    x->answered = true;
+    enum MHD_Result result = MHD_queue_response(x->connection, 200, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+// ---- Waiting ----
+void exchange_suspend(struct exchange *x)
+{
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = x};
+    if (x->suspended)
+        return;
+    MHD_suspend_connection(x->connection);
+    x->suspended = true;
+    if (epoll_ctl(x->http->epoll, x->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, x->fd, &event) == 0)
+        x->watched = true;
+}
+
+void exchange_resume(struct exchange *x)
+{
+    if (!x->suspended)
+        return;
+    x->suspended = false;
+    MHD_resume_connection(x->connection);
+}
+
+// ---- Keys ----
+static void hash_of(const char *text, size_t size, uint8_t hash[32])
+{
+    char hex[65];
+    bg_sha256_hex(text, size, hex);
+    bg_sha256_to_bytes(hex, hash);
+}
+
+// Compares hashes, all of them and in constant time: how much of a key is right never shows.
+static bool key_fits(const struct http *http, const char *key)
+{
+    uint8_t hash[32];
+    int good = 0;
+    hash_of(key, strlen(key), hash);
+    for (uint32_t i = 0; i < http->o.key_count; i++)
+        good |= CRYPTO_memcmp(hash, http->key_hash[i], sizeof hash) == 0;
+    return good != 0;
+}
+
+static bool may_ask(const struct exchange *x)
+{
+    const struct http *http = x->http;
+    if (http->o.key_count == 0 || strcmp(x->path, "/health") == 0 || strcmp(x->method, "OPTIONS") == 0)
+        return true;
+    const char *header = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    if (header && strncmp(header, "Bearer ", 7) == 0)
+        return key_fits(http, header + 7);
+    const char *query = MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, "key");
+    return query && strcmp(x->path, "/") == 0 && key_fits(http, query);
+}
+
+// ---- Exchanges ----
+static struct exchange *exchange_create(struct http *http, struct MHD_Connection *connection, const char *path,
+                                        const char *method)
+{
+    struct exchange *x = bg_alloc(sizeof *x);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *x = (struct exchange){.http = http, .connection = connection, .fd = info ? info->connect_fd : -1};
+    x->method = strcmp(method, "POST") == 0      ? "POST"
+                : strcmp(method, "GET") == 0     ? "GET"
+                : strcmp(method, "OPTIONS") == 0 ? "OPTIONS"
+                : strcmp(method, "HEAD") == 0    ? "HEAD"
+                                                 : "OTHER";
+    x->path = bg_strdup(path);
+    x->started_ns = env_now_ns(http->env);
+    x->next = http->exchanges;
+    if (x->next)
+        x->next->previous = x;
+    http->exchanges = x;
+    return x;
+}
+
+static void exchange_destroy(struct exchange *x)
+{
+    struct http *http = x->http;
+    *(x->previous ? &x->previous->next : &http->exchanges) = x->next;
+    if (x->next)
+        x->next->previous = x->previous;
+    for (uint32_t i = 0; i < x->choice_count; i++) {
+        bg_str_fini(&x->choices[i].text);
+        json_decref(x->choices[i].logprobs);
+        json_decref(x->choices[i].tokens);
+    }
+    bg_free(x->choices);
+    bg_free(x->requests);
+    if (x->asking)
+        openai_ask_fini(&x->ask);
+    bg_str_fini(&x->out);
+    bg_str_fini(&x->body);
+    bg_free(x->path);
+    bg_free(x);
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *data_size, void **state)
+{
+    struct http *http = arg;
+    struct exchange *x = *state;
+    struct openai_error error;
+    (void)version;
+    if (!x) {
+        *state = exchange_create(http, connection, url, method);
+        return MHD_YES;
+    }
+    if (x->answered)
+        return MHD_YES;
+    if (*data_size > 0) { // taken in to its end also where it is refused: the answer can then be read
+        x->too_large |= x->body.size + *data_size > http->o.body_max;
+        if (!x->too_large)
+            bg_str_add_bytes(&x->body, data, *data_size);
+        *data_size = 0;
+        return MHD_YES;
+    }
+    if (!may_ask(x)) {
+        openai_refuse(&error, 401, "authentication_error", "",
+                      "this needs a key: send the header Authorization: Bearer KEY");
+        return exchange_refuse(x, &error);
+    }
+    if (x->too_large) {
+        openai_refuse(&error, 413, "invalid_request_error", "", "the body is larger than %zu bytes", http->o.body_max);
+        return exchange_refuse(x, &error);
+    }
+    return route_handle(x);
+}
+
+static void on_completed(void *arg, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct http *http = arg;
+    struct exchange *x = *state;
+    (void)connection;
+    (void)code;
+    if (!x)
+        return;
+    *state = NULL;
+    if (x->watched)
+        epoll_ctl(http->epoll, EPOLL_CTL_DEL, x->fd, NULL);
+    http->answers[x->status < 600 ? x->status : 0]++;
+    if (http->o.access) {
+        char line[512];
+        uint32_t prompt = 0, drawn = 0;
+        for (uint32_t i = 0; i < x->choice_count; i++) {
+            prompt += x->choices[i].prompt_tokens;
+            drawn += x->choices[i].drawn_tokens;
+        }
+        snprintf(line, sizeof line,
+                 "{\"method\": \"%s\", \"path\": \"%.100s\", \"status\": %u, \"prompt_tokens\": %u, \"tokens\": %u, "
+                 "\"seconds\": %.6f}",
+                 x->method, strpbrk(x->path, "\"\\") ? "?" : x->path, x->status, prompt, drawn,
+                 (double)(env_now_ns(http->env) - x->started_ns) * 1e-9);
+        http->o.access(http->o.arg, line);
+    }
+    x->connection = NULL;
+    if (x->running > 0)
+        route_abandon(x); // freed when the engine has let go of it
+    else
+        exchange_destroy(x);
+}
+
+// ---- The loop ----
+static void take_told(struct http *http)
+{
+    http->env->ops->gate_enter(http->env, http->gate);
+    struct told *list = http->told;
+    http->told = NULL;
+    http->told_end = &http->told;
+    http->env->ops->gate_leave(http->env, http->gate);
+    for (struct told *t = list, *next; t; t = next) {
+        struct exchange *x = t->event.user;
+        next = t->next;
+        route_event(x, &t->event);
+        const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
+        bg_free(t);
+        if (last) {
+            http->env->ops->gate_enter(http->env, http->gate);
+            http->open--;
+            http->env->ops->gate_leave(http->env, http->gate);
+        }
+        if (!x->connection && last)
+            exchange_destroy(x);
+        else if (x->connection && (x->complete || x->out.size > x->sent))
+            exchange_resume(x);
+    }
+}
+
+static void loop(void *arg, struct bg_env *own)
+{
+    struct http *http = arg;
+    struct epoll_event events[64];
+    (void)own;
+    for (bool stop = false; !stop;) {
+        MHD_UNSIGNED_LONG_LONG most = 1000;
+        if (MHD_get_timeout(http->daemon, &most) != MHD_YES || most > 1000)
+            most = 1000;
+        int count = epoll_wait(http->epoll, events, 64, (int)most);
+        for (int i = 0; i < count; i++) {
+            uint64_t rings;
+            if (events[i].data.ptr == http)
+                continue;
+            if (events[i].data.ptr == &http->bell) {
+                if (read(http->bell, &rings, sizeof rings) < 0)
+                    continue;
+            } else { // a suspended client has gone: libmicrohttpd finds out when it goes on
+                exchange_resume(events[i].data.ptr);
+            }
+        }
+        take_told(http);
+        MHD_run(http->daemon);
+        http->env->ops->gate_enter(http->env, http->gate);
+        stop = http->stopping;
+        http->env->ops->gate_leave(http->env, http->gate);
+    }
+}
+
+void http_event(void *arg, const struct serve_event *event)
+{
+    struct http *http = arg;
+    const size_t ids = event->token_count * sizeof(int32_t), stride = event->logprobs ? 21 : 0;
+    const struct exchange *x = event->user;
+    const size_t probs =
+        stride ? event->token_count * (1 + x->ask.request.top_logprobs) * sizeof(struct serve_logprob) : 0;
+    char *memory = bg_alloc(sizeof(struct told) + probs + ids + event->text_bytes + 1),
+         *at = memory + sizeof(struct told);
+    struct told *t = (struct told *)(void *)memory;
+    t->event = *event;
+    if (probs) {
+        memcpy(at, event->logprobs, probs);
+        t->event.logprobs = (const struct serve_logprob *)(void *)at;
+    }
+    if (ids)
+        memcpy(at + probs, event->tokens, ids);
+    t->event.tokens = (const int32_t *)(void *)(at + probs);
+    memcpy(at + probs + ids, event->text, event->text_bytes);
+    t->event.text = at + probs + ids;
+    http->env->ops->gate_enter(http->env, http->gate);
+    *http->told_end = t;
+    http->told_end = &t->next;
+    http->env->ops->gate_leave(http->env, http->gate);
+    const uint64_t one = 1;
+    if (write(http->bell, &one, sizeof one) < 0)
+        return; // the bell rings already
+}
+
+// ---- Life ----
+static bg_status listen_at(struct http *http, struct bg_error *err)
+{
+    const struct http_options *o = &http->o;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
+        return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)o->tls_certificate},
+                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)o->tls_key},
+                                   {MHD_OPTION_END, 0, NULL}};
+    if (o->tls_certificate)
+        flags |= MHD_USE_TLS;
+    else
+        tls[0] = tls[2];
+    http->daemon = MHD_start_daemon(
+        flags, o->port, NULL, NULL, on_request, http, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+    if (!http->daemon)
+        return bg_fail(err, BG_IO,
+                       "cannot listen at %s port %u: is the port in use%s? Another one: --port, any: --port 0", o->host,
+                       o->port, o->tls_certificate ? ", and are certificate and key good" : "");
+    const union MHD_DaemonInfo *port = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    const union MHD_DaemonInfo *poll = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    struct epoll_event own = {.events = EPOLLIN, .data.ptr = http}, bell = {.events = EPOLLIN, .data.ptr = &http->bell};
+    http->port = port ? port->port : o->port;
+    http->epoll = epoll_create1(EPOLL_CLOEXEC);
+    http->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (http->epoll < 0 || http->bell < 0 || !poll || epoll_ctl(http->epoll, EPOLL_CTL_ADD, poll->epoll_fd, &own) ||
+        epoll_ctl(http->epoll, EPOLL_CTL_ADD, http->bell, &bell))
+        return bg_fail(err, BG_IO, "cannot make the event queue of the HTTP thread");
+    return BG_OK;
+}
+
+bg_status http_start(struct bg_env *env, const struct http_options *options, struct bg_error *err, struct http **out)
+{
+    struct http *http = bg_alloc(sizeof *http);
+    *http = (struct http){.env = env, .o = *options, .epoll = -1, .bell = -1};
+    http->told_end = &http->told;
+    http->o.host = options->host ? options->host : "127.0.0.1";
+    http->o.body_max = options->body_max ? options->body_max : (size_t)4 << 20;
+    http->o.connections_max = options->connections_max ? options->connections_max : 4096;
+    http->o.idle_s = options->idle_s ? options->idle_s : 60;
+    http->o.stalled_s = options->stalled_s > 0 ? options->stalled_s : 10;
+    http->key_hash = bg_alloc_array(options->key_count + 1u, sizeof *http->key_hash);
+    for (uint32_t i = 0; i < options->key_count; i++)
+        hash_of(options->keys[i], strlen(options->keys[i]), http->key_hash[i]);
+    bg_status status = env->ops->gate_create(env, err, &http->gate);
+    if (!status)
+        status = listen_at(http, err);
+    if (!status)
+        status = env->ops->thread_start(env, loop, http, err, &http->thread);
+    if (status)
+        http_stop(http);
+    else
+        *out = http;
+    return status;
+}
+
+uint16_t http_port(const struct http *http)
+{
+    return http->port;
+}
+
+void http_ready(struct http *http, struct engine *engine, const struct http_model *model)
+{
+    http->env->ops->gate_enter(http->env, http->gate);
+    http->model = *model;
+    http->engine = engine;
+    http->env->ops->gate_leave(http->env, http->gate);
+}
+
+uint32_t http_open_requests(struct http *http)
+{
+    http->env->ops->gate_enter(http->env, http->gate);
+    const uint32_t open = http->open;
+    http->env->ops->gate_leave(http->env, http->gate);
+    return open;
+}
+
+void http_drain(struct http *http)
+{
+    http->env->ops->gate_enter(http->env, http->gate);
+    http->draining = true;
+    http->env->ops->gate_leave(http->env, http->gate);
+}
+
+void http_stop(struct http *http)
+{
+    const uint64_t one = 1;
+    if (!http)
+        return;
+    if (http->thread) {
+        http->env->ops->gate_enter(http->env, http->gate);
+        http->stopping = true;
+        http->env->ops->gate_leave(http->env, http->gate);
+        ssize_t rung = write(http->bell, &one, sizeof one);
+        (void)rung;
+        http->env->ops->thread_join(http->env, http->thread);
+    }
+    for (struct exchange *x = http->exchanges; x; x = x->next)
+        exchange_resume(x);
+    if (http->daemon)
+        MHD_stop_daemon(http->daemon);
+    for (struct told *t = http->told, *next; t; t = next) {
+        next = t->next;
+        bg_free(t);
+    }
+    while (http->exchanges)
+        exchange_destroy(http->exchanges);
+    if (http->epoll >= 0)
+        close(http->epoll);
+    if (http->bell >= 0)
+        close(http->bell);
+    if (http->gate)
+        http->env->ops->gate_destroy(http->env, http->gate);
+    bg_free(http->key_hash);
+    bg_free(http);
+}
