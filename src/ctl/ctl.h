@@ -7,6 +7,7 @@
 
 #include "base/env.h"
 #include "plan/plan.h"
+#include "plan/profile.h"
 #include "store/store.h"
 #include "wire/frame.h"
 #include "wire/message.h"

@@ -657,6 +657,78 @@ static void bad_payloads(void **state)
     }
 }
 
+// ---- run.plan=auto ----
+static struct plan_unit auto_units[UNITS];
+static struct plan_machine auto_machine = {.name = "worker", .speed = 1, .threads = 1};
+static const struct plan_profile auto_profile = {
+    .units = auto_units, .unit_count = UNITS, .machines = &auto_machine, .machine_count = 1};
+
+static void set_auto(struct world *w, double memory_bytes)
+{
+    for (uint32_t u = 0; u < UNITS; u++)
+        auto_units[u] = (struct plan_unit){
+            .forward_s = costs[u] / 3, .input_s = costs[u] / 3, .weight_s = costs[u] / 3, .parameter_bytes = 1};
+    auto_machine.memory_bytes = memory_bytes;
+    w->o.profile = &auto_profile;
+}
+
+static void auto_shape(void **state)
+{
+    (void)state;
+    struct world *w = world_create("1x4", 8); // a worker holds four units
+    set_auto(w, 16);
+    w->o.respawn = false;
+    world_start(w);
+    world_arrive_all(w);
+    world_until(w, 2);
+    expect_told(w, "\"shape\": \"2x2\"");
+    for (size_t i = 0; i < 3; i++) // the last one has to hold everything, whatever was said
+        fake_kill(w, &w->fakes[i], "killed");
+    finishes(w);
+
+    w = world_create("1x5", 8); // two items, so that one stage is not for five
+    set_auto(w, 0);
+    w->o.respawn = false;
+    w->o.group = 4;
+    world_start(w);
+    world_arrive_all(w);
+    world_until(w, 2);
+    const struct plan *plan = &w->fakes[0].steady;
+    uint32_t alone = UINT32_MAX, seats[UNITS] = {0};
+    assert_int_equal(plan->seat_count, 5);
+    for (uint32_t i = 0; i < plan->seat_count; i++)
+        seats[plan->seats[i].stage]++;
+    for (uint32_t i = 0; i < plan->seat_count; i++)
+        alone = seats[plan->seats[i].stage] == 1 ? plan->seats[i].worker : alone;
+    assert_true(alone < 5);
+    bg_str_reset(&w->told);
+    for (size_t i = 0; i < w->fake_count; i++)
+        if (w->fakes[i].self == alone)
+            fake_kill(w, &w->fakes[i], "killed");
+    world_until(w, 4);
+    expect_told(w, "\"shape\": \"2x2\"");
+    finishes(w);
+}
+
+static void shares_by_speed(void **state)
+{
+    (void)state;
+    static const double speeds[] = {1, 2, 5};
+    struct world *w = world_create("1x3", 8);
+    w->speeds = speeds;
+    world_start(w);
+    world_arrive_all(w);
+    world_until(w, 3);
+    const struct plan *plan = &w->fakes[0].steady;
+    uint32_t shares[3] = {0}, sorted = 0;
+    for (uint32_t i = 0; i < plan->item_count; i++)
+        shares[plan->route[i]]++;
+    for (uint32_t i = 0; i < 3; i++)
+        sorted += 1u << shares[i];
+    assert_int_equal(sorted, 1u << 1 | 1u << 2 | 1u << 5);
+    finishes(w);
+}
+
 // One of the things that may happen at any letter.
 static void chaos_strikes(struct world *w, uint64_t *left)
 {
@@ -719,6 +791,10 @@ static void chaos(void **state)
         w->o.chunks = plan_schedule_chunks(w->o.schedule, 2);
         w->o.group = 1u << draw(w, 2);
         w->o.split = draw(w, 2);
+        if (draw(w, 3) == 0)
+            set_auto(w, draw(w, 2) ? 0 : 8 + (double)draw(w, 20));
+        static const double speeds[] = {1, 0.5, 3};
+        w->speeds = draw(w, 3) ? NULL : speeds;
         uint64_t left = 12;
         world_start(w);
         for (int turn = 0; ctl_ended(w->ctl, NULL) == CTL_RUNS; turn++) {
@@ -769,6 +845,8 @@ int main(void)
         cmocka_unit_test(waiting_and_trouble),
         cmocka_unit_test(log_that_fails),
         cmocka_unit_test(bad_payloads),
+        cmocka_unit_test(auto_shape),
+        cmocka_unit_test(shares_by_speed),
         cmocka_unit_test(chaos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,7 +64,8 @@ struct world {
     size_t evaluation_count;
     double losses[STEPS_MAX];
     bool refuse_spawn, refuse_append;
-    double lie; // added to a square that the next vote names
+    double lie;           // added to a square that the next vote names
+    const double *speeds; // of three processes in turn; NULL: all are alike
 };
 
 // ---- The numbers of the job, and what one process makes of them ----
@@ -177,8 +178,18 @@ static void host_event(void *arg, const char *event, const char *fields)
     bg_str_addf(&((struct world *)arg)->told, "event %s %s\n", event, fields);
 }
 
-static const struct ctl_host host = {
-    .send = host_send, .drop = host_drop, .append = host_append, .spawn = host_spawn, .event = host_event};
+static double host_speed(void *arg, uint64_t token)
+{
+    const struct world *w = arg;
+    return w->speeds ? w->speeds[token % 3] : 1;
+}
+
+static const struct ctl_host host = {.send = host_send,
+                                     .drop = host_drop,
+                                     .append = host_append,
+                                     .spawn = host_spawn,
+                                     .speed = host_speed,
+                                     .event = host_event};
 
 static bool told(const struct world *w, const char *text)
 {
