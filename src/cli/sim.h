@@ -9,5 +9,6 @@ int sim_deadline(struct cli *cli, int argc, char **argv);
 int sim_compare(struct cli *cli, int argc, char **argv);
 int sim_fleet(struct cli *cli, int argc, char **argv);
 int sim_service(struct cli *cli, int argc, char **argv);
+int sim_workflow(struct cli *cli, int argc, char **argv);
 
 #endif
