@@ -22,6 +22,7 @@ struct run {
     struct way way;
     double limit;
     struct stage *stages;
+    double worst;          // bubble of any stage
     double *f_end, *b_end; // (stages, items)
     struct plan_list *lists;
     bool fits;
@@ -53,6 +54,7 @@ static void put(struct run *run, uint32_t s, enum plan_op_kind kind)
     const double end = at_once > arrival + time ? at_once : arrival + time;
     if (stage->f > 0)
         stage->bubble += end - at_once;
+    run->worst = stage->bubble > run->worst ? stage->bubble : run->worst;
     stage->end = end;
     if (kind != PLAN_W)
         (kind == PLAN_F ? run->f_end : run->b_end)[(size_t)s * run->pipe->items + *next] = end;
@@ -63,10 +65,7 @@ static void put(struct run *run, uint32_t s, enum plan_op_kind kind)
 // How much longer the stage may still wait without being the one that waits longest.
 static double slack(const struct run *run, uint32_t s)
 {
-    double worst = 0;
-    for (uint32_t k = 0; k < run->pipe->stages; k++)
-        worst = run->stages[k].bubble > worst ? run->stages[k].bubble : worst;
-    return worst - run->stages[s].bubble;
+    return run->worst - run->stages[s].bubble;
 }
 
 // W while one more F would not fit into memory.
@@ -173,6 +172,7 @@ static double run_all(struct run *run)
     uint8_t *takes = bg_alloc_array(pipe->stages, sizeof *takes);
     memset(run->stages, 0, pipe->stages * sizeof *run->stages);
     run->fits = run->limit >= 1;
+    run->worst = 0;
     warm_up(run);
     for (uint32_t i = 1; i < pipe->items && run->fits; i++)
         round_of(run, takes);

@@ -22,7 +22,9 @@ struct greedy {
     bool fill_f, fill_b; // a W goes before an F, a B of leg 0 that it delays, where the gap exceeds the slack
     struct worker *workers;
     double *end;           // (kind F or B, leg, workers, items): when it is done; -1: it is not
+    double worst;          // bubble of any worker
     const double *granted; // (workers): the bubbles of the last run, or NULL
+    double granted_most;
     struct plan_list *lists;
     uint32_t *pending; // (workers, 2 items): stage and item of W to come, in the order of their B
     bool fits;
@@ -96,6 +98,7 @@ static void put(struct greedy *g, bool backward, uint32_t leg, uint32_t w)
     const double there = arrival(g, backward, leg, w) + time, end = there > at_once ? there : at_once;
     if (worker->f[0] > 0)
         worker->bubble += end - at_once;
+    g->worst = worker->bubble > g->worst ? worker->bubble : g->worst;
     worker->now = *end_of(g, backward, leg, w, item) = end;
     worker->held += !backward;
     if (backward)
@@ -104,22 +107,11 @@ static void put(struct greedy *g, bool backward, uint32_t leg, uint32_t w)
     ++*next;
 }
 
-static double longest_bubble(const double *bubbles, uint32_t workers)
-{
-    double most = 0;
-    for (uint32_t w = 0; w < workers; w++)
-        most = bubbles[w] > most ? bubbles[w] : most;
-    return most;
-}
-
 // How much longer the worker may still wait.
 static double slack(const struct greedy *g, uint32_t w)
 {
-    double most = 0;
-    for (uint32_t k = 0; k < g->pipe->workers; k++)
-        most = g->workers[k].bubble > most ? g->workers[k].bubble : most;
-    const double granted = g->granted ? longest_bubble(g->granted, g->pipe->workers) - g->granted[w] : 0;
-    return (granted > most ? granted : most) - g->workers[w].bubble;
+    const double granted = g->granted ? g->granted_most - g->granted[w] : 0;
+    return (granted > g->worst ? granted : g->worst) - g->workers[w].bubble;
 }
 
 // W into the gap before an op whose input is there at `there`; one more where the gap exceeds the slack.
@@ -216,6 +208,7 @@ static double run(struct greedy *g, double *bubbles)
     for (uint32_t w = 0; w < workers; w++)
         g->lists[w].count = 0;
     g->fits = true;
+    g->worst = 0;
     warm_up(g);
     for (uint32_t turn = 0; turn < 2 * items && g->fits; turn++) {
         turn_of_backwards(g, legs);
@@ -228,7 +221,7 @@ static double run(struct greedy *g, double *bubbles)
         g->fits &= g->workers[w].w == 2 * items;
     }
     bg_free(legs);
-    return longest_bubble(bubbles, workers);
+    return g->worst;
 }
 
 static void keep(struct greedy *g, struct plan_list *lists)
@@ -258,6 +251,7 @@ static double improve(struct greedy *g, double best, struct plan_list *lists)
         }
         memcpy(granted, bubbles, workers * sizeof *granted);
         g->granted = granted;
+        g->granted_most = most;
     }
     g->granted = NULL;
     bg_free(bubbles);
