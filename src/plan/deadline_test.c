@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/philox.h"
+#include "plan/trace.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -83,12 +84,29 @@ static void patience_ends_when_spot_has_stayed_for_an_overhead(void **state)
 {
     (void)state;
     const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
-    uint32_t spot[41] = {0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1};
+    uint32_t spot[41] = {0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1};
     struct plan_moment at[41];
     assert_true(run("patient", &job, spot, at).met);
-    for (size_t t = 2; t <= 7; t++) // a spell of two ticks is not enough
+    assert_int_equal(at[2].held, PLAN_RENT_NONE); // behind the line, but spot has been gone for an hour only
+    for (size_t t = 3; t <= 8; t++)               // a spell of two ticks is not enough
         assert_int_equal(at[t].held, PLAN_RENT_ON_DEMAND);
-    assert_int_equal(at[8].held, PLAN_RENT_SPOT);
+    assert_int_equal(at[9].held, PLAN_RENT_SPOT);
+}
+
+static void patience_ends_an_overhead_behind(void **state)
+{
+    (void)state;
+    const struct plan_deadline job = {3600, 35 * 3600, 45 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
+    uint32_t spot[46];
+    struct plan_moment at[46];
+    for (uint32_t t = 0; t < 46; t++)
+        spot[t] = t % 2; // never gone, nor there, for an overhead: no spell is of use
+    assert_true(run("patient", &job, spot, at).met);
+    uint32_t t = 0;
+    while (at[t].held != PLAN_RENT_ON_DEMAND)
+        t++;
+    // Decided at t - 1, the first tick without spot at which the line was two hours of work ahead.
+    assert_true((t - 1) * 35.0 / 45 > 2 && (t - 3) * 35.0 / 45 <= 2);
 }
 
 static void hysteresis_stays_on_demand(void **state)
@@ -440,6 +458,37 @@ static void patient_beats_uniform_progress(void **state)
     }
 }
 
+// Another trace, of a machine at a time that came and went within half a day: gangs of 16 to 30 of them.
+static void patient_beats_uniform_progress_on_gangs(void **state)
+{
+    (void)state;
+    static char text[100000];
+    FILE *file = open_shared("data/traces/spot/ec2-p3.csv");
+    if (!file)
+        skip();
+    const size_t size = fread(text, 1, sizeof text, file);
+    fclose(file);
+    struct plan_trace trace;
+    struct bg_error err;
+    assert_int_equal(plan_trace_parse("ec2-p3.csv", text, size, &err, &trace), BG_OK);
+    assert_int_equal(plan_trace_to_counts(&trace, 60, &err), BG_OK);
+    static const double slacks[] = {1.1, 1.2, 1.3, 1.4, 1.5};
+    for (size_t i = 0; i < sizeof slacks / sizeof *slacks; i++) {
+        double ours = 0, theirs = 0;
+        struct plan_deadline job = {60, 5 * 3600, 0, 300, {0, 0.9731, 3.06}, 0, 0, 0};
+        job.deadline_s = floor(job.work_s * slacks[i] / job.gap_s + 0.5) * job.gap_s;
+        for (job.instances = 16; job.instances <= 30; job.instances++) {
+            for (size_t start = 0; start + plan_deadline_ticks(&job) <= trace.count; start += 7) {
+                ours += run("patient", &job, trace.counts + start, NULL).cost / job.instances;
+                theirs += run("uniform-progress", &job, trace.counts + start, NULL).cost / job.instances;
+            }
+        }
+        printf("slack %.1f, gangs: %.1f %% below uniform-progress\n", slacks[i], 100 * (1 - ours / theirs));
+        assert_true(ours < 0.95 * theirs);
+    }
+    plan_trace_fini(&trace);
+}
+
 static size_t environment_of(const char *name)
 {
     size_t e = 0;
@@ -523,6 +572,7 @@ int main(void)
         cmocka_unit_test(a_spot_machine_taken_away_pays_its_overhead_again),
         cmocka_unit_test(hysteresis_stays_on_demand),
         cmocka_unit_test(patience_ends_when_spot_has_stayed_for_an_overhead),
+        cmocka_unit_test(patience_ends_an_overhead_behind),
         cmocka_unit_test(a_gang_needs_all_its_machines_at_once),
         cmocka_unit_test(the_oracle_leaves_short_spells_alone),
         cmocka_unit_test(whoever_promises_is_in_time),
@@ -532,6 +582,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_read_back_decides_the_same),
         cmocka_unit_test_setup_teardown(published_means, NULL, unload),
         cmocka_unit_test_setup_teardown(patient_beats_uniform_progress, NULL, unload),
+        cmocka_unit_test(patient_beats_uniform_progress_on_gangs),
         cmocka_unit_test_setup_teardown(published_windows, NULL, unload),
         cmocka_unit_test_setup_teardown(published_optimum, NULL, unload),
     };
