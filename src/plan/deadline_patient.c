@@ -2,8 +2,8 @@
 // over. To change costs an overhead, so it does not before things have been as they are now for as long as that: from
 // on-demand back to spot once spot has stayed for an overhead, ahead of the line or not, and from nothing to on-demand
 // once spot has been gone for an overhead, or once the job is an overhead behind the line. A spell that has lasted less
-// may well end before the change has paid; and spells of real machines that have lasted tend to last. Nothing is
-// fitted: it has no parameters.
+// may well end before the change has paid; and spells of real machines that have lasted tend to last. There are no
+// parameters to fit.
 #include "plan/policy_int.h"
 
 // For how long spot has been there, or gone, without a break, as far as the past is known.
