@@ -77,6 +77,51 @@ static void spread(void **state)
     }
 }
 
+static void speeds(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        uint32_t workers;
+        double expected[3];
+        const char *error;
+    } cases[] = {
+        {NULL, 3, {1, 1, 1}, NULL},
+        {"1,0.5,2e1", 3, {1, 0.5, 20}, NULL},
+        {"1,2", 3, {0}, "fewer speeds than the 3 workers"},
+        {"1,2,3", 2, {0}, "more speeds than the 2 workers"},
+        {"1,,2", 3, {0}, "\",2\""},
+        {"1,0", 2, {0}, "\"0\""},
+        {"nan,1", 2, {0}, "\"nan,1\""},
+        {"inf,1", 2, {0}, "\"inf,1\""},
+        {"1;2", 2, {0}, "\"1;2\""},
+        {"1,1,", 2, {1, 1}, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct job job = {.run = {.speeds = (char *)(uintptr_t)cases[i].text}};
+        struct bg_error err = {0};
+        double found[3];
+        assert_int_equal(job_speeds(&job, cases[i].workers, &err, found), cases[i].error ? BG_INVALID : BG_OK);
+        for (uint32_t w = 0; w < cases[i].workers && !cases[i].error; w++)
+            assert_true(found[w] == cases[i].expected[w]);
+        if (cases[i].error && !strstr(err.text, cases[i].error))
+            fail_msg("%s", err.text);
+    }
+    // More workers than micro-batches are for auto to seat.
+    struct job job = {.train = {.micro_batches = 4},
+                      .run = {.plan = (char *)(uintptr_t) "auto",
+                              .schedule = (char *)(uintptr_t) "1f1b",
+                              .shadow = (char *)(uintptr_t) "auto",
+                              .workers = 6}};
+    struct job_spread s;
+    struct bg_error err;
+    const uint32_t replicas[] = {1, 2, 3};
+    assert_int_equal(job_spread(NULL, &job, 8, &err, &s), BG_OK);
+    assert_true(s.seats == 6 && !s.shadow);
+    job_spread_shape(&job, replicas, 3, &s);
+    assert_true(s.stages == 3 && s.seats == 6 && s.replicas[2] == 3 && s.shadow);
+}
+
 static const char example[] =
     "model: {family: llama, layers: 6, dim: 384, heads: 6, kv_heads: 6, ffn: 1024, context: 256, tie: true}\n"
     "data:  {train: [corpus.txt], valid: 0.1, tokenizer: bytes}   # bytes | tokenizer.json\n"
@@ -411,10 +456,11 @@ static void check_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spread),          cmocka_unit_test(check_defaults),  cmocka_unit_test(check_round_trip),
-        cmocka_unit_test(check_every_key), cmocka_unit_test(check_overrides), cmocka_unit_test(check_families),
-        cmocka_unit_test(check_from),      cmocka_unit_test(check_refusals),  cmocka_unit_test(check_bounds),
-        cmocka_unit_test(check_names),     cmocka_unit_test(check_schedule),  cmocka_unit_test(check_help),
+        cmocka_unit_test(spread),           cmocka_unit_test(speeds),          cmocka_unit_test(check_defaults),
+        cmocka_unit_test(check_round_trip), cmocka_unit_test(check_every_key), cmocka_unit_test(check_overrides),
+        cmocka_unit_test(check_families),   cmocka_unit_test(check_from),      cmocka_unit_test(check_refusals),
+        cmocka_unit_test(check_bounds),     cmocka_unit_test(check_names),     cmocka_unit_test(check_schedule),
+        cmocka_unit_test(check_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
