@@ -135,8 +135,9 @@ enum plan_schedule { // rows of schedule.c
     PLAN_ZB_V_HALF,
     PLAN_ZB_V_MIN,
     PLAN_SEQ1F1B,
+    PLAN_TESSEL,
 };
-enum { PLAN_SCHEDULES = PLAN_SEQ1F1B + 1 };
+enum { PLAN_SCHEDULES = PLAN_TESSEL + 1 };
 // A name, or of some NAME:NUMBER. *chunks: stages a worker; *slices: of every item, 1: whole.
 BG_MUST_USE bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule,
                                           uint32_t *chunks, uint32_t *slices);

@@ -59,6 +59,11 @@ static const struct plan_schedule_kind kinds[PLAN_SCHEDULES] = {
                       .number_standard = 2,
                       .slices = true,
                       .order = plan_order_seq1f1b},
+    [PLAN_TESSEL] = {.name = "tessel",
+                     .about = "found by search for the times of the stages (Tessel)",
+                     .number = "CHUNKS",
+                     .number_standard = 1,
+                     .order = plan_order_tessel},
 };
 
 const struct plan_schedule_kind *plan_schedule_kind(enum plan_schedule schedule)

@@ -8,8 +8,6 @@
 
 #include <stdlib.h>
 
-#define QUESTION 200000000u // units of work for one order
-
 struct searcher {
     const struct plan_placement *p;
     uint32_t blocks, in_flight, comm;
@@ -18,7 +16,8 @@ struct searcher {
     uint32_t micro[PLAN_BLOCKS_MAX]; // of the block in the repetend, by block
     struct tessel_task tasks[PLAN_BLOCKS_MAX];
     int64_t least_work, most_work;
-    uint64_t budget, once;          // work left: of the whole search, of the question that is being answered
+    uint64_t question;              // units of work for one order
+    uint64_t budget, once;          // left: of the whole search, of the question that is being answered
     bool spent;                     // a question was not answered
     struct tessel_orders cuts;      // bounds of the blocks that have their micro-batch
     int64_t room[PLAN_DEVICES_MAX]; // for the repetend
@@ -57,22 +56,22 @@ static int by_step(const void *left, const void *right)
     return a->block < b->block ? -1 : 1;
 }
 
-static void make_chain(struct searcher *s)
+void tessel_chain(const struct plan_placement *p, uint32_t order[PLAN_BLOCKS_MAX])
 {
     struct step steps[PLAN_BLOCKS_MAX];
-    for (uint32_t b = 0; b < s->blocks; b++) {
-        const struct plan_block *block = &s->p->blocks[b];
+    for (uint32_t b = 0; b < p->block_count; b++) {
+        const struct plan_block *block = &p->blocks[b];
         steps[b] = (struct step){.block = b};
         while (!(block->devices >> steps[b].device & 1))
             steps[b].device++;
         for (uint32_t n = 0; n < block->need_count; n++) {
-            const int64_t ready = steps[block->needs[n]].start + s->p->blocks[block->needs[n]].span;
+            const int64_t ready = steps[block->needs[n]].start + p->blocks[block->needs[n]].span;
             steps[b].start = ready > steps[b].start ? ready : steps[b].start;
         }
     }
-    qsort(steps, s->blocks, sizeof *steps, by_step);
-    for (uint32_t b = 0; b < s->blocks; b++)
-        s->order[b] = steps[b].block;
+    qsort(steps, p->block_count, sizeof *steps, by_step);
+    for (uint32_t b = 0; b < p->block_count; b++)
+        order[b] = steps[b].block;
 }
 
 // ---- Repetends ----
@@ -97,12 +96,18 @@ static bool bound_block(const struct searcher *s, struct tessel_orders *o, uint3
 }
 
 // A question may use a part of what the search has left, so that one that is hard leaves something for the others.
+static void charge(struct searcher *s)
+{
+    const uint64_t used = s->question - s->once;
+    s->budget -= s->budget < used ? s->budget : used;
+    s->once = s->question;
+}
+
 static enum tessel_answer ask(struct searcher *s, struct tessel_orders *o, bool fits, int64_t *start)
 {
     const enum tessel_answer answer = fits ? tessel_orders_find(o, start) : TESSEL_NO;
     s->spent |= answer == TESSEL_SPENT;
-    s->budget -= s->budget < QUESTION - s->once ? s->budget : QUESTION - s->once;
-    s->once = QUESTION;
+    charge(s);
     tessel_orders_fini(o);
     return answer;
 }
@@ -294,8 +299,7 @@ static void cut(struct searcher *s, uint32_t k, uint32_t micro)
     s->cuts.budget = &s->once;
     const bool fits =
         may_fit(s, k + 1, micro) && bound_block(s, &s->cuts, k, b, s->period - 1) && tessel_orders_settle(&s->cuts);
-    s->budget -= s->budget < QUESTION - s->once ? s->budget : QUESTION - s->once;
-    s->once = QUESTION;
+    charge(s);
     if (fits && k + 1 == s->blocks) {
         consider(s);
     } else if (fits) {
@@ -436,13 +440,15 @@ bg_status plan_tessel_solve(const struct plan_placement *placement, const struct
     struct plan_tessel made = {0};
     bg_status status = BG_OK;
     int64_t whole, most_memory;
-    *s = (struct searcher){.p = placement,
-                           .blocks = placement->block_count,
-                           .comm = options->comm,
-                           .memory = options->memory > 0 ? options->memory : TESSEL_NO_LIMIT,
-                           .budget = options->effort ? options->effort : PLAN_TESSEL_EFFORT,
-                           .once = QUESTION};
-    make_chain(s);
+    *s = (struct searcher){
+        .p = placement,
+        .blocks = placement->block_count,
+        .comm = options->comm,
+        .memory = options->memory > 0 ? options->memory : TESSEL_NO_LIMIT,
+        .budget = options->effort ? options->effort : PLAN_TESSEL_EFFORT,
+    };
+    s->once = s->question = s->budget / 16 + 1;
+    tessel_chain(placement, s->order);
     measure_work(s, &whole, &most_memory);
     s->period = whole + 1;
     uint32_t first, last = flights(s, options, most_memory, &first);

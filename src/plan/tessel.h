@@ -61,6 +61,12 @@ struct plan_tessel_run {
 BG_MUST_USE bg_status plan_tessel_unroll(const struct plan_placement *placement, const struct plan_tessel *tessel,
                                          uint32_t micro_batches, uint32_t comm, struct bg_error *err,
                                          struct plan_tessel_run *run);
+// A schedule without search, for placements too large for it: every block has one time, micro-batch by micro-batch one
+// period later, the shortest period (at least the most work of a device) at which blocks find room one after the other,
+// as early as they can. last: places what no other block needs after all others. BG_INVALID: the memory is too small.
+BG_MUST_USE bg_status plan_tessel_periodic(const struct plan_placement *placement, uint32_t micro_batches,
+                                           int64_t memory, uint32_t comm, bool last, struct bg_error *err,
+                                           struct plan_tessel_run *run);
 void plan_tessel_run_fini(struct plan_tessel_run *run);
 
 #endif

@@ -4,8 +4,7 @@
 #ifndef PLAN_TESSEL_INT_H
 #define PLAN_TESSEL_INT_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "plan/tessel.h"
 
 #define TESSEL_NO_LIMIT INT64_MAX
 
@@ -45,5 +44,11 @@ void tessel_orders_undo(struct tessel_orders *orders, uint32_t trail_count);
 bool tessel_orders_settle(struct tessel_orders *orders);
 // An order of the tasks of each device; the earliest starts of one are in `start` where there is one.
 enum tessel_answer tessel_orders_find(struct tessel_orders *orders, int64_t *start);
+
+// The blocks in the order in which they start where nothing waits, then by first device.
+void tessel_chain(const struct plan_placement *placement, uint32_t order[PLAN_BLOCKS_MAX]);
+// Starts the ops of a run, which are in order, as early as can be, and measures it.
+void tessel_run_early(const struct plan_placement *placement, uint32_t micro_batches, uint32_t comm,
+                      struct plan_tessel_run *run);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "plan/tessel_int.h"
 
 static void append(struct plan_tessel_run *run, const struct plan_tessel_part *part, uint32_t later)
 {
@@ -74,6 +75,13 @@ static void measure(const struct plan_placement *p, struct plan_tessel_run *run)
     }
 }
 
+void tessel_run_early(const struct plan_placement *placement, uint32_t micro_batches, uint32_t comm,
+                      struct plan_tessel_run *run)
+{
+    start_early(placement, micro_batches, comm, run);
+    measure(placement, run);
+}
+
 bg_status plan_tessel_unroll(const struct plan_placement *placement, const struct plan_tessel *tessel,
                              uint32_t micro_batches, uint32_t comm, struct bg_error *err, struct plan_tessel_run *run)
 {
@@ -93,8 +101,7 @@ bg_status plan_tessel_unroll(const struct plan_placement *placement, const struc
         append(&made, &tessel->repetend, i);
     append(&made, &tessel->cooldown, later);
     BG_ASSERT(made.count == count);
-    start_early(placement, micro_batches, comm, &made);
-    measure(placement, &made);
+    tessel_run_early(placement, micro_batches, comm, &made);
     *run = made;
     return BG_OK;
 }

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "base/str.h"
+#include "plan/schedule_int.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -356,7 +357,7 @@ static void fewest_in_flight_without_bubbles(void **state)
     plan_placement_fini(&p);
     // A search that is cut short says so, and what it has is a schedule.
     assert_int_equal(plan_placement_shape("nnshape", 4, &err, &p), BG_OK);
-    assert_int_equal(plan_tessel_solve(&p, &(struct plan_tessel_options){.in_flight = 4, .effort = 100000}, &err, &t),
+    assert_int_equal(plan_tessel_solve(&p, &(struct plan_tessel_options){.in_flight = 4, .effort = 1000000}, &err, &t),
                      BG_OK);
     assert_false(t.proved);
     assert_int_equal(plan_tessel_unroll(&p, &t, 9, 0, &err, &run), BG_OK);
@@ -366,6 +367,72 @@ static void fewest_in_flight_without_bubbles(void **state)
     plan_placement_fini(&p);
 }
 
+// ---- Without search, and as pipelines ----
+static void periodic_schedules_keep_the_rules(void **state)
+{
+    (void)state;
+    uint32_t seed = 40000, made = 0;
+    for (int round = 0; round < 300; round++) {
+        struct bg_error err = {0};
+        struct plan_placement p;
+        struct plan_tessel_run run;
+        const uint32_t micro_batches = 1 + draw(&seed, 6), comm = draw(&seed, 3);
+        const int64_t memory = draw(&seed, 6);
+        draw_placement(&seed, &p);
+        if (plan_placement_check(&p, &err) == BG_OK &&
+            plan_tessel_periodic(&p, micro_batches, memory, comm, round % 2, &err, &run) == BG_OK) {
+            check_run(&p, &run, micro_batches, memory, comm);
+            plan_tessel_run_fini(&run);
+            made++;
+        }
+        plan_placement_fini(&p);
+    }
+    assert_true(made > 100);
+    // Of a pipeline it is the schedule without bubbles.
+    struct bg_error err = {0};
+    struct plan_placement p;
+    struct plan_tessel_run run;
+    assert_int_equal(plan_placement_shape("vshape", 4, &err, &p), BG_OK);
+    assert_int_equal(plan_tessel_periodic(&p, 8, 4, 0, false, &err, &run), BG_OK);
+    assert_int_equal(run.makespan, (8 + 4 - 1) * 4);
+    assert_int_equal(run.peak_memory[0], 4);
+    plan_tessel_run_fini(&run);
+    plan_placement_fini(&p);
+}
+
+// Two opposite pipelines over the same four workers, and one more that meets nobody; B and W apart and fused.
+static void opposite_pipelines_are_one_search(void **state)
+{
+    (void)state;
+    static const double ones[4] = {1, 1, 1, 1}, twos[4] = {2, 2, 2, 2};
+    for (int split = 0; split < 2; split++) {
+        uint32_t at[4 * 12];
+        for (uint32_t s = 0; s < 4; s++)
+            for (uint32_t i = 0; i < 12; i++) // 5 down, 4 up, 3 elsewhere
+                at[s * 12 + i] = i < 5 ? s : i < 9 ? 3 - s : 4 + s;
+        const struct plan_pipe pipe = {8, 4, 12, 1, at, ones, twos, ones, 0, 0, split};
+        struct plan_list lists[8] = {0};
+        struct plan_schedule_time time;
+        struct bg_error err = {0};
+        assert_int_equal(plan_order_tessel(&pipe, &err, lists), BG_OK);
+        assert_int_equal(plan_schedule_replay(&pipe, lists, &err, &time), BG_OK);
+        assert_true(time.busy[0] == 9 * 4 && time.makespan >= 9 * 4);
+        assert_true(time.makespan < (5 + 3) * 4 + (4 + 3) * 4); // less than one pipeline after the other
+        plan_schedule_time_fini(&time);
+        for (uint32_t w = 0; w < 8; w++)
+            bg_free(lists[w].ops);
+    }
+    // Too many stages for the records of a placement.
+    static uint32_t many[70];
+    static double times[70];
+    for (uint32_t s = 0; s < 70; s++)
+        many[s] = s, times[s] = 1;
+    const struct plan_pipe pipe = {70, 70, 1, 1, many, times, times, times, 0, 0, false};
+    struct plan_list lists[70] = {0};
+    struct bg_error err = {0};
+    assert_int_equal(plan_order_tessel(&pipe, &err, lists), BG_UNSUPPORTED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +440,8 @@ int main(void)
         cmocka_unit_test(published_shapes_have_their_bubbles),
         cmocka_unit_test(small_placements_match_exhaustive_search),
         cmocka_unit_test(fewest_in_flight_without_bubbles),
+        cmocka_unit_test(periodic_schedules_keep_the_rules),
+        cmocka_unit_test(opposite_pipelines_are_one_search),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
