@@ -11,6 +11,7 @@ static const struct {
 } questions[] = {
     {"graph", cli_plan_graph, "cut a profiled graph of layers over levels of machines"},
     {"placement", cli_plan_placement, "a schedule for blocks on devices, by search"},
+    {"lengths", cli_plan_lengths, "micro-batches of samples whose lengths differ"},
     {"schedule", cli_plan_schedule, "the order of a pipeline's workers, timed, without a model"},
     {"profile", cli_plan_profile, "measure this machine for a job, or walk a plan with such a profile"},
 };
