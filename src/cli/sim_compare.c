@@ -93,8 +93,10 @@ static int run_all(struct cli *cli, struct comparison *s)
             w->job.deadline_s = s->deadlines_s[i];
             for (s->first = 0; s->first < all; s->first += AT_ONCE) {
                 const size_t count = all - s->first < AT_ONCE ? all - s->first : AT_ONCE;
-                if (cli->env->ops->stop_signal(cli->env))
+                if (cli->env->ops->stop_signal(cli->env)) {
+                    fprintf(stderr, "%sbrigade: stopped\n", s->terminal ? "\n" : "");
                     return EX_TEMPFAIL;
+                }
                 env_parallel_for(cli->env, count, run_window, s);
                 show_progress(s, done += count, total);
             }

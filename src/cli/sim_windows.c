@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { WINDOWS_MAX = 10000000 };
+
 void sim_input_options(struct sim_input *c, struct cli_option options[SIM_INPUT_OPTIONS])
 {
     const struct cli_option all[SIM_INPUT_OPTIONS] = {
@@ -39,6 +41,8 @@ int sim_input_job(const char *verb, struct sim_input *c, const struct bg_strlist
         return cli_misuse(verb, "--work, --spot-price and --on-demand-price are all needed");
     if (c->starts && c->windows)
         return cli_misuse(verb, "--starts says the windows and --windows draws them: take one");
+    if ((uint64_t)c->windows * c->traces.count > WINDOWS_MAX)
+        return cli_misuse(verb, "--windows: at most %d of all traces together", WINDOWS_MAX);
     *job = (struct plan_deadline){.instances = c->instances};
     const struct {
         const char *name, *text;
@@ -174,6 +178,9 @@ bg_status sim_windows_read(struct bg_env *env, const struct sim_input *input, co
         status = bg_fail(err, BG_INVALID, "--gap: expected a time like 10m or 30s, found '%s'", input->gap);
     if (!status && input->starts)
         status = trace_numbers_read(env, input->starts, UINT32_MAX, err, &starts, &w.window_count);
+    if (!status && w.window_count * (uint64_t)w.trace_count > WINDOWS_MAX)
+        status = bg_fail(err, BG_FORMAT, "%s: %zu windows of %zu traces: more than %d", input->starts, w.window_count,
+                         w.trace_count, WINDOWS_MAX);
     for (size_t i = 0; i < w.trace_count && !status; i++)
         status = read_trace(env, &w, i, gap_s, err);
     if (!status)
