@@ -26,6 +26,18 @@ static bg_status check_shares(const struct plan_options *options, struct bg_erro
     return BG_OK;
 }
 
+static bg_status check_cut(const struct plan_options *options, uint32_t stages, struct bg_error *err)
+{
+    uint32_t at = 0;
+    for (uint32_t s = 0; s < stages && options->cut; at = options->cut[s++].unit_end)
+        if (options->cut[s].unit_first != at || options->cut[s].unit_end <= at)
+            return bg_fail(err, BG_INVALID, "plan: stage %u holds units %u..%u: expected them to begin at %u", s,
+                           options->cut[s].unit_first, options->cut[s].unit_end, at);
+    if (options->cut && at != options->units)
+        return bg_fail(err, BG_INVALID, "plan: the stages end at unit %u of %u", at, options->units);
+    return BG_OK;
+}
+
 static bg_status check(const struct plan_options *options, struct bg_error *err)
 {
     const struct plan_options *o = options;
@@ -48,7 +60,10 @@ static bg_status check(const struct plan_options *options, struct bg_error *err)
     if (workers > PLAN_WORKERS_MAX)
         return bg_fail(err, BG_INVALID, "plan of %llu workers: expected at most %d", (unsigned long long)workers,
                        PLAN_WORKERS_MAX);
-    return check_shares(o, err);
+    if (o->slices > PLAN_SLICES_MAX)
+        return bg_fail(err, BG_INVALID, "plan of %u slices: expected at most %d", o->slices, PLAN_SLICES_MAX);
+    bg_status status = check_cut(o, (uint32_t)stages, err);
+    return status ? status : check_shares(o, err);
 }
 
 static uint32_t rank_of(const struct plan_options *options, uint32_t stage)
@@ -234,11 +249,10 @@ static bg_status set_order(const struct plan_options *options, struct bg_error *
         bits[c] = PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W;
     plan_rank_items(plan, plan->route, rank);
     plan_reset_lists(plan);
-    bg_status status = BG_OK;
-    if (!plan_schedule_kind(options->schedule)->any_shape && !even(options))
+    const bool fits = plan_schedule_kind(options->schedule)->any_shape || even(options);
+    bg_status status = fits ? order_pipes(options, &whole, rank, err, plan) : BG_OK;
+    if (!fits || (status && options->memory <= 0)) { // not of so many items, says the schedule
         order_greedy(options, &work, plan);
-    else if ((status = order_pipes(options, &whole, rank, err, plan)) && options->memory <= 0) {
-        order_greedy(options, &work, plan); // too few items for the schedule, or of a number that it cannot take
         status = BG_OK;
     }
     if (!status)

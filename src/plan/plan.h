@@ -147,7 +147,7 @@ uint32_t plan_schedule_chunks(enum plan_schedule schedule, uint32_t wanted);
 uint32_t plan_schedule_rank(enum plan_schedule schedule, uint32_t ranks, uint32_t stage);
 bool plan_schedule_splits(enum plan_schedule schedule, uint32_t slices); // always has B and W apart
 struct plan_options {
-    const double *costs; // (units) relative time of each
+    const double *costs; // (units) relative time of each; NULL with `cut`: alike
     uint32_t units, micro_batches;
     uint32_t group;           // micro-batches an item, a power of two
     const uint32_t *replicas; // (stages): workers of each pipeline rank
@@ -166,8 +166,8 @@ struct plan_options {
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs of `shares`, or
 // else sizes within one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL
-// and STEP, validated. Stages that differ in replicas, and interleaved items that no pipeline length divides, get an
-// order of their own (greedy.c).
+// and STEP, validated. Where the schedule does not fit (ranks that differ in replicas or shares, interleaved items that
+// no pipeline length divides) an order of its own (greedy.c), or with `memory` that it would not keep BG_INVALID.
 BG_MUST_USE bg_status plan_build(const struct plan_options *options, struct bg_error *err, struct plan *plan);
 
 // ---- Lowering (lower.c) ----

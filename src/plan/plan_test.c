@@ -119,6 +119,7 @@ static void cuts_and_shares_are_taken(void **state)
     (void)state;
     static const uint32_t replicas[2] = {2, 2}, uneven[4] = {3, 1, 3, 1}, crossed[4] = {3, 1, 0, 4};
     static const struct plan_stage cut[2] = {{0, 20}, {20, 24}}, gap[2] = {{0, 20}, {21, 24}};
+    static const struct plan_stage beyond[2] = {{0, 20}, {20, 4000000000}};
     struct plan_options options = options_of(replicas, 2, 4);
     options.cut = cut;
     options.shares = uneven;
@@ -137,6 +138,9 @@ static void cuts_and_shares_are_taken(void **state)
     options.cut = gap;
     assert_int_equal(plan_build(&options, &err, &plan), BG_INVALID);
     assert_non_null(strstr(err.text, "stage 1 holds units 21..24"));
+    options.cut = beyond;
+    assert_int_equal(plan_build(&options, &err, &plan), BG_INVALID);
+    assert_non_null(strstr(err.text, "end at unit 4000000000 of 24"));
 }
 
 static void memory_is_that_of_1f1b(void **state)
