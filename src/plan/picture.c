@@ -35,7 +35,7 @@ static const struct {
     [LOOK_RECOMPUTE] = {"r", "B with the forward again", {"#e9843f", "#d5661a", "#b85310", "#9c4509"}},
     [LOOK_SEND] = {"m", "messages (activations above gradients)", {"#c2579a"}},
     [LOOK_COLL] = {"c", "reduction", {"#7a1f4b"}},
-    [LOOK_STEP] = {"s", "commit and step", {"#3d4650"}},
+    [LOOK_STEP] = {"s", "gradients, commit and step, waiting for all", {"#a3b1c0"}},
     [LOOK_MOVE] = {"v", "state moved", {"#8a6d3b"}},
 };
 static const char idle_color[] = "#e6e9ec";
@@ -348,17 +348,22 @@ static void draw_title(struct drawing *d, double y)
 {
     const struct plan_timeline *t = d->picture->timeline;
     const struct plan *plan = d->picture->plan;
-    double scale, span = 0;
+    double scale, span = 0, bubble = 0; // of the worker that takes longest
     const char *unit;
     char text[256];
     if (d->picture->title)
         bg_svg_text(&d->svg, d->left, y - 20 * d->zoom, "start", " class=\"h\"", d->picture->title);
     time_unit(d, &scale, &unit);
-    for (uint32_t w = 0; w < t->worker_count; w++)
-        span = fmax(span, t->workers[w].last_s - t->workers[w].first_s);
+    for (uint32_t w = 0; w < t->worker_count; w++) {
+        const double own = t->workers[w].last_s - t->workers[w].first_s;
+        if (own <= span)
+            continue;
+        span = own;
+        bubble = own - t->workers[w].busy_s;
+    }
     snprintf(text, sizeof text, "%u workers, %u stages, %u items; step %.4g%s, bubble %.3g%s (%.1f %%)%s",
              plan->workers, plan->stage_count, plan->item_count, d->end * scale, *unit ? unit : " turns",
-             t->bubble_s * scale, unit, span > 0 ? 100 * t->bubble_s / span : 0,
+             bubble * scale, unit, span > 0 ? 100 * bubble / span : 0,
              d->deep ? "; darker: a later stage of the worker" : "");
     bg_svg_text(&d->svg, d->left, y, "start", "", text);
 }
