@@ -221,7 +221,8 @@ int cli_plan_schedule(struct cli *cli, int argc, char **argv)
     struct request r = {0};
     const struct cli_option options[] = {
         {"schedule", CLI_TEXT, &r.schedule, "NAME", "gpipe, 1f1b, interleaved[:CHUNKS], zb-h1, zb-2p, zb-v,"},
-        {"stages", CLI_U32, &r.workers, "P", "zb-v-half, zb-v-min, seq1f1b[:SLICES]; workers of the pipeline"},
+        {"stages", CLI_U32, &r.workers, "P",
+         "zb-v-half, zb-v-min, seq1f1b[:SLICES], tessel[:CHUNKS]; workers of the pipeline"},
         {"micro-batches", CLI_U32, &r.items, "M", "of a step"},
         {"f", CLI_TEXT, &r.f, "T[,T..]", "time of a forward, of all stages or each (1)"},
         {"b", CLI_TEXT, &r.b, "T[,T..]", "of an input gradient (1)"},

@@ -1,0 +1,163 @@
+#!/usr/bin/python3
+"""`brigade plan --placement` and `--lengths`: recorded rows, answers judged by a checker of its own, and refusals."""
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+
+BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+SHARED = os.environ.get("BRIGADE_SHARED") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../shared")
+BLOCKS = """placement 1 devices 2
+block a span 2 memory 1 devices 0
+block b span 1 devices 0,1 after a
+block c span 3 devices 1 after b
+block d span 1 memory -1 devices 0 after c
+"""
+
+
+def run(*args):
+    done = subprocess.run([BRIGADE, "plan", *map(str, args)], capture_output=True, timeout=60)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def judge(test, answer, blocks):
+    """Runs the lists: every block of every micro-batch once on its devices, inputs first; returns the makespan."""
+    at, end, clock = [0] * answer["devices"], {}, [0] * answer["devices"]
+    held, peak = [0] * answer["devices"], [0] * answer["devices"]
+    total = len(blocks) * answer["micro_batches"]
+    while len(end) < total:
+        before = len(end)
+        for d, ops in enumerate(answer["lists"]):
+            if at[d] == len(ops):
+                continue
+            name, micro = ops[at[d]].split(":")
+            span, memory, devices, needs = blocks[name]
+            heads = [answer["lists"][e][at[e]] if at[e] < len(answer["lists"][e]) else None for e in devices]
+            if any(head != ops[at[d]] for head in heads) or any((need, micro) not in end for need in needs):
+                continue
+            test.assertIn(d, devices)
+            start = max([clock[e] for e in devices] + [end[need, micro] for need in needs])
+            test.assertNotIn((name, micro), end)
+            end[name, micro] = start + span
+            for e in devices:
+                clock[e] = start + span
+                at[e] += 1
+                held[e] += memory
+                peak[e] = max(peak[e], held[e])
+        test.assertGreater(len(end), before, "the lists wait for each other")
+    test.assertEqual(peak, answer["peak_memory"])
+    return max(clock)
+
+
+def vshape(devices):
+    blocks = {f"f{d}": (1, 1, [d], [f"f{d - 1}"] if d else []) for d in range(devices)}
+    back = {f"b{d}": (3, -1, [d], [f"b{d + 1}"] if d + 1 < devices else [f"f{d}"]) for d in range(devices)}
+    return blocks | back
+
+
+class Placement(unittest.TestCase):
+    def ask(self, *args):
+        code, out, err = run("--placement", *args, "--json")
+        self.assertEqual(code, 0, err)
+        return json.loads(out)
+
+    def test_recorded_rows(self):
+        path = os.path.join(SHARED, "goldens/tessel_bubbles.tsv")
+        if not os.path.exists(path):
+            self.skipTest("no ../shared")
+        with open(path) as file:
+            lines = file.readlines()
+        for line in lines:
+            if line.startswith("#"):
+                continue
+            name, devices, micros, memory, bubbles, _, steps = line.rstrip("\n").split("\t")
+            given = ["--devices", devices, "--memory-limit", memory]
+            answer = self.ask(name, *given, "--in-flight", micros)
+            self.assertEqual(answer["bubbles_per_repetend"], int(bubbles), line)
+            self.assertTrue(answer["proved"])
+            self.assertLessEqual(max(answer["peak_memory"]), int(memory))
+            if steps != "-":
+                warmup, repetend, cooldown = map(int, steps.split(","))
+                self.assertEqual(answer["warmup"]["steps"], warmup)
+                self.assertLessEqual(answer["repetend"]["steps"], repetend)
+                self.assertEqual(answer["cooldown"]["steps"], cooldown)
+            self.assertEqual(self.ask(name, *given, "--micro-batches", micros)["bubbles_per_repetend"], int(bubbles))
+
+    def test_lists_run(self):
+        for devices in 1, 2, 3, 5:
+            for micros in 1, 4, 9:
+                answer = self.ask("vshape", "--devices", devices, "--micro-batches", micros)
+                self.assertEqual(judge(self, answer, vshape(devices)), answer["makespan"])
+                self.assertEqual(answer["period"] - 4, answer["bubbles_per_repetend"])
+        answer = self.ask("vshape", "--stages", 4, "--micro-batches", 32)
+        self.assertEqual(answer["bubbles_per_repetend"], 0)
+
+    def test_a_file(self):
+        blocks = {"a": (2, 1, [0], []), "b": (1, 0, [0, 1], ["a"]), "c": (3, 0, [1], ["b"]), "d": (1, -1, [0], ["c"])}
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(BLOCKS)
+            file.flush()
+            for micros in 2, 6:
+                answer = self.ask(file.name, "--micro-batches", micros)
+                self.assertEqual((answer["bubbles_per_repetend"], answer["period"]), (0, 4))
+                self.assertEqual(judge(self, answer, blocks), answer["makespan"])
+            file.write("block e span 1 devices 2\n")
+            file.flush()
+            code, _, err = run("--placement", file.name)
+            self.assertEqual(code, 65, err)
+            self.assertIn("line 6: block e: expected devices from 0 to 1", err)
+
+    def test_refusals(self):
+        for args, code, why in (
+            (["vshape"], 64, "--devices"),
+            (["wshape"], 66, "no such file"),
+            (["kshape", "--devices", 3], 78, "even number"),
+            (["kshape", "--devices", 4, "--memory-limit", 1], 78, "2 is enough"),
+            (["vshape", "--devices", 4, "--in-flight", 9], 78, "at most 8"),
+            (["vshape", "--devices", 4, "--in-flight", 3, "--micro-batches", 2], 64, "at most the 2"),
+            (["vshape", "--devices", 4, "--schedule", "gpipe"], 64, "for tessel"),
+        ):
+            got, _, err = run("--placement", *args)
+            self.assertEqual(got, code, err)
+            self.assertIn(why, err)
+
+
+class Lengths(unittest.TestCase):
+    def ask(self, text, *args):
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(text)
+            file.flush()
+            return run("--lengths", file.name, *args)
+
+    def test_micro_batches(self):
+        lengths = [5, 900, 17, 33, 31, 512, 8, 5]
+        text = "".join(f"{n}\n" for n in lengths)
+        code, out, err = self.ask(text, "--stages", 4, "--fixed", 100, "--replicas", 2, "--json")
+        self.assertEqual(code, 0, err)
+        answer = json.loads(out)
+        runs = answer["micro_batches"]
+        self.assertEqual(sorted(i for r in runs for i in r["samples"]), list(range(8)))
+        for r in runs:
+            longest = max(lengths[i] for i in r["samples"])
+            self.assertEqual(r["decoder"], (longest + 7) // 8 * 8)
+            self.assertEqual(r["time"], 100 + len(r["samples"]) * r["decoder"])
+            self.assertIn(r["replica"], (0, 1))
+        times = [r["time"] for r in runs]
+        self.assertAlmostEqual(answer["objective"], 3 * max(times) + sum(times) / 2)
+        self.assertTrue(answer["exact"])
+
+    def test_refusals(self):
+        for text, args, code, why in (
+            ("5\nx\n", [], 65, "line 2"),
+            ("", [], 65, "no samples"),
+            ("900\n", ["--tokens-max", 100], 78, "sample 0 alone has 904 tokens"),
+            ("900\n", ["--stages", 0], 78, "at least 1"),
+        ):
+            got, _, err = self.ask(text, *args)
+            self.assertEqual(got, code, err)
+            self.assertIn(why, err)
+
+
+if __name__ == "__main__":
+    unittest.main()
