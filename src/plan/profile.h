@@ -7,6 +7,7 @@
 //   unit embed|block|head|other forward_s S input_s S weight_s S parameter_bytes B gradient_bytes B stash_bytes B
 //       cut_bytes B                                   (one line each, in order)
 //   overhead op_s S message_s S message_byte_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
+//       sharing X
 //   link inner|outer latency_s S bytes_s B
 //   machine NAME speed X memory BYTES host H cores C threads T dollars_hour P watts W idle_watts W
 // Behind a kind or name any key may be missing: it is 0 then, a machine's speed and threads 1.
@@ -55,6 +56,8 @@ struct plan_profile {
     double step_byte_s;            // optimizer, a parameter byte
     double reduce_byte_s;          // folding a pair of partial sums, a byte of one
     double tie_bytes;              // of a table that the first unit shares with the last; 0: they share nothing
+    double sharing;                // what is left of a core that two threads or more share (caches are filled anew
+                                   // at every turn); 0: all of it
 };
 
 #define PLAN_PROFILE_UNITS_MAX    4096

@@ -28,7 +28,8 @@ static void reads_what_is_documented(void **state)
         parse("# by hand\n\n  profile 1\r\n"
               "unit embed forward_s 1e-3 parameter_bytes 4096 gradient_bytes 64\n"
               "unit   block input_s .5 weight_s 2 stash_bytes 7 cut_bytes 9\nunit head\nunit other\n"
-              "overhead op_s 1 message_s 2 message_byte_s 8 commit_s 3 step_byte_s 4 reduce_byte_s 5 tie_bytes 6\n"
+              "overhead op_s 1 message_s 2 message_byte_s 8 commit_s 3 step_byte_s 4 reduce_byte_s 5 tie_bytes 6 "
+              "sharing .75\n"
               "link outer bytes_s 1e9\tlatency_s 1e-4\n# no inner\n"
               "machine a0 host 3 speed 2.5 memory 1e10 cores 8 threads 4 dollars_hour 0.5 watts 300\n"
               "machine b");
@@ -39,8 +40,10 @@ static void reads_what_is_documented(void **state)
     assert_true(p.units[1].cut_bytes == 9 && p.units[1].forward_s == 0);
     assert_int_equal(p.units[2].kind, PLAN_UNIT_HEAD);
     assert_int_equal(p.units[3].kind, PLAN_UNIT_OTHER);
-    assert_true(p.op_s == 1 && p.message_s == 2 && p.message_byte_s == 8 && p.commit_s == 3 && p.step_byte_s == 4 && p.reduce_byte_s == 5);
-    assert_true(p.tie_bytes == 6 && p.inner.bytes_s == 0 && p.outer.bytes_s == 1e9 && p.outer.latency_s == 1e-4);
+    assert_true(p.op_s == 1 && p.message_s == 2 && p.message_byte_s == 8 && p.commit_s == 3 && p.step_byte_s == 4 &&
+                p.reduce_byte_s == 5);
+    assert_true(p.sharing == 0.75 && p.tie_bytes == 6 && p.inner.bytes_s == 0 && p.outer.bytes_s == 1e9 &&
+                p.outer.latency_s == 1e-4);
     assert_int_equal(p.machine_count, 2);
     assert_string_equal(p.machines[0].name, "a0");
     assert_int_equal(p.machines[0].host, 3);

@@ -440,6 +440,16 @@ static void go_on(struct walk *k, uint32_t worker)
     }
 }
 
+// Speed of a thread among so many on these cores. As many cores as there are threads too many have two of them.
+static double rate_of(const struct plan_profile *profile, double cores, double threads)
+{
+    if (cores <= 0 || threads <= cores)
+        return 1;
+    const double shared = threads < 2 * cores ? threads - cores : cores;
+    const double worth = profile->sharing > 0 ? profile->sharing : 1;
+    return (cores - shared * (1 - worth)) / threads;
+}
+
 // Until the next event: a task that ends, or a message that arrives. False: nothing is on its way.
 static bool pass_time(struct walk *k)
 {
@@ -453,8 +463,7 @@ static bool pass_time(struct walk *k)
         struct actor *a = &k->actors[w];
         if (!a->busy)
             continue;
-        const double threads = k->threads[a->host], cores = machines[w].cores;
-        a->rate = cores > 0 && threads > cores ? cores / threads : 1;
+        a->rate = rate_of(k->profile, machines[w].cores, k->threads[a->host]);
         next = a->left / a->rate < next ? a->left / a->rate : next;
     }
     if (next == INFINITY)

@@ -156,7 +156,15 @@ static void cores_are_shared(void **state)
     near(t.dollars, 4 * 12 * 0.01);
     near(t.joules, 4 * 660);
     plan_timeline_fini(&t);
-    profile.machines[3].host = 8; // three on two cores, then nobody shares
+    profile.sharing = 0.75; // both cores have two: a quarter of each is lost
+    t = walk(&plan, &profile);
+    near(t.step_s, 16);
+    plan_timeline_fini(&t);
+    profile.machines[3].host = 8; // of two cores one has two
+    t = walk(&plan, &profile);
+    near(t.step_s, 6 * 3 / 1.75);
+    plan_timeline_fini(&t);
+    profile.sharing = 0; // three on two cores, then nobody shares
     t = walk(&plan, &profile);
     near(t.workers[3].busy_s, 6);
     near(t.step_s, 9);

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 3, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
+enum { LAYERS = 6, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
 #define SECONDS     6.0
 #define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
 
@@ -44,7 +44,7 @@ static int ascending(const void *a, const void *b)
 double measure_typical(double *values, uint32_t count)
 {
     qsort(values, count, sizeof *values, ascending);
-    return count ? values[count / 4] : 0;
+    return count ? values[count / 2] : 0;
 }
 
 static double since(struct bg_env *env, uint64_t start)
@@ -334,29 +334,37 @@ static void keep_busy(void *arg, struct bg_env *own)
     kern_fp_leave(fp);
 }
 
-// The same item in this thread while every other cpu computes one as well, against how long it takes alone.
-static bg_status measure_cores(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
-                               struct measure *m)
+// Seconds an item, of as many as there is time for.
+static bg_status pace(struct bench *b, double seconds, struct bg_error *err, double *each)
 {
-    const unsigned cpus = b->o->cpus > b->env->threads ? b->o->cpus : b->env->threads;
-    const unsigned others = b->env->ops->thread_start ? cpus - b->env->threads : 0;
-    struct companion *companions = bg_alloc_array(others + 1, sizeof *companions);
-    struct times alone = {0}, crowded = {0};
-    unsigned started = 0;
-    bg_status status = bench_open(b, 1, err);
-    m->crowded = 1;
-    if (!status && others > 0)
-        status = rounds(b, true, false, seconds / 3, err, &alone);
-    const uint64_t end_ns = env_now_ns(b->env) + (uint64_t)(0.8e9 * seconds);
-    for (; started < others && !status; started++) {
-        struct companion *c = &companions[started];
-        *c = (struct companion){.options = b->o, .config = config, .group = 1, .end_ns = end_ns};
-        status = b->env->ops->thread_start(b->env, keep_busy, c, err, &c->thread);
-        if (status)
-            break;
+    double at[1][PLAN_COST_PARTS];
+    const uint64_t start = env_now_ns(b->env);
+    bg_status status = seat(b, true, false, err);
+    uint32_t count = 0;
+    while (!status && (count == 0 || since(b->env, start) < seconds)) {
+        executor_begin(b->ex, count++);
+        status = run_item(b, 1, false, err, at);
     }
-    for (int i = 0; i < 2 && !status && others > 0; i++) // while they begin, then in earnest
-        status = rounds(b, true, false, i ? seconds / 3 : seconds / 10, err, &crowded);
+    if (!status)
+        *each = since(b->env, start) / count;
+    return status;
+}
+
+// An item in this thread while `others` compute as well.
+static bg_status pace_among(struct bench *b, const struct model_config *config, unsigned others, double seconds,
+                            struct bg_error *err, double *each)
+{
+    struct companion *companions = bg_alloc_array(others + 1, sizeof *companions);
+    const uint64_t end_ns = env_now_ns(b->env) + (uint64_t)(1.1e9 * seconds);
+    unsigned started = 0;
+    bg_status status = BG_OK;
+    for (; started < others && !status; started += !status) {
+        struct companion *c = &companions[started];
+        *c = (struct companion){.options = b->o, .config = config, .group = b->group, .end_ns = end_ns};
+        status = b->env->ops->thread_start(b->env, keep_busy, c, err, &c->thread);
+    }
+    for (int i = 0; i < 2 && !status; i++) // while they begin, then in earnest
+        status = pace(b, (i ? 0.7 : 0.3) * seconds, err, each);
     for (unsigned i = 0; i < started; i++) {
         b->env->ops->thread_join(b->env, companions[i].thread);
         if (!status && companions[i].status) {
@@ -364,12 +372,34 @@ static bg_status measure_cores(struct bench *b, const struct model_config *confi
             status = companions[i].status;
         }
     }
-    bench_close(b);
     bg_free(companions);
-    const double ratio = (alone.at[0][0] + alone.at[0][1]) / (crowded.at[0][0] + crowded.at[0][1]);
-    if (!status && others > 0 && ratio > 0 && ratio < 1)
-        m->crowded = larger(ratio, 1.0 / cpus);
     return status;
+}
+
+// What a cpu is worth while all of them compute, and while each of them has two threads to serve.
+static bg_status measure_cores(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
+                               struct measure *m)
+{
+    const unsigned threads = b->env->threads, cpus = b->o->cpus > threads ? b->o->cpus : threads;
+    double alone = 0, all = 0, twice = 0;
+    m->crowded = m->other.sharing = 1;
+    if (!b->env->ops->thread_start)
+        return BG_OK;
+    bg_status status = bench_open(b, 1, err);
+    if (!status)
+        status = pace_among(b, config, 0, seconds / 3, err, &alone);
+    if (!status)
+        status = pace_among(b, config, cpus - threads, seconds / 3, err, &all);
+    if (!status)
+        status = pace_among(b, config, 2 * cpus - threads, seconds / 3, err, &twice);
+    bench_close(b);
+    if (status)
+        return status;
+    if (alone < all)
+        m->crowded = larger(alone / all, 1.0 / cpus);
+    if (2 * all < twice)
+        m->other.sharing = larger(2 * all / twice, 0.5);
+    return BG_OK;
 }
 
 // ---- Which points ----

@@ -9,7 +9,7 @@ bg_status measure_messages(struct bg_env *env, struct bg_error *err, struct plan
 // commit_s: the log's record, and the way to the controller and back.
 bg_status measure_commit(struct bg_env *env, struct store *log, struct bg_error *err, struct plan_profile *profile);
 
-// Of `count` values (sorted here), the one that a quarter of them does not exceed: what disturbs only makes slower.
+// The median of `count` values (sorted here).
 double measure_typical(double *values, uint32_t count);
 
 #endif
