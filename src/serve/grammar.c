@@ -1,0 +1,500 @@
+// The automaton of a grammar, made as it is walked: a stack is a chain of positions, a state a set of stacks. Equal
+// stacks are one node and equal sets one state, so a text that goes in circles makes no new ones. Bytes that no class
+// tells apart share a transition. Tokens are tried in byte order, so that what they have in common is walked once.
+#include "base/hash.h"
+#include "base/mem.h"
+#include "serve/grammar_int.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NOBODY = 0xffffffff, STATES_MAX = 1 << 18, MASKS_MAX = 1 << 12, UNKNOWN = -2, DEAD = -1 };
+
+struct node { // a stack: where it stands, and where it goes on afterwards
+    uint32_t position, parent;
+    uint32_t turn; // of the last set in the making that it was part of
+};
+struct state {
+    uint32_t first, count; // its nodes, in sets
+    bool may_end;
+    uint64_t *mask; // NULL: not computed
+    int32_t *next;  // (byte classes)
+};
+struct table { // open addressing
+    uint32_t *slots, capacity, count;
+};
+struct word { // a token's bytes, in byte order
+    const char *bytes;
+    uint32_t size, common; // bytes that it shares with the one before
+    int32_t id;
+};
+
+struct grammar {
+    struct grammar_text text;
+    uint32_t root, holders; // holders: atomic
+    uint8_t byte_class[256];
+    uint32_t byte_classes;
+    uint8_t byte_of[256]; // of each byte class
+    const struct tokenizer *tokenizer;
+    uint32_t vocab;
+    struct word *words;
+    size_t word_count;
+    // Grows as texts are walked, by one thread:
+    struct node *nodes;
+    uint32_t node_count, node_capacity;
+    struct table node_table, state_table;
+    uint32_t turn;
+    struct state *states;
+    uint32_t state_count, state_capacity, mask_count;
+    uint32_t *sets;
+    size_t set_count, set_capacity;
+    uint32_t *work; // nodes of the set in the making
+    size_t work_count, work_capacity;
+    bool work_ends;
+    int32_t start;
+};
+
+struct grammar_state {
+    struct grammar *grammar;
+    int32_t at;
+};
+
+// ---- Nodes and sets, each once ----
+static void table_grow(struct table *t)
+{
+    bg_free(t->slots);
+    t->capacity = t->capacity ? t->capacity * 2 : 256;
+    t->slots = bg_alloc_array(t->capacity, sizeof *t->slots);
+    memset(t->slots, 0xff, t->capacity * sizeof *t->slots);
+}
+
+static uint64_t node_hash(const struct node *n)
+{
+    return bg_xxh64(n, offsetof(struct node, turn));
+}
+
+static uint32_t node_of(struct grammar *g, uint32_t position, uint32_t parent)
+{
+    const struct node wanted = {position, parent, 0};
+    struct table *t = &g->node_table;
+    if (t->count * 2 >= t->capacity) {
+        table_grow(t);
+        for (uint32_t i = 0; i < g->node_count; i++)
+            for (uint64_t h = node_hash(&g->nodes[i]);; h++)
+                if (t->slots[h & (t->capacity - 1)] == NOBODY) {
+                    t->slots[h & (t->capacity - 1)] = i;
+                    break;
+                }
+    }
+    for (uint64_t h = node_hash(&wanted);; h++) {
+        uint32_t *slot = &t->slots[h & (t->capacity - 1)];
+        if (*slot != NOBODY && memcmp(&g->nodes[*slot], &wanted, offsetof(struct node, turn)) == 0)
+            return *slot;
+        if (*slot != NOBODY)
+            continue;
+        if (g->node_count == g->node_capacity) {
+            g->node_capacity = g->node_capacity * 2 + 64;
+            g->nodes = bg_realloc_array(g->nodes, g->node_capacity, sizeof *g->nodes);
+        }
+        g->nodes[g->node_count] = wanted;
+        t->count++;
+        return *slot = g->node_count++;
+    }
+}
+
+static void begin_set(struct grammar *g)
+{
+    g->work_count = 0;
+    g->work_ends = false;
+    g->turn++;
+}
+
+// Adds the stacks that read a byte next, from `position` over `parent`, to the set in the making.
+static void expand(struct grammar *g, uint32_t position, uint32_t parent)
+{
+    const struct grammar_element e = g->text.elements[position];
+    const uint32_t node = node_of(g, position, parent);
+    if (g->nodes[node].turn == g->turn)
+        return;
+    g->nodes[node].turn = g->turn;
+    if (e.kind == GRAMMAR_END) {
+        if (parent == NOBODY)
+            g->work_ends = true;
+        else
+            expand(g, g->nodes[parent].position, g->nodes[parent].parent);
+    } else if (e.kind == GRAMMAR_CLASS) {
+        if (g->work_count == g->work_capacity) {
+            g->work_capacity = g->work_capacity * 2 + 64;
+            g->work = bg_realloc_array(g->work, g->work_capacity, sizeof *g->work);
+        }
+        g->work[g->work_count++] = node;
+    } else { // a rule at the end of another needs no place to come back to
+        const bool last = g->text.elements[position + 1].kind == GRAMMAR_END;
+        const uint32_t back = last ? parent : node_of(g, position + 1, parent);
+        const struct grammar_rule *rule = &g->text.rules[e.index];
+        for (uint32_t i = 0; i < rule->alt_count; i++)
+            expand(g, rule->alt[i], back);
+    }
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static uint64_t set_hash(const uint32_t *nodes, size_t count, bool ends)
+{
+    return bg_xxh64(nodes, count * sizeof *nodes) + ends;
+}
+
+static bool same_set(const struct grammar *g, const struct state *s)
+{
+    return s->count == g->work_count && s->may_end == g->work_ends &&
+           (s->count == 0 || memcmp(g->sets + s->first, g->work, s->count * sizeof *g->work) == 0);
+}
+
+static int32_t add_state(struct grammar *g)
+{
+    if (g->state_count == STATES_MAX)
+        return DEAD;
+    if (g->state_count == g->state_capacity) {
+        g->state_capacity = g->state_capacity * 2 + 64;
+        g->states = bg_realloc_array(g->states, g->state_capacity, sizeof *g->states);
+    }
+    while (g->set_count + g->work_count > g->set_capacity) {
+        g->set_capacity = g->set_capacity * 2 + 256;
+        g->sets = bg_realloc_array(g->sets, g->set_capacity, sizeof *g->sets);
+    }
+    struct state *s = &g->states[g->state_count];
+    *s = (struct state){(uint32_t)g->set_count, (uint32_t)g->work_count, g->work_ends, NULL, NULL};
+    if (g->work_count)
+        memcpy(g->sets + s->first, g->work, g->work_count * sizeof *g->work);
+    g->set_count += g->work_count;
+    s->next = bg_alloc_array(g->byte_classes, sizeof *s->next);
+    for (uint32_t i = 0; i < g->byte_classes; i++)
+        s->next[i] = UNKNOWN;
+    return (int32_t)g->state_count++;
+}
+
+// The state of the set in the making.
+static int32_t state_of_work(struct grammar *g)
+{
+    struct table *t = &g->state_table;
+    if (g->work_count == 0 && !g->work_ends)
+        return DEAD;
+    qsort(g->work, g->work_count, sizeof *g->work, by_number);
+    if (t->count * 2 >= t->capacity) {
+        table_grow(t);
+        for (uint32_t i = 0; i < g->state_count; i++) {
+            const struct state *s = &g->states[i];
+            for (uint64_t h = set_hash(g->sets + s->first, s->count, s->may_end);; h++)
+                if (t->slots[h & (t->capacity - 1)] == NOBODY) {
+                    t->slots[h & (t->capacity - 1)] = i;
+                    break;
+                }
+        }
+    }
+    for (uint64_t h = set_hash(g->work, g->work_count, g->work_ends);; h++) {
+        uint32_t *slot = &t->slots[h & (t->capacity - 1)];
+        if (*slot != NOBODY && same_set(g, &g->states[*slot]))
+            return (int32_t)*slot;
+        if (*slot != NOBODY)
+            continue;
+        const int32_t state = add_state(g);
+        if (state != DEAD) {
+            *slot = (uint32_t)state;
+            t->count++;
+        }
+        return state;
+    }
+}
+
+static bool in_class(const struct grammar_class *c, uint8_t byte)
+{
+    return c->bits[byte / 64] >> byte % 64 & 1;
+}
+
+static int32_t step(struct grammar *g, int32_t at, uint8_t byte)
+{
+    const uint32_t class = g->byte_class[byte];
+    if (at == DEAD || g->states[at].next[class] != UNKNOWN)
+        return at == DEAD ? DEAD : g->states[at].next[class];
+    const uint32_t first = g->states[at].first, count = g->states[at].count;
+    begin_set(g);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct node n = g->nodes[g->sets[first + i]];
+        if (in_class(&g->text.classes[g->text.elements[n.position].index], g->byte_of[class]))
+            expand(g, n.position + 1, n.parent);
+    }
+    const int32_t next = state_of_work(g);
+    g->states[at].next[class] = next;
+    return next;
+}
+
+// ---- What users see ----
+struct grammar_state *grammar_begin(const struct grammar *grammar)
+{
+    struct grammar_state *s = bg_alloc(sizeof *s);
+    s->grammar = (struct grammar *)(uintptr_t)grammar;
+    s->at = grammar->start;
+    return s;
+}
+
+struct grammar_state *grammar_state_copy(const struct grammar_state *state)
+{
+    struct grammar_state *s = bg_alloc(sizeof *s);
+    *s = *state;
+    return s;
+}
+
+void grammar_state_destroy(struct grammar_state *state)
+{
+    bg_free(state);
+}
+
+bool grammar_may_end(const struct grammar_state *state)
+{
+    return state->at == DEAD || state->grammar->states[state->at].may_end;
+}
+
+static void compute_mask(struct grammar *g, int32_t at, uint64_t *mask)
+{
+    int32_t path[256];          // path[d]: after d bytes of the word before
+    uint32_t dead = UINT32_MAX; // length of the beginning of the word before that leads nowhere
+    bool any = false;
+    memset(mask, 0, (g->vocab + 63) / 64 * sizeof *mask);
+    path[0] = at;
+    for (size_t w = 0; w < g->word_count; w++) {
+        const struct word *word = &g->words[w];
+        if (word->common >= dead)
+            continue; // it begins with what leads nowhere
+        dead = UINT32_MAX;
+        for (uint32_t d = word->common; d < word->size; d++) {
+            path[d + 1] = step(g, path[d], (uint8_t)word->bytes[d]);
+            if (path[d + 1] == DEAD) {
+                dead = d + 1;
+                break;
+            }
+        }
+        if (dead == UINT32_MAX) {
+            mask[word->id / 64] |= (uint64_t)1 << word->id % 64;
+            any = true;
+        }
+    }
+    const int32_t eos = tokenizer_eos(g->tokenizer);
+    if (eos >= 0 && (g->states[at].may_end || !any))
+        mask[eos / 64] |= (uint64_t)1 << eos % 64;
+    else if (!any)
+        mask[0] |= 1; // nothing fits and there is no end token: grammar_accept() refuses it, which ends the text
+}
+
+void grammar_mask(struct grammar_state *state, uint64_t *mask)
+{
+    struct grammar *g = state->grammar;
+    const size_t words = (g->vocab + 63) / 64;
+    if (state->at == DEAD) {
+        const int32_t end = tokenizer_eos(g->tokenizer) >= 0 ? tokenizer_eos(g->tokenizer) : 0;
+        memset(mask, 0, words * sizeof *mask);
+        mask[end / 64] |= (uint64_t)1 << end % 64;
+        return;
+    }
+    if (g->states[state->at].mask) {
+        memcpy(mask, g->states[state->at].mask, words * sizeof *mask);
+        return;
+    }
+    compute_mask(g, state->at, mask);
+    if (g->mask_count == MASKS_MAX)
+        return;
+    g->mask_count++;
+    g->states[state->at].mask = bg_alloc_array(words, sizeof *mask);
+    memcpy(g->states[state->at].mask, mask, words * sizeof *mask);
+}
+
+bool grammar_accept(struct grammar_state *state, int32_t token)
+{
+    struct grammar *g = state->grammar;
+    const char *bytes;
+    size_t size;
+    int32_t at = state->at;
+    if (token == tokenizer_eos(g->tokenizer))
+        return false;
+    tokenizer_token_bytes(g->tokenizer, tokenizer_bos(g->tokenizer) == 0 ? 1 : 0, token, &bytes, &size);
+    for (size_t i = 0; i < size && at != DEAD; i++)
+        at = step(g, at, (uint8_t)bytes[i]);
+    if (at == DEAD || size == 0)
+        return false;
+    state->at = at;
+    return true;
+}
+
+// ---- Making it ----
+static int by_bytes(const void *a, const void *b)
+{
+    const struct word *x = a, *y = b;
+    const uint32_t size = x->size < y->size ? x->size : y->size;
+    const int order = memcmp(x->bytes, y->bytes, size);
+    if (order)
+        return order;
+    return x->size != y->size ? (x->size > y->size) - (x->size < y->size) : (x->id > y->id) - (x->id < y->id);
+}
+
+static void list_words(struct grammar *g)
+{
+    const int32_t any = tokenizer_bos(g->tokenizer) == 0 ? 1 : 0;
+    g->words = bg_alloc_array(g->vocab + 1u, sizeof *g->words);
+    for (uint32_t id = 0; id < g->vocab; id++) {
+        struct word w = {.id = (int32_t)id};
+        size_t size;
+        tokenizer_token_bytes(g->tokenizer, any, (int32_t)id, &w.bytes, &size);
+        if (size == 0 || size > 255 || (int32_t)id == tokenizer_eos(g->tokenizer))
+            continue;
+        w.size = (uint32_t)size;
+        g->words[g->word_count++] = w;
+    }
+    qsort(g->words, g->word_count, sizeof *g->words, by_bytes);
+    for (size_t i = 1; i < g->word_count; i++) {
+        const struct word *before = &g->words[i - 1];
+        struct word *w = &g->words[i];
+        while (w->common < w->size && w->common < before->size && w->bytes[w->common] == before->bytes[w->common])
+            w->common++;
+    }
+}
+
+// Bytes that are in the same classes of the grammar are one.
+static void class_bytes(struct grammar *g)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t same = 0;
+        for (; same < g->byte_classes; same++) {
+            uint32_t c = 0;
+            while (c < g->text.class_count &&
+                   in_class(&g->text.classes[c], (uint8_t)byte) == in_class(&g->text.classes[c], g->byte_of[same]))
+                c++;
+            if (c == g->text.class_count)
+                break;
+        }
+        if (same == g->byte_classes)
+            g->byte_of[g->byte_classes++] = (uint8_t)byte;
+        g->byte_class[byte] = (uint8_t)same;
+    }
+}
+
+static const char *rule_name(const struct grammar_text *g, uint32_t rule)
+{
+    return g->rules[rule].name ? g->rules[rule].name : "(a part)";
+}
+
+// Which rules may match nothing.
+static bool *nullable_rules(const struct grammar_text *g)
+{
+    bool *empty = bg_alloc_array(g->rule_count + 1u, sizeof *empty);
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t r = 0; r < g->rule_count; r++)
+            for (uint32_t a = 0; a < g->rules[r].alt_count && !empty[r]; a++) {
+                const struct grammar_element *e = g->elements + g->rules[r].alt[a];
+                while (e->kind == GRAMMAR_RULE && empty[e->index])
+                    e++;
+                empty[r] = e->kind == GRAMMAR_END;
+                more |= empty[r];
+            }
+    }
+    return empty;
+}
+
+// Depth first over what a rule may begin with; 1: on the way, 2: done. Returns a rule that begins with itself.
+static uint32_t find_circle(const struct grammar_text *g, const bool *empty, uint8_t *seen, uint32_t rule,
+                            uint32_t depth)
+{
+    seen[rule] = 1;
+    for (uint32_t a = 0; a < g->rules[rule].alt_count; a++)
+        for (const struct grammar_element *e = g->elements + g->rules[rule].alt[a]; e->kind == GRAMMAR_RULE; e++) {
+            if (seen[e->index] == 1 || depth > 20000)
+                return e->index;
+            if (seen[e->index] == 0) {
+                const uint32_t found = find_circle(g, empty, seen, e->index, depth + 1);
+                if (found != NOBODY)
+                    return found;
+            }
+            if (!empty[e->index])
+                break;
+        }
+    seen[rule] = 2;
+    return NOBODY;
+}
+
+static bg_status check(const struct grammar_text *g, struct bg_error *err)
+{
+    if (g->too_large || g->class_count > GRAMMAR_CLASSES_MAX)
+        return bg_fail(err, BG_INVALID, "the grammar is too large: more than %d parts or %d kinds of characters",
+                       GRAMMAR_ELEMENTS_MAX, GRAMMAR_CLASSES_MAX);
+    for (uint32_t r = 0; r < g->rule_count; r++)
+        if (g->rules[r].alt_count == 0)
+            return bg_fail(err, BG_INVALID, "rule \"%.200s\" is used, but nothing defines it", rule_name(g, r));
+    bool *empty = nullable_rules(g);
+    uint8_t *seen = bg_alloc_array(g->rule_count + 1u, 1);
+    uint32_t circle = NOBODY;
+    for (uint32_t r = 0; r < g->rule_count && circle == NOBODY; r++)
+        if (seen[r] == 0)
+            circle = find_circle(g, empty, seen, r, 0);
+    bg_free(empty);
+    bg_free(seen);
+    if (circle != NOBODY)
+        return bg_fail(err, BG_INVALID,
+                       "rule \"%.200s\" begins with itself, or repeats what may be empty: write it so that it reads "
+                       "something first",
+                       rule_name(g, circle));
+    return BG_OK;
+}
+
+bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct tokenizer *tokenizer,
+                         struct bg_error *err, struct grammar **grammar)
+{
+    bg_status status = check(text, err);
+    if (status) {
+        grammar_text_fini(text);
+        return status;
+    }
+    struct grammar *g = bg_alloc(sizeof *g);
+    g->text = *text;
+    g->root = root;
+    g->holders = 1;
+    g->tokenizer = tokenizer;
+    g->vocab = tokenizer_size(tokenizer);
+    *text = (struct grammar_text){0};
+    class_bytes(g);
+    list_words(g);
+    begin_set(g);
+    for (uint32_t i = 0; i < g->text.rules[root].alt_count; i++)
+        expand(g, g->text.rules[root].alt[i], NOBODY);
+    g->start = state_of_work(g);
+    *grammar = g;
+    return BG_OK;
+}
+
+void grammar_retain(struct grammar *grammar)
+{
+    __atomic_add_fetch(&grammar->holders, 1, __ATOMIC_RELAXED);
+}
+
+void grammar_release(struct grammar *grammar)
+{
+    struct grammar *g = grammar;
+    if (__atomic_sub_fetch(&g->holders, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    for (uint32_t i = 0; i < g->state_count; i++) {
+        bg_free(g->states[i].next);
+        bg_free(g->states[i].mask);
+    }
+    bg_free(g->states);
+    bg_free(g->sets);
+    bg_free(g->work);
+    bg_free(g->nodes);
+    bg_free(g->node_table.slots);
+    bg_free(g->state_table.slots);
+    bg_free(g->words);
+    grammar_text_fini(&g->text);
+    bg_free(g);
+}

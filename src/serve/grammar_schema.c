@@ -1,0 +1,538 @@
+// JSON schemas (drafts 6 to 2020-12, the part that a grammar can keep) as rules. Properties come in the order in which
+// the schema lists them. Words that would restrict a value and are not understood are refused, never passed over.
+#include "base/json.h"
+#include "base/mem.h"
+#include "serve/grammar_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct compiler {
+    struct grammar_text text;
+    json_t *root;
+    struct bg_error *err;
+    bool failed;
+    uint32_t space, string, character, number, integer, boolean, null, value, object, array;
+    struct {
+        const json_t *schema;
+        uint32_t rule;
+    } * known; // schemas that were met, so that they may refer to themselves
+    size_t known_count, known_capacity;
+};
+
+static uint32_t compile(struct compiler *c, json_t *schema, const char *path, uint32_t depth);
+
+static void refuse(struct compiler *c, const char *path, const char *format, const char *what)
+{
+    char text[256];
+    if (c->failed)
+        return;
+    c->failed = true;
+    snprintf(text, sizeof text, format, what);
+    bg_fail(c->err, BG_INVALID, "schema, %.300s: %s", path, text);
+}
+
+// ---- Rules that every JSON needs ----
+static void add(struct compiler *c, uint32_t rule, const char *before, uint32_t middle, const char *after)
+{
+    struct grammar_sequence s = {0};
+    grammar_add_text(&c->text, &s, before, strlen(before));
+    if (middle != UINT32_MAX)
+        grammar_add_rule(&s, middle);
+    grammar_add_text(&c->text, &s, after, strlen(after));
+    grammar_add_alternative(&c->text, rule, &s);
+}
+
+static uint32_t points(struct compiler *c, uint32_t first, uint32_t last)
+{
+    struct grammar_range range = {first, last};
+    return grammar_rule_of_ranges(&c->text, &range, 1, false);
+}
+
+static uint32_t repeat(struct compiler *c, uint32_t rule, uint32_t least, uint32_t most)
+{
+    struct grammar_sequence s = {0};
+    grammar_add_rule(&s, rule);
+    return grammar_rule_repeat(&c->text, &s, least, most);
+}
+
+static uint32_t sequence(struct compiler *c, const uint32_t *rules, size_t count)
+{
+    struct grammar_sequence s = {0};
+    const uint32_t rule = grammar_rule_new(&c->text);
+    for (size_t i = 0; i < count; i++)
+        grammar_add_rule(&s, rules[i]);
+    grammar_add_alternative(&c->text, rule, &s);
+    return rule;
+}
+
+static void make_space(struct compiler *c) // nothing, a blank, or a new line with indentation
+{
+    struct grammar_range blanks[] = {{' ', ' '}, {'\t', '\t'}};
+    const uint32_t indent = repeat(c, grammar_rule_of_ranges(&c->text, blanks, 2, false), 0, 20);
+    c->space = grammar_rule_new(&c->text);
+    add(c, c->space, "", UINT32_MAX, "");
+    add(c, c->space, " ", UINT32_MAX, "");
+    add(c, c->space, "\n", indent, "");
+}
+
+static void make_string(struct compiler *c)
+{
+    struct grammar_range plain[] = {{0, 0x1f}, {'"', '"'}, {'\\', '\\'}, {0x7f, 0x7f}};
+    struct grammar_range escapes[] = {{'"', '"'}, {'\\', '\\'}, {'/', '/'}, {'b', 'b'},
+                                      {'f', 'f'}, {'n', 'n'},   {'r', 'r'}, {'t', 't'}};
+    struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}, {'A', 'F'}};
+    const uint32_t free = grammar_rule_of_ranges(&c->text, plain, 4, true);
+    const uint32_t escape = grammar_rule_of_ranges(&c->text, escapes, 8, false);
+    const uint32_t digits = repeat(c, grammar_rule_of_ranges(&c->text, hex, 3, false), 4, 4);
+    c->character = grammar_rule_new(&c->text);
+    add(c, c->character, "", free, "");
+    add(c, c->character, "\\", escape, "");
+    add(c, c->character, "\\u", digits, "");
+    c->string = grammar_rule_new(&c->text);
+    add(c, c->string, "\"", repeat(c, c->character, 0, UINT32_MAX), "\"");
+}
+
+static void make_numbers(struct compiler *c)
+{
+    const uint32_t digit = points(c, '0', '9'), sign = grammar_rule_new(&c->text), plain = grammar_rule_new(&c->text);
+    const uint32_t many[2] = {points(c, '1', '9'), repeat(c, digit, 0, 15)}, both[2] = {sign, plain};
+    add(c, sign, "", UINT32_MAX, "");
+    add(c, sign, "-", UINT32_MAX, "");
+    add(c, plain, "0", UINT32_MAX, "");
+    add(c, plain, "", sequence(c, many, 2), "");
+    c->integer = sequence(c, both, 2);
+    const uint32_t fraction = grammar_rule_new(&c->text), exponent = grammar_rule_new(&c->text);
+    add(c, fraction, "", UINT32_MAX, "");
+    add(c, fraction, ".", repeat(c, digit, 1, 16), "");
+    struct grammar_range es[] = {{'e', 'e'}, {'E', 'E'}};
+    const uint32_t signs = grammar_rule_new(&c->text);
+    add(c, signs, "", UINT32_MAX, "");
+    add(c, signs, "+", UINT32_MAX, "");
+    add(c, signs, "-", UINT32_MAX, "");
+    const uint32_t power[3] = {grammar_rule_of_ranges(&c->text, es, 2, false), signs, repeat(c, digit, 1, 3)};
+    add(c, exponent, "", UINT32_MAX, "");
+    add(c, exponent, "", sequence(c, power, 3), "");
+    const uint32_t all[3] = {c->integer, fraction, exponent};
+    c->number = sequence(c, all, 3);
+}
+
+// "[" space (item (space "," space item){least-1,most-1})? space "]"
+static uint32_t list_of(struct compiler *c, const char *open, uint32_t item, const char *close, uint32_t least,
+                        uint32_t most)
+{
+    const uint32_t comma = grammar_rule_new(&c->text), rule = grammar_rule_new(&c->text);
+    add(c, comma, ",", c->space, "");
+    const uint32_t next[3] = {c->space, comma, item};
+    if (least == 0)
+        add(c, rule, open, c->space, close);
+    if (most > 0) {
+        const uint32_t rest =
+            repeat(c, sequence(c, next, 3), least ? least - 1 : 0, most == UINT32_MAX ? UINT32_MAX : most - 1);
+        const uint32_t inside[4] = {c->space, item, rest, c->space};
+        add(c, rule, open, sequence(c, inside, 4), close);
+    }
+    return rule;
+}
+
+static uint32_t member(struct compiler *c, uint32_t name, uint32_t value)
+{
+    const uint32_t colon = grammar_rule_new(&c->text);
+    add(c, colon, ":", c->space, "");
+    const uint32_t all[4] = {name, c->space, colon, value};
+    return sequence(c, all, 4);
+}
+
+static void make_values(struct compiler *c)
+{
+    c->boolean = grammar_rule_new(&c->text);
+    add(c, c->boolean, "true", UINT32_MAX, "");
+    add(c, c->boolean, "false", UINT32_MAX, "");
+    c->null = grammar_rule_new(&c->text);
+    add(c, c->null, "null", UINT32_MAX, "");
+    c->value = grammar_rule_new(&c->text);
+    c->object = list_of(c, "{", member(c, c->string, c->value), "}", 0, UINT32_MAX);
+    c->array = list_of(c, "[", c->value, "]", 0, UINT32_MAX);
+    const uint32_t all[] = {c->object, c->array, c->string, c->number, c->boolean, c->null};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        add(c, c->value, "", all[i], "");
+}
+
+// ---- Schemas ----
+static bool is_annotation(const char *word)
+{
+    static const char *const words[] = {"title",  "description", "default",          "examples",        "$schema",
+                                        "$id",    "$comment",    "deprecated",       "readOnly",        "writeOnly",
+                                        "$defs",  "definitions", "contentMediaType", "contentEncoding", "$anchor",
+                                        "strict", "name"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(word, words[i]) == 0)
+            return true;
+    return false;
+}
+
+// All words of a schema but these and annotations are refused. known: separated by blanks, with one at both ends.
+static void allow(struct compiler *c, json_t *schema, const char *path, const char *known)
+{
+    const char *word;
+    json_t *value;
+    json_object_foreach(schema, word, value)
+    {
+        char *wanted = bg_format(" %s ", word);
+        if (!is_annotation(word) && !strstr(known, wanted))
+            refuse(c, path, "\"%.100s\" is not supported here", word);
+        bg_free(wanted);
+    }
+}
+
+static uint32_t bound(struct compiler *c, json_t *schema, const char *word, const char *path, uint32_t otherwise)
+{
+    json_t *v = json_object_get(schema, word);
+    if (!v)
+        return otherwise;
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > GRAMMAR_REPEAT_MAX) {
+        refuse(c, path, "\"%s\": expected a whole number from 0 to 4096", word);
+        return otherwise;
+    }
+    return (uint32_t)json_integer_value(v);
+}
+
+static uint32_t literal(struct compiler *c, json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    const uint32_t rule = grammar_rule_new(&c->text);
+    add(c, rule, text ? text : "null", UINT32_MAX, "");
+    bg_free(text);
+    return rule;
+}
+
+static uint32_t any_of(struct compiler *c, json_t *list, const char *path, uint32_t depth)
+{
+    const uint32_t rule = grammar_rule_new(&c->text);
+    if (!json_is_array(list) || json_array_size(list) == 0)
+        refuse(c, path, "expected a list of at least one schema%s", "");
+    for (size_t i = 0; i < json_array_size(list) && !c->failed; i++) {
+        char *at = bg_format("%s/%zu", path, i);
+        add(c, rule, "", compile(c, json_array_get(list, i), at, depth + 1), "");
+        bg_free(at);
+    }
+    return rule;
+}
+
+static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
+{
+    allow(c, schema, path, " type minLength maxLength format ");
+    const char *format = json_string_value(json_object_get(schema, "format"));
+    const uint32_t least = bound(c, schema, "minLength", path, 0),
+                   most = bound(c, schema, "maxLength", path, UINT32_MAX), digit = points(c, '0', '9');
+    const uint32_t rule = grammar_rule_new(&c->text), two = repeat(c, digit, 2, 2), four = repeat(c, digit, 4, 4);
+    if (most < least)
+        refuse(c, path, "\"maxLength\" is less than \"minLength\"%s", "");
+    if (!format) {
+        add(c, rule, "\"", repeat(c, c->character, least, most), "\"");
+        return rule;
+    }
+    struct grammar_sequence date = {0}, time = {0};
+    const uint32_t date_rule = grammar_rule_new(&c->text), time_rule = grammar_rule_new(&c->text);
+    grammar_add_rule(&date, four);
+    for (int i = 0; i < 2; i++) {
+        grammar_add_text(&c->text, &date, "-", 1);
+        grammar_add_rule(&date, two);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (i)
+            grammar_add_text(&c->text, &time, ":", 1);
+        grammar_add_rule(&time, two);
+    }
+    grammar_add_alternative(&c->text, date_rule, &date);
+    grammar_add_alternative(&c->text, time_rule, &time);
+    if (strcmp(format, "date") == 0) {
+        add(c, rule, "\"", date_rule, "\"");
+    } else if (strcmp(format, "time") == 0) {
+        add(c, rule, "\"", time_rule, "Z\"");
+    } else if (strcmp(format, "date-time") == 0) {
+        const uint32_t t = grammar_rule_new(&c->text);
+        add(c, t, "T", time_rule, "Z");
+        const uint32_t both[2] = {date_rule, t};
+        add(c, rule, "\"", sequence(c, both, 2), "\"");
+    } else if (strcmp(format, "uuid") == 0) {
+        struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}};
+        const uint32_t h = grammar_rule_of_ranges(&c->text, hex, 2, false), h4 = repeat(c, h, 4, 4),
+                       d = grammar_rule_new(&c->text);
+        add(c, d, "-", h4, "");
+        const uint32_t all[] = {repeat(c, h, 8, 8), d, d, d, d, repeat(c, h, 8, 8)};
+        add(c, rule, "\"", sequence(c, all, 6), "\"");
+    } else {
+        refuse(c, path, "format \"%.100s\" is not supported", format);
+    }
+    return rule;
+}
+
+static uint32_t array_of(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    json_t *items = json_object_get(schema, "items"), *prefix = json_object_get(schema, "prefixItems");
+    const uint32_t least = bound(c, schema, "minItems", path, 0), most = bound(c, schema, "maxItems", path, UINT32_MAX);
+    allow(c, schema, path, " type items prefixItems minItems maxItems ");
+    if (most < least)
+        refuse(c, path, "\"maxItems\" is less than \"minItems\"%s", "");
+    if (prefix) { // a tuple: these and no more
+        struct grammar_sequence s = {0};
+        const uint32_t rule = grammar_rule_new(&c->text);
+        if (!json_is_array(prefix) || json_array_size(prefix) == 0 || (items && !json_is_false(items)))
+            refuse(c, path, "\"prefixItems\": expected schemas, and no \"items\" but false%s", "");
+        for (size_t i = 0; i < json_array_size(prefix) && !c->failed; i++) {
+            char *at = bg_format("%s/prefixItems/%zu", path, i);
+            if (i)
+                grammar_add_text(&c->text, &s, ",", 1);
+            grammar_add_rule(&s, c->space);
+            grammar_add_rule(&s, compile(c, json_array_get(prefix, i), at, depth + 1));
+            grammar_add_rule(&s, c->space);
+            bg_free(at);
+        }
+        const uint32_t inside = grammar_rule_new(&c->text);
+        grammar_add_alternative(&c->text, inside, &s);
+        add(c, rule, "[", inside, "]");
+        return rule;
+    }
+    char *at = bg_format("%s/items", path);
+    const uint32_t item = items ? compile(c, items, at, depth + 1) : c->value;
+    bg_free(at);
+    return list_of(c, "[", item, "]", least, most);
+}
+
+static bool is_required(json_t *required, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *each = json_string_value(json_array_get(required, i));
+        if (each && strcmp(each, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+// What may follow the i-th property: rest[i] where one was written before it (a comma comes first), begin[i] where
+// none. Built from the last to the first, so that each is one rule whatever is left out.
+static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    json_t *properties = json_object_get(schema, "properties"), *required = json_object_get(schema, "required"), *value;
+    json_t *more = json_object_get(schema, "additionalProperties");
+    const char *name;
+    allow(c, schema, path, " type properties required additionalProperties ");
+    if ((properties && !json_is_object(properties)) || (required && !json_is_array(required)))
+        refuse(c, path, "\"properties\": expected an object; \"required\": a list of names%s", "");
+    for (size_t i = 0; i < json_array_size(required) && !c->failed; i++) {
+        const char *each = json_string_value(json_array_get(required, i));
+        if (!each || !json_object_get(properties, each))
+            refuse(c, path, "\"required\" names \"%.100s\", which is no property", each ? each : "?");
+    }
+    if (json_object_size(properties) == 0 && (!more || json_is_true(more)))
+        return c->object;
+    char *at = bg_format("%s/additionalProperties", path);
+    const bool open = more && !json_is_false(more);
+    const uint32_t other =
+        !open ? UINT32_MAX : member(c, c->string, json_is_true(more) ? c->value : compile(c, more, at, depth + 1));
+    bg_free(at);
+    const uint32_t comma = grammar_rule_new(&c->text), comma_space = grammar_rule_new(&c->text);
+    add(c, comma, ",", c->space, "");
+    const uint32_t spaced[2] = {c->space, comma};
+    struct grammar_sequence s = {0};
+    grammar_add_rule(&s, spaced[0]);
+    grammar_add_rule(&s, spaced[1]);
+    grammar_add_alternative(&c->text, comma_space, &s);
+    uint32_t rest = grammar_rule_new(&c->text), begin = grammar_rule_new(&c->text);
+    if (open) {
+        const uint32_t next[2] = {comma_space, other};
+        const uint32_t others = repeat(c, sequence(c, next, 2), 0, UINT32_MAX), first[2] = {other, others};
+        add(c, rest, "", others, "");
+        add(c, begin, "", sequence(c, first, 2), "");
+    } else {
+        add(c, rest, "", UINT32_MAX, "");
+    }
+    add(c, begin, "", UINT32_MAX, "");
+    const size_t count = json_object_size(properties);
+    const char **names = bg_alloc_array(count + 1, sizeof *names);
+    size_t n = 0;
+    json_object_foreach(properties, name, value) names[n++] = name;
+    while (n-- > 0 && !c->failed) {
+        json_t *text = json_string(names[n]);
+        at = bg_format("%s/properties/%s", path, names[n]);
+        const uint32_t one =
+            member(c, literal(c, text), compile(c, json_object_get(properties, names[n]), at, depth + 1));
+        json_decref(text);
+        bg_free(at);
+        const uint32_t with_rest[3] = {comma_space, one, rest}, from_begin[2] = {one, rest};
+        const uint32_t new_rest = grammar_rule_new(&c->text), new_begin = grammar_rule_new(&c->text);
+        add(c, new_rest, "", sequence(c, with_rest, 3), "");
+        add(c, new_begin, "", sequence(c, from_begin, 2), "");
+        if (!is_required(required, names[n])) {
+            add(c, new_rest, "", rest, "");
+            add(c, new_begin, "", begin, "");
+        }
+        rest = new_rest;
+        begin = new_begin;
+    }
+    bg_free(names);
+    const uint32_t inside[3] = {c->space, begin, c->space}, rule = grammar_rule_new(&c->text);
+    add(c, rule, "{", sequence(c, inside, 3), "}");
+    return rule;
+}
+
+static json_t *resolve(struct compiler *c, const char *reference, const char *path)
+{
+    json_t *at = c->root;
+    const char *p = reference;
+    if (*p != '#') {
+        refuse(c, path, "$ref \"%.100s\": only references into this schema (#/...) are supported", reference);
+        return NULL;
+    }
+    for (p++; *p == '/' && at;) {
+        const char *end = strchr(++p, '/');
+        const size_t size = end ? (size_t)(end - p) : strlen(p);
+        char *key = bg_strndup(p, size), *to = key;
+        for (const char *from = key; *from; from++) { // ~1 is /, ~0 is ~
+            const bool escaped = *from == '~' && (from[1] == '0' || from[1] == '1');
+            *to++ = escaped ? (from[1] == '1' ? '/' : '~') : *from;
+            from += escaped;
+        }
+        *to = '\0';
+        at = json_object_get(at, key);
+        bg_free(key);
+        p += size;
+    }
+    if (!at || *p)
+        refuse(c, path, "$ref \"%.100s\": there is nothing there", reference);
+    return *p ? NULL : at;
+}
+
+static uint32_t typed(struct compiler *c, json_t *schema, const char *type, const char *path, uint32_t depth)
+{
+    if (strcmp(type, "string") == 0)
+        return string_of(c, schema, path);
+    if (strcmp(type, "array") == 0)
+        return array_of(c, schema, path, depth);
+    if (strcmp(type, "object") == 0)
+        return object_of(c, schema, path, depth);
+    allow(c, schema, path, " type ");
+    if (strcmp(type, "number") == 0)
+        return c->number;
+    if (strcmp(type, "integer") == 0)
+        return c->integer;
+    if (strcmp(type, "boolean") == 0)
+        return c->boolean;
+    if (strcmp(type, "null") == 0)
+        return c->null;
+    refuse(c, path, "type \"%.100s\": expected string, number, integer, boolean, null, array or object", type);
+    return c->value;
+}
+
+static uint32_t by_type(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    json_t *type = json_object_get(schema, "type");
+    if (json_is_string(type))
+        return typed(c, schema, json_string_value(type), path, depth);
+    if (json_is_array(type) && json_array_size(type) > 0) { // each of them with the words that speak of it
+        const uint32_t rule = grammar_rule_new(&c->text);
+        allow(c, schema, path, " type ");
+        for (size_t i = 0; i < json_array_size(type) && !c->failed; i++) {
+            const char *each = json_string_value(json_array_get(type, i));
+            json_t *plain = json_object();
+            add(c, rule, "", typed(c, plain, each ? each : "?", path, depth), "");
+            json_decref(plain);
+        }
+        return rule;
+    }
+    if (json_object_get(schema, "properties") || json_object_get(schema, "additionalProperties"))
+        return object_of(c, schema, path, depth);
+    if (json_object_get(schema, "items") || json_object_get(schema, "prefixItems"))
+        return array_of(c, schema, path, depth);
+    allow(c, schema, path, " ");
+    return c->value;
+}
+
+static uint32_t compile_object(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    json_t *reference = json_object_get(schema, "$ref"), *choices = json_object_get(schema, "enum");
+    if (json_is_string(reference)) {
+        allow(c, schema, path, " $ref ");
+        json_t *to = resolve(c, json_string_value(reference), path);
+        return to ? compile(c, to, json_string_value(reference), depth + 1) : c->value;
+    }
+    if (json_object_get(schema, "const")) {
+        allow(c, schema, path, " const type ");
+        return literal(c, json_object_get(schema, "const"));
+    }
+    if (choices) {
+        const uint32_t rule = grammar_rule_new(&c->text);
+        allow(c, schema, path, " enum type ");
+        if (!json_is_array(choices) || json_array_size(choices) == 0)
+            refuse(c, path, "\"enum\": expected a list of at least one value%s", "");
+        for (size_t i = 0; i < json_array_size(choices); i++)
+            add(c, rule, "", literal(c, json_array_get(choices, i)), "");
+        return rule;
+    }
+    static const char *const unions[] = {"anyOf", "oneOf"};
+    for (size_t i = 0; i < 2; i++)
+        if (json_object_get(schema, unions[i])) {
+            char *at = bg_format("%s/%s", path, unions[i]);
+            allow(c, schema, path, i ? " oneOf " : " anyOf ");
+            const uint32_t rule = any_of(c, json_object_get(schema, unions[i]), at, depth);
+            bg_free(at);
+            return rule;
+        }
+    json_t *all = json_object_get(schema, "allOf");
+    if (json_array_size(all) == 1) {
+        allow(c, schema, path, " allOf ");
+        return compile(c, json_array_get(all, 0), path, depth + 1);
+    }
+    return by_type(c, schema, path, depth);
+}
+
+static uint32_t compile(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    if (c->failed || depth > GRAMMAR_DEPTH_MAX || c->text.too_large) {
+        refuse(c, path, "schemas are nested too deeply%s", "");
+        return c->value;
+    }
+    if (json_is_true(schema))
+        return c->value;
+    if (!json_is_object(schema)) {
+        refuse(c, path, "expected a schema: an object or true%s", "");
+        return c->value;
+    }
+    for (size_t i = 0; i < c->known_count; i++)
+        if (c->known[i].schema == schema)
+            return c->known[i].rule;
+    if (c->known_count == c->known_capacity) {
+        c->known_capacity = c->known_capacity * 2 + 32;
+        c->known = bg_realloc_array(c->known, c->known_capacity, sizeof *c->known);
+    }
+    const uint32_t rule = grammar_rule_new(&c->text);
+    c->known[c->known_count].schema = schema;
+    c->known[c->known_count++].rule = rule;
+    add(c, rule, "", compile_object(c, schema, path, depth), "");
+    return rule;
+}
+
+bg_status grammar_compile_schema(const char *schema, size_t size, const struct tokenizer *tokenizer,
+                                 struct bg_error *err, struct grammar **grammar)
+{
+    struct compiler c = {.err = err};
+    json_error_t at;
+    if (size > GRAMMAR_TEXT_MAX)
+        return bg_fail(err, BG_INVALID, "a schema of %zu bytes: at most %d", size, GRAMMAR_TEXT_MAX);
+    c.root = schema ? json_loadb(schema, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at) : NULL;
+    if (schema && !c.root)
+        return bg_fail(err, BG_INVALID, "the schema is no JSON: line %d, column %d: %s", at.line, at.column, at.text);
+    make_space(&c);
+    make_string(&c);
+    make_numbers(&c);
+    make_values(&c);
+    const uint32_t root = schema ? compile(&c, c.root, "#", 0) : c.object;
+    json_decref(c.root);
+    bg_free(c.known);
+    if (c.failed) {
+        grammar_text_fini(&c.text);
+        return BG_INVALID;
+    }
+    return grammar_finish(&c.text, root, tokenizer, err, grammar);
+}
