@@ -1,5 +1,5 @@
-// A logged snapshot of a deadline policy. Any text is read or refused; what is accepted says the same again, and every
-// policy decides on it, the same both times.
+// A logged snapshot of a deadline policy, and a logged decision. Any text is read or refused; what is accepted says the
+// same again, and every policy decides on it, the same both times.
 #include "base/assert.h"
 #include "base/mem.h"
 #include "plan/policy.h"
@@ -15,6 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct plan_snapshot now, again;
     uint32_t *spot = NULL, *spot_again = NULL;
     char *given = bg_strndup((const char *)data, size);
+    if (plan_decision_replay(given, &err))
+        BG_ASSERT(err.text[0]);
     if (plan_snapshot_parse(given, &err, &now, &spot)) {
         BG_ASSERT(err.text[0]);
         bg_free(given);

@@ -160,6 +160,24 @@ class Sim(unittest.TestCase):
         self.fails(64, ["0 to 1"], "--trace", trace, "--starts", starts, "--window=2", *JOB)
         self.fails(64, ["one trace"], "--trace", trace, trace, "--window=0", *JOB)
 
+    def test_replay(self):
+        trace, log = self.trace("some.json", [0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]), os.path.join(self.dir, "decisions")
+        for policy in ("greedy", "patient", "next-spot", "relaxed"):
+            code, out, err = sim("deadline", "--trace", trace, "--policy", policy, "--window=0", "--log", log, *JOB)
+            self.assertEqual(code, 0, err)
+            with open(log) as file:
+                lines = file.read().splitlines()
+            code, out, err = sim("replay", log, "--json")
+            self.assertEqual((code, err), (0, ""))
+            self.assertEqual(json.loads(out), {"decisions": len(lines), "same": True})
+            lines[2] = re.sub("decided [a-z-]+", "decided " + ("none" if "decided none" not in lines[2] else "spot"), lines[2])
+            code, out, err = sim("replay", self.file("changed", "\n".join(lines)))
+            self.assertEqual((code, out), (65, ""))
+            self.assertIn("changed:3: tick 2: " + policy, err)
+        for text in ("", "hello\n", lines[0] + "\n\n"):
+            self.assertEqual(sim("replay", self.file("bad", text))[0], 65)
+        self.assertEqual(sim("replay", os.path.join(self.dir, "none"))[0], 66)
+
     def test_compare(self):
         traces = [self.trace(f"t{i}.json", [int((t * (i + 3)) % 11 < 6) for t in range(400)]) for i in range(3)]
         job = ["--work", "20h", "--overhead", "30m", "--spot-price", "1", "--on-demand-price", "3", "--windows", "90"]

@@ -6,6 +6,7 @@
 
 static const struct cli_verb verbs[] = {
     {"deadline", sim_deadline, "a job with a deadline under one policy, window by window"},
+    {"replay", sim_replay, "makes the decisions of a log once more: they must be the same"},
     {"compare", sim_compare, "deadline policies side by side: policies x traces x slacks, on all cores"},
     {"fleet", sim_fleet, "a training job as stages x replicas, under policies that choose them"},
     {"service", sim_service, "a service of replicas on spot and on-demand machines, requests as they came"},

@@ -7,6 +7,7 @@
 // argv[0] is "sim VERB", for messages. Returns a sysexits code.
 int sim_deadline(struct cli *cli, int argc, char **argv);
 int sim_compare(struct cli *cli, int argc, char **argv);
+int sim_replay(struct cli *cli, int argc, char **argv);
 int sim_fleet(struct cli *cli, int argc, char **argv);
 int sim_service(struct cli *cli, int argc, char **argv);
 int sim_workflow(struct cli *cli, int argc, char **argv);

@@ -11,7 +11,7 @@ static const char verb[] = "sim deadline";
 
 struct command { // as given
     struct sim_input input;
-    const char *policy, *deadline, *window, *svg;
+    const char *policy, *deadline, *window, *svg, *log;
 };
 
 struct simulation {
@@ -103,19 +103,46 @@ static int take_window(const struct command *c, struct simulation *s)
     return -1;
 }
 
-static int draw_window(struct cli *cli, const struct command *c, const struct simulation *s)
+static int draw_window(struct cli *cli, const struct command *c, const struct simulation *s,
+                       const struct plan_deadline *job, const struct plan_moment *moments)
 {
-    const struct plan_deadline job = sim_windows_job(&s->windows, 0);
-    struct plan_moment *moments = bg_alloc_array(plan_deadline_ticks(&job), sizeof *moments);
-    struct plan_bill bill;
-    sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
     const char *path = c->input.traces.items[0], *slash = strrchr(path, '/');
-    char *title = bg_format("%s: $%.2f, %s, from tick %u of %s", c->policy, bill.cost, bill.met ? "in time" : "late",
-                            s->windows.starts[0], slash ? slash + 1 : path);
-    char *svg = sim_picture_window(&job, s->windows.traces[0].counts + s->windows.starts[0], moments, title);
+    char *title = bg_format("%s: $%.2f, %s, from tick %u of %s", c->policy, s->bills[0].cost,
+                            s->bills[0].met ? "in time" : "late", s->windows.starts[0], slash ? slash + 1 : path);
+    char *svg = sim_picture_window(job, s->windows.traces[0].counts + s->windows.starts[0], moments, title);
     const int code = cli_write(cli, c->svg, svg);
     bg_free(svg);
     bg_free(title);
+    return code;
+}
+
+static int log_window(struct cli *cli, const struct command *c, const struct simulation *s, uint32_t ticks,
+                      const struct plan_moment *moments)
+{
+    struct bg_str text = {0};
+    for (uint32_t t = 0; t < ticks && moments[t].decides; t++) {
+        char *line = plan_decision_format(s->policy, &moments[t].now, moments[t].decided);
+        bg_str_addf(&text, "%s\n", line);
+        bg_free(line);
+    }
+    const int code = cli_write(cli, c->log, bg_str_text(&text));
+    bg_str_fini(&text);
+    return code;
+}
+
+// The one window again, looked at tick by tick.
+static int show_window(struct cli *cli, const struct command *c, const struct simulation *s)
+{
+    const struct plan_deadline job = sim_windows_job(&s->windows, 0);
+    const uint32_t ticks = plan_deadline_ticks(&job);
+    struct plan_moment *moments = bg_alloc_array(ticks, sizeof *moments);
+    struct plan_bill bill;
+    int code = 0;
+    sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
+    if (c->svg)
+        code = draw_window(cli, c, s, &job, moments);
+    if (!code && c->log)
+        code = log_window(cli, c, s, ticks, moments);
     bg_free(moments);
     return code;
 }
@@ -125,7 +152,7 @@ static int simulate(struct cli *cli, const struct command *c, struct simulation 
     const size_t all = s->windows.trace_count * s->windows.window_count;
     s->bills = bg_alloc_array(all, sizeof *s->bills);
     env_parallel_for(cli->env, all, run_window, s);
-    int code = c->svg ? draw_window(cli, c, s) : 0;
+    int code = c->svg || c->log ? show_window(cli, c, s) : 0;
     if (code)
         return code;
     if (cli->json)
@@ -147,10 +174,10 @@ static int run_command(struct cli *cli, struct command *c, const struct bg_strli
         code = cli_misuse(verb, "--deadline is missing");
     if (code < 0 && !cli_parse_seconds(c->deadline, &job.deadline_s))
         code = cli_misuse(verb, "--deadline: expected a time like 60h, found '%s'", c->deadline);
-    if (code < 0 && !s.policy && (c->input.work_most || c->input.overhead_most || c->svg))
-        code = cli_misuse(verb, "the optimum is of numbers that are exact, and is not drawn");
-    if (code < 0 && c->svg && !c->window)
-        code = cli_misuse(verb, "--svg draws the one window that --window names");
+    if (code < 0 && !s.policy && (c->input.work_most || c->input.overhead_most || c->svg || c->log))
+        code = cli_misuse(verb, "the optimum is of numbers that are exact, and decides nothing to be drawn or logged");
+    if (code < 0 && (c->svg || c->log) && !c->window)
+        code = cli_misuse(verb, "--svg and --log are of the one window that --window names");
     if (code < 0)
         code = cli_env_unpinned(cli);
     if (code)
@@ -168,13 +195,14 @@ static int run_command(struct cli *cli, struct command *c, const struct bg_strli
 int sim_deadline(struct cli *cli, int argc, char **argv)
 {
     struct command c = {.policy = "patient", .input = SIM_INPUT_DEFAULTS};
-    struct cli_option options[SIM_INPUT_OPTIONS + 4] = {
+    struct cli_option options[SIM_INPUT_OPTIONS + 5] = {
         {"policy", CLI_TEXT, &c.policy, "NAME", "one of those above (patient)"},
         {"deadline", CLI_TEXT, &c.deadline, "TIME", "from the start of each window, e.g. 60h"},
         {"window", CLI_TEXT, &c.window, "I", "only that one, from 0"},
         {"svg", CLI_TEXT, &c.svg, "FILE", "draw it: what was there, what was held, progress"},
+        {"log", CLI_TEXT, &c.log, "FILE", "write what was decided on which snapshot, for sim replay"},
     };
-    sim_input_options(&c.input, options + 4);
+    sim_input_options(&c.input, options + 5);
     char *about = sim_about_policies(
         "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a\n"
         "policy that decides what to rent:\n");

@@ -67,8 +67,6 @@ void plan_deadline_run(const struct plan_deadline *job, const struct plan_policy
             now.rent = PLAN_RENT_NONE;
         if (last != PLAN_RENT_NONE)
             work_a_tick(&r, &now.starting_s, &now.done_s);
-        if (moments)
-            moments[t] = (struct plan_moment){last, now.done_s};
         if (r.work_s - now.done_s <= 1e-3) {
             bill->met = true;
             bill->finish_s = t * job->gap_s;
@@ -77,12 +75,16 @@ void plan_deadline_run(const struct plan_deadline *job, const struct plan_policy
         if (policy->oracle)
             now.turn = ticks_to_turn(&r, t);
         const enum plan_rent wish = policy->decide(&now);
+        if (moments)
+            moments[t] = (struct plan_moment){last, now.done_s, true, now, wish};
         if (wish != now.rent && wish != PLAN_RENT_NONE)
             now.starting_s = overhead_of_start(&r);
         now.rent = wish;
     }
-    for (; moments && t < r.ticks; t++)
-        moments[t] = (struct plan_moment){t * job->gap_s > bill->finish_s ? PLAN_RENT_NONE : before, now.done_s};
+    for (; moments && t < r.ticks; t++) {
+        moments[t] = (struct plan_moment){.held = before, .done_s = now.done_s};
+        before = PLAN_RENT_NONE;
+    }
     for (int k = 0; k < PLAN_RENTS; k++)
         bill->cost += bill->ticks[k] * job->price[k] * job->instances * job->gap_s / 3600;
 }

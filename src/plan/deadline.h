@@ -22,14 +22,17 @@ struct plan_truth {
     uint64_t seed;
 };
 
-struct plan_moment { // at the beginning of a tick, before the policy decides
-    enum plan_rent held;
+struct plan_moment {     // at the beginning of a tick
+    enum plan_rent held; // in the tick before
     double done_s;
+    bool decides; // `now` is what the policy is asked, `decided` its answer; not once the job is done
+    struct plan_snapshot now;
+    enum plan_rent decided;
 };
 
 // Runs `policy` from spot[0] on; `spot` holds plan_deadline_ticks() counts. A job not done at its deadline ends there.
-// `truth` may be NULL; `moments`: NULL or (plan_deadline_ticks()), for a picture, filled up to the end of the job and
-// all of it afterwards as at that end. No allocation.
+// `truth` may be NULL; `moments`: NULL or (plan_deadline_ticks()), for a picture or a log; after its end the job holds
+// nothing and its work stays. Their snapshots point into `spot`. No allocation.
 void plan_deadline_run(const struct plan_deadline *job, const struct plan_policy *policy, const uint32_t *spot,
                        const struct plan_truth *truth, struct plan_moment *moments, struct plan_bill *bill);
 

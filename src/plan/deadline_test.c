@@ -335,6 +335,44 @@ static void a_snapshot_read_back_decides_the_same(void **state)
     bg_free(text);
 }
 
+static void logged_decisions_come_out_the_same(void **state)
+{
+    (void)state;
+    struct bg_error err = {0};
+    uint32_t spot[200];
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        struct plan_deadline job = draw_job(seed);
+        struct plan_moment at[200];
+        const uint32_t ticks = plan_deadline_ticks(&job);
+        assert_true(ticks <= 200);
+        draw_trace(seed, spot, 200);
+        for (size_t i = 0; plan_policies[i]; i++) {
+            struct plan_bill bill;
+            plan_deadline_run(&job, plan_policies[i], spot, NULL, at, &bill);
+            for (uint32_t t = 0; t < ticks && at[t].decides; t++) {
+                char *line = plan_decision_format(plan_policies[i], &at[t].now, at[t].decided);
+                assert_int_equal(plan_decision_replay(line, &err), BG_OK);
+                bg_free(line);
+                line = plan_decision_format(plan_policies[i], &at[t].now, (at[t].decided + 1) % PLAN_RENTS);
+                assert_int_equal(plan_decision_replay(line, &err), BG_MISMATCH);
+                bg_free(line);
+            }
+        }
+    }
+    struct plan_snapshot now = {published, 1, PLAN_RENT_NONE, 0, 600, 0, spot};
+    char *line = plan_decision_format(plan_policies[0], &now, PLAN_RENT_ON_DEMAND);
+    char *other = bg_format("%s ", line), *number = strstr(other, "done 600 ");
+    assert_int_equal(plan_decision_replay(line, &err), BG_OK);
+    assert_int_equal(plan_decision_replay(other, &err), BG_FORMAT);
+    other[strlen(line)] = '\0';
+    memcpy(number, "done 6e2 ", 9); // the same number in other letters
+    assert_int_equal(plan_decision_replay(other, &err), BG_MISMATCH);
+    assert_int_equal(plan_decision_replay("policy none decided spot on rent", &err), BG_FORMAT);
+    assert_int_equal(plan_decision_replay("", &err), BG_FORMAT);
+    bg_free(line);
+    bg_free(other);
+}
+
 // ---- Published ----
 
 struct data {
@@ -580,6 +618,7 @@ int main(void)
         cmocka_unit_test(the_optimum_is_the_best_of_all_choices),
         cmocka_unit_test(jobs_that_make_no_sense),
         cmocka_unit_test(a_snapshot_read_back_decides_the_same),
+        cmocka_unit_test(logged_decisions_come_out_the_same),
         cmocka_unit_test_setup_teardown(published_means, NULL, unload),
         cmocka_unit_test_setup_teardown(patient_beats_uniform_progress, NULL, unload),
         cmocka_unit_test(patient_beats_uniform_progress_on_gangs),

@@ -182,3 +182,40 @@ bg_status plan_snapshot_parse(const char *text, struct bg_error *err, struct pla
     *spot = counts;
     return BG_OK;
 }
+
+// ---- Decisions ----
+
+char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now, enum plan_rent decided)
+{
+    char *snapshot = plan_snapshot_format(now);
+    char *line = bg_format("policy %s decided %s on %s", policy->name, rent_names[decided], snapshot);
+    bg_free(snapshot);
+    return line;
+}
+
+bg_status plan_decision_replay(const char *line, struct bg_error *err)
+{
+    char policy_name[64], decided[16];
+    int used = 0;
+    if (sscanf(line, "policy %63s decided %15s on %n", policy_name, decided, &used) != 2 || !used)
+        return bg_fail(err, BG_FORMAT, "expected \"policy NAME decided RENT on SNAPSHOT\", found '%.60s'", line);
+    const struct plan_policy *policy = plan_policy_find(policy_name);
+    if (!policy)
+        return bg_fail(err, BG_FORMAT, "no policy '%s' here: was the log written by another version?", policy_name);
+    struct plan_snapshot now;
+    uint32_t *spot = NULL;
+    bg_status status = plan_snapshot_parse(line + used, err, &now, &spot);
+    if (status)
+        return status;
+    const enum plan_rent again = policy->decide(&now);
+    char *text = plan_decision_format(policy, &now, again);
+    if (strcmp(rent_names[again], decided) != 0)
+        status = bg_fail(err, BG_MISMATCH, "tick %u: %s decided %s, and decides %s now", now.tick, policy_name, decided,
+                         rent_names[again]);
+    else if (strcmp(text, line) != 0)
+        status =
+            bg_fail(err, BG_MISMATCH, "tick %u: the same decision, but the line is written differently now", now.tick);
+    bg_free(text);
+    bg_free(spot);
+    return status;
+}

@@ -52,6 +52,11 @@ BG_MUST_USE bg_status plan_snapshot_parse(const char *text, struct bg_error *err
                                           uint32_t **spot);
 const char *plan_rent_name(enum plan_rent rent); // none, spot, on-demand
 
+// One line of a log of decisions, without its newline: who decided what on which snapshot. bg_free it.
+char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now, enum plan_rent decided);
+// Decides once more on what such a line holds. BG_MISMATCH where the line that this makes differs in a byte.
+BG_MUST_USE bg_status plan_decision_replay(const char *line, struct bg_error *err);
+
 // BG_INVALID where a number makes no sense, or where even on-demand from the start would be late.
 BG_MUST_USE bg_status plan_deadline_check(const struct plan_deadline *job, struct bg_error *err);
 
