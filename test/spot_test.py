@@ -127,8 +127,10 @@ class Sim(unittest.TestCase):
             code, out, err = sim("deadline", "--trace", trace, "--policy", policy, "--json", *job)
             self.assertEqual(code, 0, err)
             late[policy] = json.loads(out)["missed"]
-            costs = {w["cost"] for w in json.loads(out)["traces"][0]["windows"]}
-            self.assertGreater(len(costs), 2)
+            windows = json.loads(out)["traces"][0]["windows"]
+            self.assertGreater(len({w["cost"] for w in windows}), 2)
+            one = sim("deadline", "--trace", trace, "--policy", policy, "--window=17", "--json", *job)[1]
+            self.assertEqual(json.loads(one)["traces"][0]["windows"], windows[17:18])
         self.assertEqual(late["relaxed"], 0)
         self.fails(64, ["exact"], "--trace", trace, "--policy=omniscient", *job)
         self.fails(64, ["--work-most"], "--trace", trace, *JOB, "--work-most", "3h")

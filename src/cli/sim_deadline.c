@@ -99,6 +99,7 @@ static int take_window(const struct command *c, struct simulation *s)
     if (c->window[strspn(c->window, "0123456789")] || !*c->window || index >= w->window_count)
         return cli_misuse(verb, "--window: expected a number of 0 to %zu, found '%s'", w->window_count - 1, c->window);
     w->starts[0] = w->starts[index];
+    w->first = index;
     w->window_count = 1;
     return -1;
 }

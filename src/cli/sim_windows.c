@@ -229,13 +229,13 @@ void sim_windows_run(const struct sim_windows *w, const struct plan_policy *poli
     const size_t t = index / w->window_count;
     const struct plan_deadline job = sim_windows_job(w, t);
     const uint32_t *spot = w->traces[t].counts + w->starts[index];
-    const uint64_t seed = w->input->seed;
+    const uint64_t seed = w->input->seed, drawn_as = index + w->first;
     if (!policy) {
         plan_deadline_optimum(&job, spot, bill);
         return;
     }
     const struct bg_philox_counter drawn =
-        bg_philox((struct bg_philox_counter){{(uint32_t)index, (uint32_t)((uint64_t)index >> 32), 2}},
+        bg_philox((struct bg_philox_counter){{(uint32_t)drawn_as, (uint32_t)(drawn_as >> 32), 2}},
                   (struct bg_philox_key){{(uint32_t)seed, (uint32_t)(seed >> 32)}});
     const double work_most_s = fmax(job.work_s, job.work_most_s),
                  overhead_most_s = fmax(job.overhead_s, job.overhead_most_s);

@@ -34,6 +34,7 @@ struct sim_windows {
     size_t trace_count;
     uint32_t *starts; // (traces, windows): first ticks
     size_t window_count;
+    size_t first; // of the windows as drawn, where only one of them is left
 };
 // Reads the traces; windows for a deadline of at most `deadline_s`. Where --starts says one that is too late for it:
 // BG_FORMAT, or with `earlier` it is moved to the last tick that will do, and that is said.
