@@ -152,8 +152,8 @@ static uint32_t move_up(struct table *t, uint32_t w, uint32_t from, uint32_t now
 static void reorder(struct table *t, bool placed)
 {
     enum { BEFORE, STEADY, AFTER } phase = BEFORE;
-    uint32_t *next = bg_alloc_array((size_t)t->workers * PASSES, sizeof *next), *w_at = NULL;
-    w_at = bg_alloc_array(t->workers, sizeof *w_at); // the turn of the worker's last W
+    uint32_t *next = bg_alloc_array((size_t)t->workers * PASSES, sizeof *next);
+    uint32_t *w_at = bg_alloc_array(t->workers, sizeof *w_at); // the turn of the worker's last W
     uint32_t memory = 0;
     if (placed)
         put_w(t, false);
