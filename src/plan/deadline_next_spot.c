@@ -1,5 +1,5 @@
-// The next-spot oracle ("Can't Be Late", section 4.3): Uniform Progress that is told when spot next comes or goes, and
-// nothing of what follows. No real machine tells that; it shows what a forecast would be worth.
+// The next-spot oracle, after the one that "Can't Be Late" compares with: Uniform Progress that is told when spot next
+// comes or goes, and nothing of what follows. No real machine tells that; it shows what a forecast would be worth.
 #include "plan/policy_int.h"
 
 // Whether to give up what is held (or nothing) for a spell of spot: it must pay its overhead, and coming from
