@@ -118,8 +118,8 @@ static bg_status check(const struct plan_profile *profile, const struct plan_fle
                    {"time between checkpoints", o->checkpoint_every_s, true}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!(numbers[i].value >= 0 && numbers[i].value <= 1e15) || (numbers[i].positive && numbers[i].value <= 0))
-            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0", numbers[i].name, numbers[i].value,
-                           numbers[i].positive ? "above" : "of at least");
+            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0, at most 1e15", numbers[i].name,
+                           numbers[i].value, numbers[i].positive ? "above" : "of at least");
     if (!o->nodes_max || o->nodes_max > PLAN_FLEET_NODES_MAX)
         return bg_fail(err, BG_INVALID, "at most %u machines: expected 1 to %d", o->nodes_max, PLAN_FLEET_NODES_MAX);
     if (!o->micro_batches || o->micro_batches > 1000000)

@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define REQUESTS_MAX 5e7
+
 struct run {
     const struct plan_service_job *job;
+    struct plan_autoscale scale; // the job's, over whole intervals
     struct plan_service_result *result;
     struct plan_service_snapshot now;
     struct plan_autoscale_state state;
@@ -41,8 +44,8 @@ bg_status plan_service_check(const struct plan_service_job *job, struct bg_error
                    {"first time of the zones", job->zones_from_s, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!(numbers[i].value >= 0 && numbers[i].value <= 1e12) || (numbers[i].positive && numbers[i].value <= 0))
-            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0", numbers[i].name, numbers[i].value,
-                           numbers[i].positive ? "above" : "of at least");
+            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0, at most 1e12", numbers[i].name,
+                           numbers[i].value, numbers[i].positive ? "above" : "of at least");
     if (!job->zone_count || job->zone_count > PLAN_SERVICE_ZONES_MAX)
         return bg_fail(err, BG_INVALID, "%u zones: expected 1 to %d", job->zone_count, PLAN_SERVICE_ZONES_MAX);
     if (!job->model.slots || job->model.slots > 65536)
@@ -59,6 +62,11 @@ bg_status plan_service_check(const struct plan_service_job *job, struct bg_error
     const struct plan_trace_request *r = job->requests->requests;
     if (r[job->requests->count - 1].at_ns <= r[0].at_ns)
         return bg_fail(err, BG_INVALID, "all %zu requests come at the same time", job->requests->count);
+    const double span_s = (double)(r[job->requests->count - 1].at_ns - r[0].at_ns) / 1e9 / job->speed;
+    const double all = job->seconds / span_s * (double)job->requests->count;
+    if (!(all <= REQUESTS_MAX))
+        return bg_fail(err, BG_INVALID, "%g s of these requests are %.3g of them: at most %.0e are simulated",
+                       job->seconds, all, REQUESTS_MAX);
     for (uint32_t z = 0; z < job->zone_count; z++)
         if (job->zones[z].kind != PLAN_TRACE_COUNTS || !job->zones[z].count)
             return bg_fail(err, BG_INVALID, "zone %u: expected a trace of counts", z + 1);
@@ -190,7 +198,7 @@ static void decide(struct run *r, const struct plan_service_policy *policy, doub
     zones_take_back(r, now_s);
     get_ready(r, now_s);
     if (r->decisions >= r->window || !r->decisions) // at the start, what the first window brings is known
-        r->now.target = plan_autoscale(&r->job->scale, lately(r), &r->state);
+        r->now.target = plan_autoscale(&r->scale, lately(r), &r->state);
     policy->decide(&r->now, &decision);
     rent(r, &decision, now_s);
     get_ready(r, now_s); // what takes no time to start
@@ -236,15 +244,15 @@ void plan_service_run(const struct plan_service_job *job, const struct plan_serv
     const uint32_t steps = (uint32_t)ceil(job->seconds / interval_s);
     *result = (struct plan_service_result){.seconds = job->seconds};
     result->moments = bg_alloc_array(steps, sizeof *result->moments);
-    struct run r = {.job = job, .result = result};
+    struct run r = {.job = job, .scale = job->scale, .result = result};
     r.now = (struct plan_service_snapshot){.base = job->base, .extra = job->extra, .zone_count = job->zone_count};
     for (uint32_t z = 0; z < job->zone_count; z++)
         r.now.zones[z].price = job->price[z];
     r.window = (uint32_t)fmax(1, rint(job->scale.window_s / interval_s));
     r.came = bg_alloc_array(r.window, sizeof *r.came);
     service_queue_init(&r.queue, job);
-    const double first_s = r.window * interval_s; // what comes in it stands for the time before
-    r.came[0] = service_queue_count(&r.queue, first_s);
+    r.scale.window_s = r.window * interval_s;
+    r.came[0] = service_queue_count(&r.queue, r.scale.window_s); // stands for the time before
     for (uint32_t i = 0; i < steps; i++) {
         const double from_s = i * interval_s, to_s = fmin(job->seconds, from_s + interval_s);
         decide(&r, policy, from_s);
