@@ -1,5 +1,5 @@
-// `brigade plan`: how work would be cut over machines and in which order it would run, before a second is spent. The
-// first of the options below that is given says which question is meant.
+// `brigade plan`: how work would be cut over machines and in which order it would run, before a second is spent. A job
+// comes first; else the first of the options below that is given says which question is meant.
 #include "cli/plan.h"
 
 #include <string.h>
@@ -27,16 +27,30 @@ static bool given(const char *option, int argc, char **argv)
     return false;
 }
 
+// `plan JOB.yaml --profile` without a file measures for the job.
+static bool is_job(int argc, char **argv)
+{
+    if (argc < 2 || argv[1][0] == '-')
+        return false;
+    for (int i = 2; i < argc; i++)
+        if (strcmp(argv[i], "--profile") == 0)
+            return i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0;
+    return true;
+}
+
 int cmd_plan(struct cli *cli, int argc, char **argv)
 {
+    if (is_job(argc, argv))
+        return cli_plan_job(cli, argc, argv);
     for (size_t q = 0; q < QUESTIONS; q++)
         if (given(questions[q].option, argc, argv))
             return questions[q].run(cli, argc, argv);
     struct cli_option options[QUESTIONS];
     for (size_t q = 0; q < QUESTIONS; q++)
         options[q] = (struct cli_option){questions[q].option, CLI_TEXT, NULL, "..", questions[q].about};
-    const struct cli_usage usage = {"plan --graph FILE --machines N,.. --bandwidth B,.. [options]",
-                                    "Plans before a second is spent. Each of these has its own --help:",
+    const struct cli_usage usage = {"plan JOB.yaml|CORPUS [key.key=value ...] [options]",
+                                    "How a job would run on given machines, and what a step would take and cost\n"
+                                    "(`brigade plan JOB.yaml --help`). Other questions, each with its own --help:",
                                     options,
                                     QUESTIONS,
                                     0,
@@ -45,5 +59,5 @@ int cmd_plan(struct cli *cli, int argc, char **argv)
     struct bg_strlist words = {0};
     int code = cli_parse(cli, &usage, argc, argv, &words);
     bg_strlist_fini(&words);
-    return code < 0 ? cli_misuse("plan", "--graph, --machines and --bandwidth are needed") : code;
+    return code < 0 ? cli_misuse("plan", "a job file comes first, or one of the options is needed") : code;
 }

@@ -1,4 +1,4 @@
-// What `brigade plan` can be asked, one file each; cmd_plan.c chooses by the option that is there.
+// What `brigade plan` can be asked, one file each; cmd_plan.c chooses.
 #ifndef CLI_PLAN_H
 #define CLI_PLAN_H
 
@@ -6,6 +6,7 @@
 #include "train/job.h"
 #include "train/measure.h"
 
+int cli_plan_job(struct cli *cli, int argc, char **argv);       // JOB.yaml
 int cli_plan_graph(struct cli *cli, int argc, char **argv);     // --graph FILE
 int cli_plan_placement(struct cli *cli, int argc, char **argv); // --placement SHAPE|FILE
 int cli_plan_lengths(struct cli *cli, int argc, char **argv);   // --lengths FILE

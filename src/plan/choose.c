@@ -231,6 +231,18 @@ static bg_status add_proposals(const struct plan_choose *o, uint32_t group, cons
     return fits ? BG_OK : status; // a schedule may refuse some shapes
 }
 
+static bg_status check_seats(const struct plan_choose *o, const struct plan_profile *profile, struct bg_error *err)
+{
+    uint64_t seats = 0;
+    for (uint32_t s = 0; o->replicas && s < o->stages; s++)
+        seats += o->replicas[s];
+    if (seats <= profile->machine_count)
+        return BG_OK;
+    return bg_fail(err, BG_INVALID, "the shape seats %llu machines, there are %u: %llu more are needed",
+                   (unsigned long long)seats, profile->machine_count,
+                   (unsigned long long)seats - profile->machine_count);
+}
+
 // Where the best proposal has no room in the end, the planner is asked again with as much less memory.
 static bg_status try_group(const struct plan_choose *o, uint32_t group, struct bg_error *err,
                            struct plan_chosen_list *list)
@@ -240,12 +252,13 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, struct b
                                               .recompute = o->recompute,
                                               .gpipe = o->schedule == PLAN_GPIPE,
                                               .use_all = o->use_all,
-                                              .stages_min = o->replicas ? o->stages : 0,
                                               .stages_max = o->replicas ? o->stages : 0,
                                               .replicas = o->replicas,
                                               .cut = o->cut};
     struct plan_profile profile;
     bg_status status = o->profile_of(o->arg, group, err, &profile);
+    if (!status && (status = check_seats(o, &profile, err)))
+        plan_profile_fini(&profile);
     if (status)
         return status;
     struct plan_profile asked = profile; // with less memory

@@ -1,0 +1,215 @@
+#!/usr/bin/python3
+"""`brigade plan JOB.yaml`: the table, JSON, money, pictures that are legible, plans that train runs with the hashes of
+one process, and what it refuses."""
+import json
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+SVG = "{http://www.w3.org/2000/svg}"
+JOB = """model: {layers: %d, dim: 32, heads: 2, context: 16}
+data: {train: [corpus.txt]}
+train: {steps: 3, micro_batch: 2, micro_batches: %d, eval_every: 0, checkpoint_every: 0}
+run: {dir: run}
+"""
+
+
+class PlanJob(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.dir = temporary.name
+        self.write("corpus.txt", "to plan is to choose before a second is spent. " * 400)
+
+    def write(self, name, text):
+        with open(os.path.join(self.dir, name), "w") as out:
+            out.write(text)
+        return name
+
+    def read(self, name):
+        with open(os.path.join(self.dir, name)) as file:
+            return file.read()
+
+    def brigade(self, *args):
+        done = subprocess.run([BRIGADE, *args], cwd=self.dir, capture_output=True, timeout=120)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def must(self, *args):
+        code, out, err = self.brigade(*args)
+        self.assertEqual(code, 0, err)
+        return out
+
+    def refused(self, expected_code, *args):
+        code, out, err = self.brigade(*args)
+        self.assertEqual(code, expected_code, err)
+        self.assertEqual(out, "")
+        return err
+
+    def job(self, layers=4, micro_batches=8):
+        return self.write("job.yaml", JOB % (layers, micro_batches))
+
+    def profile(self, layers=4):
+        """A block takes 3 x 4 ms, the head 18 ms, an embedding nothing to speak of."""
+        block = "unit block forward_s 0.004 input_s 0.004 weight_s 0.004 parameter_bytes 3e7 stash_bytes 6e6 cut_bytes 4e5\n"
+        return self.write("profile.txt", "profile 1\nunit embed forward_s 1e-5 parameter_bytes 2e7 cut_bytes 4e5\n" +
+                          block * layers +
+                          "unit head forward_s 0.006 input_s 0.006 weight_s 0.006 parameter_bytes 2e7 stash_bytes 3e6\n"
+                          "overhead op_s 2e-5 message_s 1e-5 commit_s 1e-3 step_byte_s 1e-10\n"
+                          "link inner latency_s 3e-5 bytes_s 1e10\nlink outer latency_s 2e-4 bytes_s 1e9\n")
+
+    def machines(self, count, memory=4e9, slow=1):
+        return self.write("machines.txt", "profile 1\n" + "".join(
+            f"machine {'fast' if i % 2 else 'slow'}-{i} speed {2 if i % 2 else slow} memory {memory} host {i // 2}\n"
+            for i in range(count)))
+
+    # ---- What is said ----
+
+    def test_table_and_money(self):
+        self.write("prices.yaml", "# an hour\nfast-*: 7.2\n'slow-0': 3.6\n")
+        args = ("plan", self.job(), "--profile", self.profile(), "--machines", self.machines(2), "--prices", "prices.yaml")
+        plan = json.loads(self.must(*args, "--json"))
+        self.assertEqual(sum(stage["unit_end"] - stage["unit_first"] for stage in plan["stages"]), 6)
+        for stage in plan["stages"]:
+            self.assertEqual(sum(machine["share"] for machine in stage["machines"]), 8)
+            for machine in stage["machines"]:
+                self.assertLessEqual(machine["memory_bytes"], machine["memory_limit_bytes"])
+                self.assertAlmostEqual(machine["idle"], 1 - machine["busy_s"] / plan["step_s"])
+        tokens = 2 * 8 * 16
+        self.assertAlmostEqual(plan["tokens_per_second"], tokens / plan["step_s"], 3)
+        names = {machine["machine"] for stage in plan["stages"] for machine in stage["machines"]}
+        hourly = 7.2 * ("fast-1" in names) + 3.6 * ("slow-0" in names)
+        self.assertAlmostEqual(plan["money"]["dollars_step"], hourly * plan["step_s"] / 3600, 9)
+        self.assertAlmostEqual(plan["money"]["dollars_job"], 3 * plan["money"]["dollars_step"], 9)
+        self.assertAlmostEqual(plan["money"]["dollars_million_tokens"], plan["money"]["dollars_step"] / tokens * 1e6, 6)
+        self.assertGreaterEqual(plan["next"][0]["step_s"], plan["step_s"])
+        # 8 micro-batches of 66 ms on machines of speeds 2 and 1 take a third of it at the very least.
+        self.assertGreater(plan["step_s"], 8 * 0.066 / 3)
+        self.assertLess(plan["step_s"], 8 * 0.066 / 2 * 1.1)
+        out = self.must(*args, "--explain")
+        self.assertRegex(out, r"stage +units +worker +machine +share +memory +time +idle %")
+        for part in ("tokens/s", "money ", "What bounds it: ", "Next: ", "Memory: ", "run.plan=" + plan["shape"]):
+            self.assertIn(part, out)
+        self.assertEqual(out, self.must(*args, "--explain"))
+
+    def test_schedules_and_shapes(self):
+        base = ("plan", self.job(), "--profile", self.profile(), "--machines", self.machines(4, slow=2), "--json")
+        given = json.loads(self.must(*base, "run.plan=2x2", "run.group=1", "--schedule", "zb-h1"))
+        self.assertEqual((given["shape"], given["schedule"], given["workers"]), ("2x2", "zb-h1", 4))
+        flush = json.loads(self.must(*base, "run.plan=2x1", "run.group=1"))
+        less = json.loads(self.must(*base, "run.plan=2x1", "run.group=1", "--schedule", "zb-h1"))
+        self.assertLess(less["step_s"], flush["step_s"])
+        chunks = json.loads(self.must(*base, "run.plan=2x1", "run.group=1", "--schedule", "interleaved:2"))
+        self.assertEqual((chunks["workers"], len(chunks["stages"])), (2, 4))
+        best = json.loads(self.must(*base))
+        self.assertLessEqual(best["step_s"], flush["step_s"])
+
+    def test_this_host_is_measured(self):
+        code, out, err = self.brigade("plan", self.job(), "--machines", "2", "run.threads=1")
+        self.assertEqual(code, 0, err)
+        self.assertIn("measuring this machine", err)
+        self.assertRegex(out, r"\n0 +0\.\.\d +0 +local0 ")
+        self.assertIn("run.threads=1", out)
+
+    # ---- Pictures ----
+
+    def check_picture(self, text):
+        """Nothing is clipped, no two texts touch, every item stands in its box."""
+        root = ElementTree.fromstring(text)
+        width, height = float(root.get("width")), float(root.get("height"))
+        css = dict(re.findall(r"([.\w]+)\{font-size:([\d.]+)px", "".join(root.itertext())))
+        texts, box = [], None
+        for element in root.iter():
+            if element.tag == SVG + "rect" and element.get("x"):
+                box = [float(element.get(key)) for key in ("x", "y", "width", "height")]
+                self.assertLessEqual(box[0] + box[2], width + 0.11)
+                self.assertLessEqual(box[1] + box[3], height)
+            if element.tag != SVG + "text":
+                continue
+            name, x, y = element.get("class", ""), float(element.get("x")), float(element.get("y"))
+            if name.startswith("n"):
+                self.assertTrue(box[0] < x < box[0] + box[2] and box[1] < y < box[1] + box[3])
+                continue
+            size = float(element.get("font-size") or css.get("." + name) or css.get("text") or 12)
+            length = 0.57 * size * len(element.text)
+            left = {"start": x, "middle": x - length / 2, "end": x - length}[element.get("text-anchor")]
+            self.assertTrue(left >= 0 and left + length <= width and y <= height, element.text)
+            for other, right, start, base, tall in texts:
+                self.assertFalse(abs(base - y) < 0.7 * max(size, tall) and left < right and start < left + length,
+                                 f"{other} and {element.text}")
+            texts.append((element.text, left + length, left, y, size))
+        return root
+
+    def test_pictures(self):
+        for workers in (2, 4, 8, 16):
+            with self.subTest(workers=workers):
+                args = ("plan", self.job(14, 32), "--profile", self.profile(14), "--machines", self.machines(workers),
+                        "run.plan=%dx1" % workers, "--svg", "step.svg", "--map-svg", "map.svg", "--json")
+                plan = json.loads(self.must(*args))
+                step, units = self.read("step.svg"), self.read("map.svg")
+                root = self.check_picture(step)
+                self.check_picture(units)
+                classes = [element.get("class") for element in root.iter(SVG + "rect")]
+                self.assertEqual(classes.count("f0"), plan["items"] * workers + 1)
+                self.assertEqual(classes.count("b0"), plan["items"] * workers + 1)
+                self.assertEqual(classes.count("i"), workers + 1)
+                self.assertEqual(units.count(">32 of 32<"), workers)
+                self.must(*args)
+                self.assertEqual((step, units), (self.read("step.svg"), self.read("map.svg")))
+
+    # ---- Plans that run ----
+
+    def test_train_runs_the_plan(self):
+        train = ("train", self.job(), "--json", "--quiet", "run.threads=1", "run.shadow=false")
+        hashes = ("curve_sha256", "weights_sha256")
+        alone = json.loads(self.must(*train, "run.dir=alone"))
+        plans = (("run.plan=2x1",), ("run.plan=1+2", "run.group=2"), ("run.plan=2x1", "--schedule", "zb-h1"))
+        for index, keys in enumerate(plans):
+            with self.subTest(keys=keys):
+                plan = json.loads(self.must("plan", "job.yaml", "--profile", self.profile(), "--machines",
+                                            self.machines(4), "--out", "plan.txt", "--json", *keys))
+                self.assertIn("# brigade train JOB run.plan=plan.txt ", self.read("plan.txt"))
+                told = [key for key in plan["keys"].split() if not key.startswith("run.speeds")]
+                ran = json.loads(self.must(*train, *told, "run.dir=run%d" % index))
+                self.assertEqual([ran[key] for key in hashes], [alone[key] for key in hashes])
+                stages = re.findall(r"^stage .*$", self.read("plan.txt"), re.M)
+                self.assertEqual(stages, re.findall(r"^stage .*$", self.read("run%d/plan.txt" % index), re.M))
+
+    # ---- What is refused ----
+
+    def test_impossible(self):
+        base = ("plan", self.job(), "--profile", self.profile())
+        err = self.refused(78, *base, "--machines", self.machines(2, memory=5e7))
+        self.assertRegex(err, r"needs 0\.\d+ GB, the largest machine .* has 0\.05 GB: give a machine 0\.\d+ GB")
+        err = self.refused(78, *base, "--machines", self.machines(2, memory=3e8))
+        self.assertRegex(err, r"no plan fits")
+        err = self.refused(78, *base, "--machines", self.machines(2), "run.plan=4x1")
+        self.assertIn("2 more are needed", err)
+        err = self.refused(78, *base, "--machines", self.machines(16), "run.plan=1x16")
+        self.assertIn("16 replicas", err)
+        self.assertIn("8 micro-batches", err)
+
+    def test_bad_input(self):
+        base = ("plan", self.job())
+        err = self.refused(65, *base, "--profile", self.profile(3), "--machines", self.machines(2))
+        self.assertIn("5 units, but the job's model has 6 (4 layers, embedding, head)", err)
+        self.write("bad.txt", "profile 1\nmachine a speed fast\n")
+        self.assertIn("bad.txt: line 2", self.refused(65, *base, "--profile", self.profile(), "--machines", "bad.txt"))
+        self.assertIn("no machine in it", self.refused(65, *base, "--profile", self.profile(), "--machines", "profile.txt"))
+        self.assertIn("none.txt", self.refused(66, *base, "--profile", "none.txt"))
+        self.write("prices", "fast-* 1\n")
+        self.assertIn("prices: no price for machine slow-0", self.refused(
+            78, *base, "--profile", "profile.txt", "--machines", self.machines(2), "--prices", "prices"))
+        self.write("prices", "fast-* one\n")
+        self.assertIn("prices: line 1", self.refused(
+            65, *base, "--profile", self.profile(), "--machines", self.machines(2), "--prices", "prices"))
+        self.assertIn("schedule", self.refused(78, *base, "--schedule", "sometimes"))
+        self.assertIn("no option --svgs; did you mean --svg?", self.refused(64, *base, "--svgs", "x"))
+        self.refused(78, *base, "--machines", "0")
+
+
+if __name__ == "__main__":
+    unittest.main()
