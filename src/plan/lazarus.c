@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { RECOVERY_DRAWS = 20000 };
+enum { RECOVERY_DRAWS = 20000, CLASSES_MAX = 12 };
 
 bg_status plan_lazarus_check(const struct plan_lazarus *shape, struct bg_error *err)
 {
@@ -131,24 +131,93 @@ void lazarus_good_sets(const struct plan_lazarus *shape, const uint64_t *masks, 
         count_sets(shape, masks, 0, 0, nothing, good);
 }
 
+// Nodes that hold the same experts are alike: sets are counted by how many of each class they take. A term of the
+// product of (1 + x)^size - 1 over the classes taken from counts the sets that take from just those.
+struct classes {
+    const struct plan_lazarus *shape;
+    const uint64_t *masks;
+    uint32_t first[CLASSES_MAX], size[CLASSES_MAX], count, alive;
+    double *terms; // (count + 1, alive + 1) by how many classes were looked at
+    double good;
+};
+
+static bool find_classes(struct classes *c)
+{
+    const size_t words = lazarus_words(c->shape);
+    for (uint32_t n = 0; n < c->shape->nodes; n++) {
+        uint32_t k = 0;
+        while (k < c->count &&
+               memcmp(c->masks + c->first[k] * words, c->masks + n * words, words * sizeof *c->masks) != 0)
+            k++;
+        if (k == CLASSES_MAX)
+            return false;
+        if (k == c->count)
+            c->first[c->count++] = n;
+        c->size[k]++;
+    }
+    return true;
+}
+
+static void count_classes(struct classes *c, uint32_t at, const uint64_t *have)
+{
+    const size_t words = lazarus_words(c->shape);
+    const double *terms = c->terms + (size_t)at * (c->alive + 1);
+    double *next = c->terms + (size_t)(at + 1) * (c->alive + 1);
+    if (at == c->count) {
+        c->good += complete(c->shape, have) ? terms[c->alive] : 0;
+        return;
+    }
+    memcpy(next, terms, (c->alive + (size_t)1) * sizeof *next);
+    count_classes(c, at + 1, have);
+    uint64_t with[LAZARUS_WORDS_MAX];
+    for (size_t w = 0; w < words; w++)
+        with[w] = have[w] | c->masks[c->first[at] * words + w];
+    for (uint32_t k = c->alive + 1; k-- > 0;) {
+        double sum = 0, ways = 1;
+        for (uint32_t j = 1; j <= c->size[at] && j <= k; j++) {
+            ways = ways * (c->size[at] - j + 1) / j;
+            sum += ways * terms[k - j];
+        }
+        next[k] = sum;
+    }
+    count_classes(c, at + 1, with);
+}
+
+static double over(uint32_t n, uint32_t k)
+{
+    double ways = 1;
+    for (uint32_t i = 0; i < k; i++)
+        ways = ways * (n - i) / (i + 1);
+    return ways;
+}
+
+static double recovery_of(const struct plan_lazarus *shape, const uint64_t *masks, uint32_t alive)
+{
+    struct classes c = {.shape = shape, .masks = masks, .alive = alive};
+    double share;
+    if (find_classes(&c)) {
+        const uint64_t nothing[LAZARUS_WORDS_MAX] = {0};
+        c.terms = bg_alloc_array((c.count + (size_t)2) * (alive + (size_t)1), sizeof *c.terms);
+        c.terms[0] = 1;
+        count_classes(&c, 0, nothing);
+        share = c.good / over(shape->nodes, alive);
+        bg_free(c.terms);
+    } else {
+        const bool exact = shape->nodes <= PLAN_LAZARUS_EXACT_MAX;
+        uint64_t *good = bg_alloc_array(shape->nodes + (size_t)1, sizeof *good);
+        lazarus_good_sets(shape, masks, exact ? 0 : RECOVERY_DRAWS, good);
+        share = (double)good[alive] / (exact ? over(shape->nodes, alive) : RECOVERY_DRAWS);
+        bg_free(good);
+    }
+    return share;
+}
+
 double plan_lazarus_recovery(const struct plan_lazarus *shape, const uint32_t *held, uint32_t alive)
 {
-    if (alive > shape->nodes)
-        alive = shape->nodes;
     uint64_t *masks = bg_alloc_array(shape->nodes * lazarus_words(shape), sizeof *masks);
-    uint64_t *good = bg_alloc_array(shape->nodes + (size_t)1, sizeof *good);
     lazarus_masks(shape, held, masks);
-    const bool exact = shape->nodes <= PLAN_LAZARUS_EXACT_MAX;
-    lazarus_good_sets(shape, masks, exact ? 0 : RECOVERY_DRAWS, good);
-    double sets = RECOVERY_DRAWS;
-    if (exact) {
-        sets = 1; // nodes over alive
-        for (uint32_t i = 0; i < alive; i++)
-            sets = sets * (shape->nodes - i) / (i + 1);
-    }
-    const double share = (double)good[alive] / sets;
+    const double share = recovery_of(shape, masks, alive < shape->nodes ? alive : shape->nodes);
     bg_free(masks);
-    bg_free(good);
     return share;
 }
 

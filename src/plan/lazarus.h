@@ -10,7 +10,7 @@
 
 #define PLAN_LAZARUS_EXPERTS_MAX 1024
 #define PLAN_LAZARUS_NODES_MAX   1024
-#define PLAN_LAZARUS_EXACT_MAX   16 // nodes; beyond that recovery is drawn, not counted
+#define PLAN_LAZARUS_EXACT_MAX   16 // nodes; beyond that recovery may be drawn, not counted
 
 struct plan_lazarus {
     uint32_t experts, nodes, slots; // slots: replicas that one node has room for
@@ -31,8 +31,8 @@ void plan_lazarus_allocate(const struct plan_lazarus *shape, const uint64_t *loa
 // recover with `alive` nodes left rise (0: with all but one, all but two and so on, the first difference counts).
 void plan_lazarus_place(const struct plan_lazarus *shape, const uint32_t *replicas, uint32_t alive, uint32_t *held);
 
-// The share of all sets of `alive` nodes that hold every expert between them: exact up to PLAN_LAZARUS_EXACT_MAX nodes,
-// from 20,000 draws beyond.
+// The share of all sets of `alive` nodes that hold every expert between them. Exact up to PLAN_LAZARUS_EXACT_MAX nodes,
+// and with any number of them where at most twelve hold different experts, as overlap makes it; else from 20,000 draws.
 double plan_lazarus_recovery(const struct plan_lazarus *shape, const uint32_t *held, uint32_t alive);
 
 // tokens: (nodes) tokens on each node for one expert that has replicas held: (nodes), not all 0; sent: (nodes, nodes)

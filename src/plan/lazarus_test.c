@@ -266,18 +266,30 @@ static void one_loss_is_survived(void **state)
     assert_true(fabs(plan_lazarus_recovery(&shapes[0], plain, 2) - 2.0 / 3) < 1e-12);
 }
 
-// 20 nodes, ten experts with two replicas each on nodes 2 i and 2 i + 1: one loss is survived, two are unless they are
-// a pair: 1 - 10 / 190.
-static void many_nodes_are_drawn(void **state)
+// Pairs of nodes with an expert each: sets of k that hit every pair take both of k - pairs of them, one of the others.
+// Ten pairs are counted, twenty are drawn.
+static void many_nodes(void **state)
 {
     (void)state;
-    const struct plan_lazarus shape = {10, 20, 1, 2, 5};
-    uint32_t held[200] = {0};
-    for (uint32_t n = 0; n < 20; n++)
-        held[n * 10 + n / 2] = 1;
-    assert_true(plan_lazarus_recovery(&shape, held, 19) == 1);
-    assert_true(fabs(plan_lazarus_recovery(&shape, held, 18) - 180.0 / 190) < 0.01);
-    assert_true(plan_lazarus_recovery(&shape, held, 9) == 0);
+    for (uint32_t pairs = 10; pairs <= 20; pairs += 10) {
+        const struct plan_lazarus shape = {pairs, 2 * pairs, 1, 2, 5};
+        uint32_t held[800] = {0};
+        for (uint32_t n = 0; n < 2 * pairs; n++)
+            held[n * pairs + n / 2] = 1;
+        for (uint32_t k = 1; k <= 2 * pairs; k++) {
+            double want = k < pairs ? 0 : over(pairs, k - pairs) / over(2 * pairs, k);
+            for (uint32_t i = k; k >= pairs && i < 2 * pairs; i++)
+                want *= 2;
+            assert_true(fabs(plan_lazarus_recovery(&shape, held, k) - want) < (pairs == 10 ? 1e-12 : 0.015));
+        }
+    }
+    // 1,000 nodes, half with one expert and half with the other: lost only if all that live are of one half.
+    const struct plan_lazarus shape = {2, 1000, 1, 2, 5};
+    uint32_t held[2000] = {0};
+    for (uint32_t n = 0; n < 1000; n++)
+        held[n * 2 + n / 500] = 1;
+    assert_true(fabs(plan_lazarus_recovery(&shape, held, 2) - (1 - 499.0 / 999)) < 1e-12);
+    assert_true(fabs(plan_lazarus_recovery(&shape, held, 500) - 1) < 1e-12);
 }
 
 // 32 nodes of six slots, 40 experts: the groups want more nodes than there are, and no expert may stand on one node
@@ -352,7 +364,7 @@ int main(void)
         cmocka_unit_test(replicas_follow_the_formula),
         cmocka_unit_test(as_good_as_the_best_placement),
         cmocka_unit_test(one_loss_is_survived),
-        cmocka_unit_test(many_nodes_are_drawn),
+        cmocka_unit_test(many_nodes),
         cmocka_unit_test(a_large_placement_survives_one_loss),
         cmocka_unit_test(tokens_go_where_there_is_room),
         cmocka_unit_test(shapes_that_make_no_sense),
