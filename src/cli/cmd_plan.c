@@ -12,6 +12,7 @@ static const struct {
     {"graph", cli_plan_graph, "cut a profiled graph of layers over levels of machines"},
     {"placement", cli_plan_placement, "a schedule for blocks on devices, by search"},
     {"lengths", cli_plan_lengths, "micro-batches of samples whose lengths differ"},
+    {"frontier", cli_plan_frontier, "what a pipeline costs for every time it may take"},
     {"schedule", cli_plan_schedule, "the order of a pipeline's workers, timed, without a model"},
     {"profile", cli_plan_profile, "measure this machine for a job, or walk a plan with such a profile"},
 };
@@ -59,5 +60,6 @@ int cmd_plan(struct cli *cli, int argc, char **argv)
     struct bg_strlist words = {0};
     int code = cli_parse(cli, &usage, argc, argv, &words);
     bg_strlist_fini(&words);
-    return code < 0 ? cli_misuse("plan", "a job file comes first, or one of the options is needed") : code;
+    return code < 0 ? cli_misuse("plan", "expected a job, or --graph, --machines and --bandwidth, or another question")
+                    : code;
 }
