@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""`brigade plan --placement` and `--lengths`: recorded rows, answers judged by a checker of its own, and refusals."""
+"""`brigade plan --placement`, `--lengths` and `--frontier`: recorded rows, answers judged by a checker of its own, and refusals."""
 import json
 import os
 import subprocess
@@ -155,6 +155,52 @@ class Lengths(unittest.TestCase):
             ("900\n", ["--stages", 0], 78, "at least 1"),
         ):
             got, _, err = self.ask(text, *args)
+            self.assertEqual(got, code, err)
+            self.assertIn(why, err)
+
+
+class Frontier(unittest.TestCase):
+    F, B = "2:10,3:7,4:6", "4:20,5:15,6:13,7:12"
+
+    def ask(self, schedule, stages, micros, *args):
+        return run("--frontier", schedule, "--stages", stages, "--micro-batches", micros, *args)
+
+    def test_pipelines(self):
+        for stages, micros in (2, 3), (3, 4), (4, 6):
+            code, out, err = self.ask("1f1b", stages, micros, "--f", self.F, "--b", self.B, "--json")
+            self.assertEqual(code, 0, err)
+            answer = json.loads(out)
+            points = [(p["time"], p["cost"]) for p in answer["points"]]
+            fastest, slowest = (micros + stages - 1) * 6, (micros + stages - 1) * 11
+            self.assertEqual([p[0] for p in points], list(range(slowest, fastest - 1, -1)))
+            self.assertAlmostEqual(points[0][1], stages * micros * (6 + 12))
+            self.assertLess(points[-1][1], stages * micros * (10 + 20) - 1e-9)  # what is not critical is not fast
+            falls = [b[1] - a[1] for a, b in zip(points, points[1:])]
+            self.assertTrue(all(y >= x - 1e-9 for x, y in zip([0] + falls, falls)))
+            cost = {"F": dict(zip(range(2, 5), (10, 7, 6))), "B": dict(zip(range(4, 8), (20, 15, 13, 12)))}
+            total = sum(cost[op["op"].strip("0123456789")[0]][op["time"]] for ops in answer["lists"] for op in ops)
+            self.assertAlmostEqual(total, points[-1][1])
+
+    def test_split_and_stages(self):
+        code, out, err = self.ask("zb-h1", 2, 4, "--f", "1:2,2:1/1:3,2:1", "--b", "1:2", "--w", "1:5,2:4,3:4", "--json")
+        self.assertEqual(code, 0, err)
+        points = json.loads(out)["points"]
+        self.assertAlmostEqual(points[0]["cost"], 4 * (1 + 1 + 2 * 2 + 2 * 4))
+
+    def test_refusals(self):
+        for args, code, why in (
+            (["1f1b", 2, 2, "--f", "2:1,4:0", "--b", self.B], 64, "1 apart"),
+            (["1f1b", 2, 2, "--f", "x", "--b", self.B], 64, "--f"),
+            (["1f1b", 2, 2, "--f", self.F], 64, "--b are needed"),
+            (["1f1b", 2, 2, "--f", self.F, "--b", self.B, "--w", "1:1"], 64, "no place"),
+            (["zb-h1", 2, 2, "--f", self.F, "--b", self.B], 64, "--w is needed"),
+            (["1f1b", 3, 2, "--f", "1:1/1:1", "--b", self.B], 64, "2 tables"),
+            (["1f1b", 2, 2, "--f", "1:1,2:2", "--b", self.B], 78, "costs more"),
+            (["1f1b", 2, 2, "--f", "1:5,2:4,3:0", "--b", self.B], 78, "not convex"),
+            (["none", 2, 2, "--f", self.F, "--b", self.B], 78, "none"),
+            (["1f1b", 4294967295, 2, "--f", self.F, "--b", self.B], 64, "at most"),
+        ):
+            got, _, err = self.ask(*args)
             self.assertEqual(got, code, err)
             self.assertIn(why, err)
 

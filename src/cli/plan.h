@@ -10,6 +10,7 @@ int cli_plan_job(struct cli *cli, int argc, char **argv);       // JOB.yaml
 int cli_plan_graph(struct cli *cli, int argc, char **argv);     // --graph FILE
 int cli_plan_placement(struct cli *cli, int argc, char **argv); // --placement SHAPE|FILE
 int cli_plan_lengths(struct cli *cli, int argc, char **argv);   // --lengths FILE
+int cli_plan_frontier(struct cli *cli, int argc, char **argv);  // --frontier SCHEDULE
 int cli_plan_schedule(struct cli *cli, int argc, char **argv);  // --schedule NAME
 int cli_plan_profile(struct cli *cli, int argc, char **argv);   // --profile [JOB.yaml], --profile FILE --plan FILE
 
