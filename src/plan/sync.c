@@ -222,8 +222,8 @@ static uint32_t put_in_order(const struct sync_model *m, const struct sync_kinds
     return count;
 }
 
-// Runs of machines in some orders.
-static void search_some(const struct sync_model *m, bool uncrowded, struct plan_sync *found)
+// Runs of machines in some orders. any: until there is a plan.
+static void search_some(const struct sync_model *m, bool uncrowded, bool any, struct plan_sync *found)
 {
     struct sync_places places;
     struct sync_kinds kinds;
@@ -238,10 +238,12 @@ static void search_some(const struct sync_model *m, bool uncrowded, struct plan_
         kinds.kinds[i].speed = sync_speed(machine, threads);
     }
     const uint32_t stages = m->options->stages_max ? m->options->stages_max : 1;
-    const struct sync_breadth how = {.beam = bounded(m) ? BEAM * (stages < 16 ? stages : 16) : BEAM,
+    const struct sync_breadth how = {.beam = any          ? 1
+                                             : bounded(m) ? BEAM * (stages < 16 ? stages : 16)
+                                                          : BEAM,
                                      .by_depth = bounded(m),
                                      .stepwise = m->options->cut != NULL};
-    for (uint32_t by = 0; by < ORDERS; by++) {
+    for (uint32_t by = 0; by < ORDERS && !(any && found->count); by++) {
         struct sync_lattice lattice;
         uint32_t *now = order + (size_t)by * kinds.count, same = 0;
         const uint32_t count = put_in_order(m, &kinds, by, uncrowded, now);
@@ -266,7 +268,8 @@ static bool crowded(const struct sync_model *m)
     return count > 0;
 }
 
-static bool solve(const struct sync_model *m, struct plan_sync *found)
+// any: one plan will do, if there is one.
+static bool solve(const struct sync_model *m, bool any, struct plan_sync *found)
 {
     struct sync_kinds kinds;
     sync_kinds_init(&kinds, m, false);
@@ -274,14 +277,14 @@ static bool solve(const struct sync_model *m, struct plan_sync *found)
     const bool small = effort <= SHAPES_MAX && effort <= most;
     bool exact = false;
     if (!small) {
-        search_some(m, false, found);
+        search_some(m, false, any, found);
         if (crowded(m) && !m->options->use_all)
-            search_some(m, true, found);
+            search_some(m, true, any, found);
     }
-    if (effort <= most)
+    if (effort <= most && !(any && found->count))
         exact = search_all(m, &kinds, small, found);
     sync_kinds_fini(&kinds);
-    for (uint32_t i = 0; i < found->count && i < 2 && !exact; i++) {
+    for (uint32_t i = 0; i < found->count && i < 2 && !exact && !any; i++) {
         struct plan_sync_choice choice = plan_sync_choice_copy(&found->choices[i]);
         if (sync_probe(m, m->options->cut ? PROBE_PLANS / 20 : PROBE_PLANS, 1, &choice))
             sync_offer(found, &choice);
@@ -298,7 +301,7 @@ bool sync_possible(const struct plan_profile *profile, const struct plan_sync_op
     if (sync_check(profile, options, NULL))
         return false;
     sync_model_init(&m, profile, options);
-    (void)solve(&m, &found);
+    (void)solve(&m, true, &found);
     sync_model_fini(&m);
     const bool possible = found.count > 0;
     plan_sync_fini(&found);
@@ -314,7 +317,7 @@ bg_status plan_sync_solve(const struct plan_profile *profile, const struct plan_
     struct sync_model m;
     struct plan_sync found = {0};
     sync_model_init(&m, profile, options);
-    found.exact = solve(&m, &found);
+    found.exact = solve(&m, false, &found);
     sync_model_fini(&m);
     if (!found.count)
         return sync_explain(profile, options, err);

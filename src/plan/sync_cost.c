@@ -186,11 +186,36 @@ uint32_t sync_modes(const struct plan_sync_options *options, uint8_t modes[4])
 }
 
 // ---- Shares ----
+struct queue { // of machines, by when each is done with one item more; a heap
+    const double *speeds;
+    const uint32_t *shares;
+    uint32_t *heap, count;
+};
+
+static bool sooner(const struct queue *q, uint32_t a, uint32_t b)
+{
+    const double at = (q->shares[a] + 1) / q->speeds[a], other = (q->shares[b] + 1) / q->speeds[b];
+    return at < other || (at <= other && a < b);
+}
+
+static void sink(struct queue *q, uint32_t at)
+{
+    const uint32_t machine = q->heap[at];
+    for (uint32_t child; (child = 2 * at + 1) < q->count; at = child) {
+        child += child + 1 < q->count && sooner(q, q->heap[child + 1], q->heap[child]);
+        if (!sooner(q, q->heap[child], machine))
+            break;
+        q->heap[at] = q->heap[child];
+    }
+    q->heap[at] = machine;
+}
+
 double plan_sync_split(const double *speeds, const uint32_t *caps, uint32_t count, uint32_t items, uint32_t *shares)
 {
+    uint32_t heap[PLAN_PROFILE_MACHINES_MAX], left = items;
+    struct queue q = {speeds, shares, heap, 0};
     double total = 0, turn = 0;
-    uint32_t left = items;
-    if (count == 0 || count > items)
+    if (count == 0 || count > items || count > PLAN_PROFILE_MACHINES_MAX)
         return 0;
     for (uint32_t j = 0; j < count; j++)
         total += speeds[j];
@@ -203,20 +228,22 @@ double plan_sync_split(const double *speeds, const uint32_t *caps, uint32_t coun
         if (shares[j] == 0)
             return 0;
         left -= shares[j];
+        if (shares[j] < cap)
+            heap[q.count++] = j;
     }
-    for (; left > 0; left--) {
-        uint32_t best = count;
-        for (uint32_t j = 0; j < count; j++)
-            if ((!caps || shares[j] < caps[j]) &&
-                (best == count || (shares[j] + 1) / speeds[j] < (shares[best] + 1) / speeds[best]))
-                best = j;
-        if (best == count)
-            return 0;
-        shares[best]++;
+    for (uint32_t at = q.count / 2; at-- > 0;)
+        sink(&q, at);
+    for (; left > 0 && q.count > 0; left--) {
+        const uint32_t next = heap[0];
+        shares[next]++;
+        if (caps && shares[next] == caps[next])
+            heap[0] = heap[--q.count];
+        if (q.count)
+            sink(&q, 0);
     }
     for (uint32_t j = 0; j < count; j++)
         turn = fmax(turn, shares[j] / speeds[j]);
-    return turn;
+    return left ? 0 : turn;
 }
 
 static struct sync_span span_at(const struct sync_model *m, const struct plan_sync_choice *choice, uint32_t stage);

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define NONE       UINT32_MAX
-#define LABELS_MAX (1u << 24)
+#define LABELS_MAX (1u << 22)
 
 struct label {
     double sum_s, shown_s, wait_s; // sum of L; sum with the largest tail; largest wait
