@@ -28,9 +28,10 @@ static bg_status exists(struct bg_env *env, const char *directory, const char *n
     return status;
 }
 
-bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files)
+static bg_status open_any(struct bg_env *env, const char *path, bool keep_blocks, struct bg_error *err,
+                          struct model_files *files)
 {
-    struct model_files opened = {.env = env};
+    struct model_files opened = {.env = env, .keep_blocks = keep_blocks};
     bg_status status = model_resolve(env, path, err, &opened.path);
     struct bg_file_info info;
     if (!status)
@@ -43,6 +44,28 @@ bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err,
     else
         *files = opened;
     return status;
+}
+
+bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files)
+{
+    return open_any(env, path, false, err, files);
+}
+
+bg_status model_open_blocks(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files,
+                            enum kern_weight *type)
+{
+    uint64_t elements[3] = {0}; // by type
+    bg_status status = open_any(env, path, true, err, files);
+    if (status)
+        return status;
+    for (uint32_t i = 0; i < files->model->param_count; i++)
+        if (files->model->params[i].rank == 2)
+            elements[files->sources && files->sources[i].data ? files->sources[i].type : KERN_F32] +=
+                files->model->params[i].count;
+    *type = elements[KERN_Q8_0] > elements[KERN_F32] && elements[KERN_Q8_0] >= elements[KERN_Q4_0] ? KERN_Q8_0
+            : elements[KERN_Q4_0] > elements[KERN_F32]                                             ? KERN_Q4_0
+                                                                                                   : KERN_F32;
+    return BG_OK;
 }
 
 bg_status model_open_llama2c(struct bg_env *env, const char *model_path, const char *tokenizer_path,
@@ -65,6 +88,9 @@ void model_close(struct model_files *files)
 {
     if (files->weights)
         files->env->ops->release(files->env, files->weights, files->model->floats * sizeof(float));
+    for (uint32_t i = 0; files->sources && i < files->model->param_count; i++)
+        bg_free((void *)(uintptr_t)files->sources[i].data);
+    bg_free(files->sources);
     tokenizer_destroy(files->tokenizer);
     model_destroy(files->model);
     bg_free(files->path);

@@ -3,7 +3,7 @@
 #ifndef MODEL_IO_H
 #define MODEL_IO_H
 
-#include "model/model.h"
+#include "model/packed.h"
 #include "model/tokenizer.h"
 
 // A model ready to use. weights: model->floats floats from env's reserve.
@@ -11,14 +11,20 @@ struct model_files {
     struct bg_env *env;
     struct model *model;
     float *weights;
-    struct tokenizer *tokenizer; // NULL when the source has none
-    char *path;                  // what was opened in the end (a run directory resolves to its newest checkpoint)
+    struct tokenizer *tokenizer;   // NULL when the source has none
+    char *path;                    // what was opened in the end (a run directory resolves to its newest checkpoint)
+    struct packed_source *sources; // of model_open_blocks(): (param_count), what the file holds as Q8_0 or Q4_0 blocks
+    bool keep_blocks;
 };
 
 // `path`: a run directory (newest checkpoint), a checkpoint or Hugging Face directory, or a GGUF file. Weights and
 // tokenizer are checked against the configuration: names, shapes, vocabulary; a checkpoint's files against the hashes
 // in its manifest.json (BG_CORRUPT).
 BG_MUST_USE bg_status model_open(struct bg_env *env, const char *path, struct bg_error *err, struct model_files *files);
+// The same, and keeps quantised matrices as the file has them (NULL data: not quantised). *type: what most weights of
+// the file are.
+BG_MUST_USE bg_status model_open_blocks(struct bg_env *env, const char *path, struct bg_error *err,
+                                        struct model_files *files, enum kern_weight *type);
 void model_close(struct model_files *files);
 
 // The directory that model_open() would read: path itself, or the newest complete checkpoints/step-N of a run. bg_free

@@ -11,6 +11,7 @@
 enum { PROBLEMS_LISTED = 5 };
 
 static size_t find_index(const struct io_table *table, const char *key);
+static uint64_t rotary_row(uint64_t row, uint64_t head_rows);
 static void expected_shape(const struct model_param *param, enum io_layout layout, uint64_t shape[2]);
 
 // Problems are counted; the first few are told.
@@ -96,11 +97,29 @@ static bg_status load_param(const struct io_table *table, const struct model_par
     return status;
 }
 
+// Keeps the blocks of a matrix whose rows memory has in the same length; q and k in memory's order of rows.
+static void keep_blocks(const struct io_table *table, const struct model_param *param, const struct io_place *place,
+                        struct packed_source *source)
+{
+    const struct tensor_view *view = table->entries[find_index(table, place->name)].view;
+    if (param->rank != 2 || place->layout == IO_TRANSPOSED ||
+        (view->dtype != TENSOR_Q8_0 && view->dtype != TENSOR_Q4_0))
+        return;
+    const uint64_t rows = param->shape[0], row = view->bytes / rows;
+    uint8_t *blocks = bg_alloc(view->bytes);
+    for (uint64_t r = 0; r < rows; r++)
+        memcpy(blocks + r * row,
+               view->data + (place->layout == IO_ROTARY ? rotary_row(r, rows / place->heads) : r) * row, row);
+    *source = (struct packed_source){view->dtype == TENSOR_Q8_0 ? KERN_Q8_0 : KERN_Q4_0, blocks};
+}
+
 bg_status io_table_load(const struct io_table *table, io_locate_fn locate, const void *arg, struct bg_error *err,
                         struct model_files *files)
 {
     const struct model *model = files->model;
     bg_status status = io_reserve_weights(files, err);
+    if (files->keep_blocks)
+        files->sources = bg_alloc_array(model->param_count, sizeof *files->sources);
     for (uint32_t i = 0; i < model->param_count && !status; i++) {
         struct io_place place = {.layout = IO_PLAIN};
         locate(model, &model->params[i], arg, &place);
@@ -108,6 +127,8 @@ bg_status io_table_load(const struct io_table *table, io_locate_fn locate, const
             load_param(table, &model->params[i], &place, files->env, files->weights + model->params[i].offset, err);
         if (status)
             bg_fail_prefix(err, "%s", table->path);
+        else if (files->sources)
+            keep_blocks(table, &model->params[i], &place, &files->sources[i]);
     }
     return status;
 }
