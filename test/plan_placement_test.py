@@ -46,7 +46,7 @@ def judge(test, answer, blocks):
                 held[e] += memory
                 peak[e] = max(peak[e], held[e])
         test.assertGreater(len(end), before, "the lists wait for each other")
-    test.assertEqual(peak, answer["peak_memory"])
+    test.assertEqual(peak, answer["peak_activations"])
     return max(clock)
 
 
@@ -76,7 +76,7 @@ class Placement(unittest.TestCase):
             answer = self.ask(name, *given, "--in-flight", micros)
             self.assertEqual(answer["bubbles_per_repetend"], int(bubbles), line)
             self.assertTrue(answer["proved"])
-            self.assertLessEqual(max(answer["peak_memory"]), int(memory))
+            self.assertLessEqual(max(answer["peak_activations"]), int(memory))
             if steps != "-":
                 warmup, repetend, cooldown = map(int, steps.split(","))
                 self.assertEqual(answer["warmup"]["steps"], warmup)
@@ -92,6 +92,9 @@ class Placement(unittest.TestCase):
                 self.assertEqual(answer["period"] - 4, answer["bubbles_per_repetend"])
         answer = self.ask("vshape", "--stages", 4, "--micro-batches", 32)
         self.assertEqual(answer["bubbles_per_repetend"], 0)
+        answer = self.ask("vshape", "--schedule", "tessel", "--stages", 4, "--micro-batches", 8, "--f", 1, "--b", 2)
+        self.assertEqual(answer["period"], 3)
+        self.assertIn(answer["makespan"], range((8 + 4 - 1) * 3, 8 * 3 + 12))  # 1F1B's 33; not whole parts in a row
 
     def test_a_file(self):
         blocks = {"a": (2, 1, [0], []), "b": (1, 0, [0, 1], ["a"]), "c": (3, 0, [1], ["b"]), "d": (1, -1, [0], ["c"])}

@@ -9,6 +9,7 @@
 struct request {
     const char *placement, *schedule;
     uint32_t devices, stages, micro_batches, in_flight, memory, comm;
+    uint32_t forward, backward; // spans of a shape's blocks that are on one device; 0: the shape's
 };
 
 struct answer {
@@ -72,7 +73,7 @@ static void print_json(const struct answer *a)
                              t->proved, "parts_proved", t->shortest, "warmup", part_json(a, &t->warmup), "repetend",
                              part_json(a, &t->repetend), "cooldown", part_json(a, &t->cooldown), "makespan",
                              (json_int_t)a->run.makespan, "max_stage_span", (json_int_t)a->run.max_device_span,
-                             "bubble", (json_int_t)a->run.bubble, "peak_memory", peaks, "lists", lists));
+                             "bubble", (json_int_t)a->run.bubble, "peak_activations", peaks, "lists", lists));
 }
 
 // Each device's blocks of a part, as "f0:2", in order.
@@ -104,12 +105,24 @@ static void print_table(const struct answer *a)
     print_part(a, "cool-down", &t->cooldown);
 }
 
+static bg_status shape(const struct request *r, struct bg_error *err, struct plan_placement *placement)
+{
+    bg_status status = plan_placement_shape(r->placement, r->devices, err, placement);
+    for (uint32_t b = 0; !status && b < placement->block_count; b++) {
+        struct plan_block *block = &placement->blocks[b];
+        const uint32_t span = block->memory < 0 ? r->backward : r->forward;
+        if (span && !(block->devices & (block->devices - 1)))
+            block->span = span;
+    }
+    return status;
+}
+
 static bg_status read_placement(struct cli *cli, const struct request *r, struct bg_error *err,
                                 struct plan_placement *placement)
 {
     struct bg_map map;
     if (is_shape(r->placement))
-        return plan_placement_shape(r->placement, r->devices, err, placement);
+        return shape(r, err, placement);
     bg_status status = cli->env->ops->map_open(cli->env, r->placement, err, &map);
     if (status)
         return status;
@@ -155,8 +168,10 @@ static int check_request(struct request *r)
         r->devices = r->stages;
     if (!r->devices && is_shape(r->placement))
         return cli_misuse("plan", "--placement %s: --devices is needed", r->placement);
-    if (r->comm > PLAN_BLOCK_SPAN_MAX)
-        return cli_misuse("plan", "--comm: expected at most %d", PLAN_BLOCK_SPAN_MAX);
+    if (r->comm > PLAN_BLOCK_SPAN_MAX || r->forward > PLAN_BLOCK_SPAN_MAX || r->backward > PLAN_BLOCK_SPAN_MAX)
+        return cli_misuse("plan", "--comm, --f, --b: expected at most %d", PLAN_BLOCK_SPAN_MAX);
+    if ((r->forward || r->backward) && !is_shape(r->placement))
+        return cli_misuse("plan", "--f, --b: the file has its spans");
     if (r->micro_batches && r->in_flight > r->micro_batches)
         return cli_misuse("plan", "--in-flight %u: expected at most the %u of --micro-batches", r->in_flight,
                           r->micro_batches);
@@ -176,6 +191,8 @@ int cli_plan_placement(struct cli *cli, int argc, char **argv)
          "micro-batches in a repetend (default: the fewest with the fewest bubbles)"},
         {"memory-limit", CLI_U32, &r.memory, "L", "of each device (default: none)"},
         {"comm", CLI_U32, &r.comm, "C", "steps from a device to another"},
+        {"f", CLI_U32, &r.forward, "S", "span of a shape's forward blocks on one device"},
+        {"b", CLI_U32, &r.backward, "S", "of its backward blocks"},
         {"schedule", CLI_TEXT, &r.schedule, "tessel", "may be said"},
     };
     const struct cli_usage usage = {
