@@ -65,7 +65,10 @@ class Policies(unittest.TestCase):
     def test_fleet(self):
         events = "".join(f"{i * 1000},add,m{i}\n" for i in range(9)) + "600000,remove,m3\n900000,add,n1\n3600000,remove,m0\n"
         trace = self.file("events.csv", events)
-        result = self.result("fleet", "--trace", trace, "--model", "12x768", "--stages", "2", "--nodes", "8")
+        svg = os.path.join(self.dir, "fleet.svg")
+        result = self.result("fleet", "--trace", trace, "--model", "12x768", "--stages", "2", "--nodes", "8", "--svg", svg)
+        for policy in FLEET:
+            xml.etree.ElementTree.parse(os.path.join(self.dir, f"fleet-{policy}.svg"))
         self.assertEqual([p["policy"] for p in result["policies"]], FLEET)
         by_name = {p["policy"]: p for p in result["policies"]}
         self.assertEqual(by_name["throughput-optimal"]["against_throughput_optimal"], 1)

@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct command { // as given
-    const char *trace, *policy, *model;
+    const char *trace, *policy, *model, *svg;
     uint32_t nodes, micro_batches, stages, tokens;
     float samples, interval_s, bandwidth, teraflops, memory_gb;
     uint64_t seed;
@@ -181,6 +181,16 @@ static void print_text(const struct fleet_sim *s, double base)
     }
 }
 
+static int write_pictures(struct cli *cli, const char *path, const struct fleet_sim *s)
+{
+    int code = 0;
+    for (size_t i = 0; path && i < s->count && !code; i++) {
+        const char *name = s->policies[i]->name;
+        code = sim_write_picture(cli, path, s->count > 1 ? name : NULL, plan_fleet_picture(&s->results[i], name));
+    }
+    return code;
+}
+
 static int run_command(struct cli *cli, const struct command *c)
 {
     struct fleet_sim s = {.seed = c->seed};
@@ -200,6 +210,8 @@ static int run_command(struct cli *cli, const struct command *c)
         else
             print_text(&s, base);
         code = cli_finish_output();
+        if (!code)
+            code = write_pictures(cli, c->svg, &s);
         for (size_t i = 0; i < s.count; i++)
             plan_fleet_result_fini(&s.results[i]);
     }
@@ -247,6 +259,7 @@ int sim_fleet(struct cli *cli, int argc, char **argv)
         {"bandwidth", CLI_FLOAT, &c.bandwidth, "GBIT", "between machines, a second (10)"},
         {"memory", CLI_FLOAT, &c.memory_gb, "GB", "of a machine (16)"},
         {"seed", CLI_U64, &c.seed, "N", "of the draws (1)"},
+        {"svg", CLI_TEXT, &c.svg, "FILE", "machines and samples over time, a picture a policy"},
     };
     char *about = about_fleet();
     const struct cli_usage usage = {

@@ -156,23 +156,17 @@ static void print_text(const struct service_sim *s)
     }
 }
 
-// One policy: that file. More: its name before the ending.
-static bg_status write_pictures(struct bg_env *env, const struct command *c, const struct service_sim *s,
-                                struct bg_error *err)
+static int write_pictures(struct cli *cli, const struct command *c, const struct service_sim *s)
 {
-    bg_status status = BG_OK;
-    for (size_t i = 0; c->svg && i < s->count && !status; i++) {
-        const size_t size = strlen(c->svg), stem = size > 4 && !strcmp(c->svg + size - 4, ".svg") ? size - 4 : size;
+    int code = 0;
+    for (size_t i = 0; c->svg && i < s->count && !code; i++) {
         const char *name = s->policies[i]->name;
-        char *path = s->count == 1 ? bg_strdup(c->svg) : bg_format("%.*s-%s%s", (int)stem, c->svg, name, c->svg + stem);
         char *title = bg_format("Replicas ready, %s", name);
         char *svg = plan_service_picture(&s->results[i], s->job.scale.interval_s, title);
-        status = env_write_file(env, path, svg, strlen(svg), err);
-        bg_free(svg);
+        code = sim_write_picture(cli, c->svg, s->count > 1 ? name : NULL, svg);
         bg_free(title);
-        bg_free(path);
     }
-    return status;
+    return code;
 }
 
 static int run_command(struct cli *cli, const struct command *c)
@@ -194,8 +188,8 @@ static int run_command(struct cli *cli, const struct command *c)
         else
             print_text(s);
         code = cli_finish_output();
-        if (!code && write_pictures(cli->env, c, s, &err))
-            code = cli_fail(&err);
+        if (!code)
+            code = write_pictures(cli, c, s);
         for (size_t i = 0; i < s->count; i++)
             plan_service_result_fini(&s->results[i]);
     }
