@@ -597,6 +597,86 @@ static void large_cases_are_quick(void **state)
     plan_sync_fini(&sync);
 }
 
+// The best of what is solved for each number of ranks with the cut of plan_cut.
+static void shapes_for_all_workers(void **state)
+{
+    (void)state;
+    struct dice d = {bg_philox_key(2, BG_STREAM_DATA), 0};
+    uint32_t found = 0, deep = 0;
+    for (uint32_t n = 0; n < 200; n++) {
+        struct example c;
+        struct bg_error err;
+        make_example(&d, &c);
+        c.o.cut = NULL;
+        c.o.replicas = NULL;
+        c.o.stages_min = c.o.stages_max = 0;
+        c.o.use_all = true;
+        double costs[UNITS], best = INFINITY;
+        uint64_t priced = 0;
+        for (uint32_t u = 0; u < c.p.unit_count; u++)
+            costs[u] = c.units[u].forward_s + c.units[u].input_s + c.units[u].weight_s;
+        for (uint32_t s = 1; s <= c.p.unit_count && s <= c.p.machine_count; s++) {
+            struct plan_sync_options fixed = c.o;
+            fixed.cut = c.cut;
+            fixed.stages_max = s;
+            assert_int_equal(plan_cut(costs, c.p.unit_count, s, &err, c.cut), BG_OK);
+            best = fmin(best, exhaust(&c.p, &fixed, &priced));
+        }
+        struct plan_sync_shape shape;
+        uint32_t rank_of[MACHINES], seats[UNITS] = {0};
+        const bg_status status = plan_sync_shape(&c.p, &c.o, NULL, 1, &err, &shape, rank_of);
+        assert_int_equal(status, isfinite(best) ? BG_OK : BG_INVALID);
+        if (status)
+            continue;
+        found++;
+        deep += shape.stages > 1;
+        assert_true(shape.step_s >= best * (1 - 1e-9) && shape.step_s <= best / 0.99 * (1 + 1e-9));
+        for (uint32_t i = 0; i < c.p.machine_count; i++)
+            seats[rank_of[i]]++;
+        for (uint32_t s = 0; s < shape.stages; s++)
+            assert_int_equal(seats[s], shape.replicas[s]);
+    }
+    assert_true(found > 100 && deep > 20);
+}
+
+static void odd_inputs(void **state)
+{
+    (void)state;
+    enum { N = 300 };
+    static struct plan_unit units[N];
+    static struct plan_machine machines[N];
+    struct plan_profile p = even(units, 3, machines, 3);
+    struct plan_sync_options o = {.micro_batches = 65536, .group = 1};
+    struct plan_sync sync;
+    struct plan_sync_shape shape;
+    struct bg_error err;
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_true(sync.choices[0].step_s >= 65536 * 3 && sync.choices[0].step_s < 65536 * 3.001);
+    plan_sync_fini(&sync);
+    o = (struct plan_sync_options){.micro_batches = 3, .group = 1u << 31}; // one item, not full
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_int_equal(sync.choices[0].seat_count, 1);
+    plan_sync_fini(&sync);
+    assert_int_equal(plan_sync_shape(&p, &o, NULL, 4, &err, &shape, NULL), BG_INVALID); // 4 stages of 3 units
+    assert_int_equal(plan_sync_shape(&p, &o, NULL, 0, &err, &shape, NULL), BG_INVALID);
+    memset(units, 0, sizeof units); // nothing costs anything
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_true(sync.choices[0].step_s >= 0 && sync.choices[0].step_s < 1);
+    plan_sync_fini(&sync);
+    p = even(units, N, machines, N); // 300 workers on four cores, and on a host with different threads
+    for (uint32_t i = 0; i < N; i++) {
+        machines[i].host = 0;
+        machines[i].cores = 4;
+        machines[i].threads = 1 + i % 3 / 2.0;
+        machines[i].speed = 1 + i % 7;
+    }
+    o = (struct plan_sync_options){.micro_batches = 16, .group = 1};
+    assert_int_equal(plan_sync_solve(&p, &o, &err, &sync), BG_OK);
+    assert_false(sync.exact);
+    assert_true(sync.choices[0].step_s < 16.0 * 3 * N / 7);
+    plan_sync_fini(&sync);
+}
+
 static void cost_refuses_what_is_no_plan(void **state)
 {
     (void)state;
@@ -630,6 +710,7 @@ int main(void)
         cmocka_unit_test(equals_exhaustive_search),     cmocka_unit_test(splits_by_speed),
         cmocka_unit_test(chooses_as_one_would),         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(shapes_and_cuts_are_kept),     cmocka_unit_test(large_cases_are_quick),
+        cmocka_unit_test(shapes_for_all_workers),       cmocka_unit_test(odd_inputs),
         cmocka_unit_test(cost_refuses_what_is_no_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
