@@ -66,8 +66,8 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
 
 void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, size_t size)
 {
-    bool pipeline = variant >= 4;                     // every stage once, and the shadow
-    *s = (struct sim_scenario){.job = 3 + SIM_MODELS, // 4 micro-batches
+    bool pipeline = variant >= 4, sliced = variant == 6; // pipeline: every stage once, and the shadow
+    *s = (struct sim_scenario){.job = 3 + SIM_MODELS,    // 4 micro-batches
                                .replicas = {2, 2},
                                .ranks = 2,
                                .schedule = PLAN_1F1B,
@@ -81,10 +81,17 @@ void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, s
                                .latency_ns = 20000,
                                .turn_ns = 20000};
     if (pipeline) {
-        s->ranks = 4;
+        s->ranks = sliced ? 2 : 4;
         for (uint32_t r = 0; r < s->ranks; r++)
             s->replicas[r] = 1;
     }
-    snprintf(text, size, "kill matrix, shape %s, shadow %s, respawn %s", pipeline ? "4x1" : "2x2",
-             s->shadow ? "on" : "off", s->respawn ? "on" : "off");
+    if (sliced) {
+        s->job = SIM_SLICED + SIM_MODELS;
+        s->schedule = PLAN_SEQ1F1B;
+        s->slices = 3;
+        s->steps = 3;
+    }
+    const char *shape = sliced ? "2x1 in 3 slices" : pipeline ? "4x1" : "2x2";
+    snprintf(text, size, "kill matrix, shape %s, shadow %s, respawn %s", shape, s->shadow ? "on" : "off",
+             s->respawn ? "on" : "off");
 }

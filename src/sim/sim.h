@@ -24,8 +24,8 @@ enum sim_control {
 };
 // The kill matrix: one strike at the n-th point that any process passes, in a job that holds everything twice.
 // Variants 0 to 3: 2 stages x 2 replicas x 4 micro-batches; bit 0: with a shadow; bit 1: the dead are started again.
-// 4 and 5: 4 stages and a shadow; bit 0: the dead are started again.
-enum { SIM_MATRIX_VARIANTS = 6 };
+// 4 and 5: 4 stages and a shadow; bit 0: the dead are started again. 6: 2 stages in 3 slices and a shadow.
+enum { SIM_MATRIX_VARIANTS = 7 };
 struct sim_strike {
     uint32_t variant, point; // 0: none
     bool freeze;             // long enough to be declared lost, then it goes on; else it is killed
