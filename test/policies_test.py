@@ -191,6 +191,14 @@ class Policies(unittest.TestCase):
             row = re.search(rf"\| {policy['policy']} \| ([0-9,]+) \| ([0-9.]+) \|", self.doc)
             self.assertEqual(row.group(1), f"{policy['samples']:,.0f}")
             self.assertEqual(row.group(2), f"{policy['against_throughput_optimal']:.3f}")
+        fast = os.path.join(self.dir, "fast.csv")
+        subprocess.run([BRIGADE, "trace", os.path.join(TRACES, "spot", "ec2-p3.csv"), "--time-scale", "0.25", "--out", fast],
+                       check=True, capture_output=True)
+        ratios = {p["policy"]: p["against_throughput_optimal"] for p in
+                  self.result("fleet", "--trace", fast, "--model", "gpt-1.5b")["policies"]}
+        row = re.search(r"\| 0.25 \| (.*) \|", self.doc).group(1).split(" | ")
+        names = "parcae parcae-steady parcae-ideal oobleck varuna bamboo".split()
+        self.assertEqual(row, [f"{ratios[name]:.3f}" for name in names])
         zones = [os.path.join(TRACES, "spot", f"aws-10-26-2022-us-west-2{z}_{kind}_1.json")
                  for kind in ("v100", "k80") for z in "ab"]
         service = self.result("service", "--requests", os.path.join(TRACES, "requests", "azure-llm-2023-conv.csv"),

@@ -1,8 +1,7 @@
 // Bamboo ("Bamboo: Making Preemptible Instances Resilient for Affordable Training of Large DNNs", NSDI'23, section 5):
 // pipelines half again as deep as memory asks for, so that a machine can hold the next stage as well and compute its
 // forward in bubbles. A lost machine's stage lives on with its neighbour. Bamboo puts machines in place again when more
-// than a twentieth of them work for two; with the few machines of a fleet one is more than that, so it is at every
-// loss.
+// than a twentieth of them work for two; up to forty machines one is more than that, and here it is done at every loss.
 #include "plan/fleet_int.h"
 
 static uint32_t depth(const struct plan_fleet *fleet)
