@@ -51,4 +51,9 @@ void tessel_chain(const struct plan_placement *placement, uint32_t order[PLAN_BL
 void tessel_run_early(const struct plan_placement *placement, uint32_t micro_batches, uint32_t comm,
                       struct plan_tessel_run *run);
 
+// The same run, with what no block needs moved to where its device would stand idle. False: the memory does not let it.
+// One device a block.
+bool tessel_run_fill(const struct plan_placement *placement, uint32_t micro_batches, int64_t memory, uint32_t comm,
+                     const struct plan_tessel_run *run, struct plan_tessel_run *filled);
+
 #endif

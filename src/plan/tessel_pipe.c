@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "plan/schedule_int.h"
+#include "plan/tessel_int.h"
 
 #include <math.h>
 #include <string.h>
@@ -208,28 +209,47 @@ static void take_better(struct plan_tessel_run *best, struct plan_tessel_run *ru
     }
 }
 
+struct wanted {
+    const struct plan_placement *p;
+    uint32_t items, comm;
+    int64_t memory;
+    bool split;
+};
+
+// The run, or with its weight gradients in the gaps, if that is better; without a limit these hold no more than it did.
+static void consider(const struct wanted *w, struct plan_tessel_run *best, struct plan_tessel_run *run)
+{
+    struct plan_tessel_run filled;
+    int64_t memory = w->memory;
+    for (uint32_t d = 0; d < w->p->devices && w->memory == 0; d++)
+        memory = run->peak_memory[d] > memory ? run->peak_memory[d] : memory;
+    if (w->split && tessel_run_fill(w->p, w->items, memory, w->comm, run, &filled))
+        take_better(best, &filled);
+    take_better(best, run);
+}
+
 // The best of two periodic schedules and, where there are few blocks, of repetends with a few numbers of items in
 // flight around that of devices.
-static bg_status search(const struct plan_placement *p, uint32_t items, uint32_t comm, double limit,
-                        struct bg_error *err, struct plan_tessel_run *best)
+static bg_status search(const struct wanted *w, struct bg_error *err, struct plan_tessel_run *best)
 {
-    const int64_t memory = limit > 0 ? (int64_t)fmax(1, fmin(limit, 1e9)) : 0;
-    const uint32_t most = items < p->block_count ? items : p->block_count;
+    const struct plan_placement *p = w->p;
+    const uint32_t most = w->items < p->block_count ? w->items : p->block_count;
     struct plan_tessel_run run;
     bg_status status = BG_OK;
     *best = (struct plan_tessel_run){0};
     for (int last = 0; last < 2; last++) {
-        status = plan_tessel_periodic(p, items, memory, comm, last, err, &run);
+        status = plan_tessel_periodic(p, w->items, w->memory, w->comm, last, err, &run);
         if (!status)
-            take_better(best, &run);
+            consider(w, best, &run);
     }
     for (uint32_t n = p->devices > 1 ? p->devices - 1 : 1; n <= p->devices + 1 && n <= most; n++) {
-        const struct plan_tessel_options options = {.in_flight = n, .memory = memory, .comm = comm, .effort = EFFORT};
+        const struct plan_tessel_options options = {
+            .in_flight = n, .memory = w->memory, .comm = w->comm, .effort = EFFORT};
         struct plan_tessel tessel;
         if (p->block_count > SEARCHED || plan_tessel_solve(p, &options, err, &tessel))
             continue;
-        if (plan_tessel_unroll(p, &tessel, items, comm, err, &run) == BG_OK)
-            take_better(best, &run);
+        if (plan_tessel_unroll(p, &tessel, w->items, w->comm, err, &run) == BG_OK)
+            consider(w, best, &run);
         plan_tessel_fini(&tessel);
     }
     return best->ops ? BG_OK : status;
@@ -258,8 +278,15 @@ static bg_status order_group(const struct classes *c, uint32_t group, uint32_t *
     bg_status status = build_blocks(c, group, err, b);
     for (uint32_t k = 0; k < c->count; k++)
         most = c->group[k] == group && c->size[k] > most ? c->size[k] : most;
-    if (!status)
-        status = search(&b->placement, most, reduce(b, c->pipe), c->pipe->memory, err, &run);
+    if (!status) {
+        const double limit = c->pipe->memory;
+        const struct wanted wanted = {.p = &b->placement,
+                                      .items = most,
+                                      .comm = reduce(b, c->pipe),
+                                      .memory = limit > 0 ? (int64_t)fmax(1, fmin(limit, 1e9)) : 0,
+                                      .split = c->pipe->split};
+        status = search(&wanted, err, &run);
+    }
     if (!status) {
         put_run(c, b, &run, items, lists);
         plan_tessel_run_fini(&run);

@@ -433,6 +433,32 @@ static void opposite_pipelines_are_one_search(void **state)
     assert_int_equal(plan_order_tessel(&pipe, &err, lists), BG_UNSUPPORTED);
 }
 
+// With B and W apart, gaps are filled as ZB-H1 fills them: (P - 1) (F + B - W) of them stay, in the memory of 1F1B.
+static void weight_gradients_fill_gaps(void **state)
+{
+    (void)state;
+    static const double ones[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    for (uint32_t workers = 2; workers <= 16; workers += 7) {
+        uint32_t at[16 * 40];
+        const uint32_t items = 40;
+        for (uint32_t s = 0; s < workers; s++)
+            for (uint32_t i = 0; i < items; i++)
+                at[s * items + i] = s;
+        const struct plan_pipe pipe = {workers, workers, items, 1, at, ones, ones, ones, 0, 0, true};
+        struct plan_list lists[16] = {0};
+        struct plan_schedule_time time;
+        struct bg_error err = {0};
+        assert_int_equal(plan_order_tessel(&pipe, &err, lists), BG_OK);
+        assert_int_equal(plan_schedule_replay(&pipe, lists, &err, &time), BG_OK);
+        assert_true(time.bubble == workers - 1);
+        for (uint32_t w = 0; w < workers; w++) {
+            assert_true(time.peak[w] <= workers);
+            bg_free(lists[w].ops);
+        }
+        plan_schedule_time_fini(&time);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +468,7 @@ int main(void)
         cmocka_unit_test(fewest_in_flight_without_bubbles),
         cmocka_unit_test(periodic_schedules_keep_the_rules),
         cmocka_unit_test(opposite_pipelines_are_one_search),
+        cmocka_unit_test(weight_gradients_fill_gaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
