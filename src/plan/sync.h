@@ -4,13 +4,15 @@
 //
 // The prediction (plan_sync_cost), per step, with I items of g = M / I micro-batches on the mean; stage s has replicas
 // j with n_j items and effective speeds v_j:
-//   work_s = g (forward + input + weight [+ forward, where it is computed again]) + 2 op_s + 2 message_s a boundary
+//   work_s = g (forward + input + weight [+ forward, where it is computed again]) + 2 op_s
+//            + 2 (message_s + g cut_bytes message_byte_s) a boundary
 //   wire_s = 2 (latency + g cut_bytes / bandwidth) of the boundary below the stage, 0 for the last one
 //   L_s    = work_s / min_j v_j + wire_s                                 one item through the stage, there and back
 //   busy_s = max_j n_j work_s / v_j
 //   wait_s = max(busy_s - work_s / min_j v_j, (ceil(I / replicas) - 1) g cut_bytes / bandwidth)
 //   tail_s = gradients, reduced to r replicas: 2 (r - 1) / r bytes / bandwidth + 2 (r - 1) latency
-//            + (r - 1) / r bytes reduce_byte_s / min_j v_j; and the optimizer: parameters step_byte_s / min_j v_j
+//            + (r - 1) / r bytes (reduce_byte_s + 4 message_byte_s) / min_j v_j; and the optimizer: parameters
+//            step_byte_s / min_j v_j
 //            [+ 4 parameters / offload bandwidth, where the moments are elsewhere]; and the gradient of a tied table
 //            that leaves the last stage for the first: latency + tie_bytes / bandwidth
 //   step   = sum_s L_s + max_s wait_s + max_s max(0, tail_s - sum over t < s of (backward_t / min_j v_j + wire_t / 2))

@@ -102,7 +102,8 @@ static double tail_of(const struct sync_model *m, const struct sync_span *span, 
     if (team->count > 1) {
         const double others = team->count - 1.0, part = others / team->count * gradient;
         const struct plan_link *link = link_of(m, team->host, team->host);
-        tail += 2 * bytes_time(link, part) + 2 * others * link->latency_s + p->reduce_byte_s * part / team->slowest;
+        tail += 2 * bytes_time(link, part) + 2 * others * link->latency_s +
+                (p->reduce_byte_s + 4 * p->message_byte_s) * part / team->slowest;
     }
     if (span->mode & PLAN_SYNC_OFFLOAD)
         tail += 4 * parameters / m->options->offload_bytes_s;
@@ -118,17 +119,20 @@ struct sync_price sync_price(const struct sync_model *m, const struct sync_span 
     const struct plan_profile *p = m->profile;
     const uint32_t boundaries = (span->unit_first > 0 ? 1u : 0u) + (span->unit_end < m->units ? 1u : 0u);
     const double forward = span_of(m->forward_s, span);
+    const double input = span->unit_first ? p->units[span->unit_first - 1].cut_bytes : 0;
+    const double output = span->unit_end < m->units ? p->units[span->unit_end - 1].cut_bytes : 0;
+    const double messages = boundaries * p->message_s + m->item * (input + output) * p->message_byte_s; // one way
     double backward = span_of(m->backward_s, span), stream = 0;
     if (span->mode & PLAN_SYNC_RECOMPUTE)
         backward += forward;
     struct sync_price price = {
-        .work_s = m->item * (forward + backward) + 2 * p->op_s + 2 * boundaries * p->message_s,
-        .back_s = (m->item * backward + p->op_s + boundaries * p->message_s) / team->slowest,
+        .work_s = m->item * (forward + backward) + 2 * p->op_s + 2 * messages,
+        .back_s = (m->item * backward + p->op_s + messages) / team->slowest,
         .tail_s = tail_of(m, span, team),
     };
     if (span->unit_end < m->units) {
         const struct plan_link *link = link_of(m, team->host, span->next);
-        stream = bytes_time(link, m->item * p->units[span->unit_end - 1].cut_bytes);
+        stream = bytes_time(link, m->item * output);
         price.wire_s = 2 * (link->latency_s + stream);
     }
     price.item_s = price.work_s / team->slowest;

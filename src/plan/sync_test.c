@@ -121,16 +121,22 @@ static double price(const struct judge *j)
             turn = j->share[i] / v > turn ? j->share[i] / v : turn;
         }
         const double messages = (s > 0) + !last;
-        const double work = g * (forward + backward) + 2 * p->op_s + 2 * messages * p->message_s;
-        const double back = (g * backward + p->op_s + messages * p->message_s) / slowest;
+        double bytes = 0; // that pass a boundary one way
+        if (s > 0)
+            bytes += g * p->units[first - 1].cut_bytes;
+        if (!last)
+            bytes += g * p->units[j->end[s] - 1].cut_bytes;
+        const double handling = messages * p->message_s + bytes * p->message_byte_s;
+        const double work = g * (forward + backward) + 2 * p->op_s + 2 * handling;
+        const double back = (g * backward + p->op_s + handling) / slowest;
         const struct plan_link *down = last ? NULL : link_of(j, s, s + 1), *within = link_of(j, s, s);
         const double stream = last ? 0 : carry(down, g * p->units[j->end[s] - 1].cut_bytes);
         const double wire = last ? 0 : 2 * down->latency_s + 2 * stream;
         double tail = p->step_byte_s * (parameters + (tied ? p->tie_bytes : 0)) / slowest;
         if (replicas > 1) {
             const double part = gradient * (replicas - 1) / replicas;
-            tail +=
-                2 * carry(within, part) + 2 * (replicas - 1) * within->latency_s + part * p->reduce_byte_s / slowest;
+            tail += 2 * carry(within, part) + 2 * (replicas - 1) * within->latency_s +
+                    part * (p->reduce_byte_s + 4 * p->message_byte_s) / slowest;
         }
         if (j->mode[s] & PLAN_SYNC_OFFLOAD)
             tail += 4 * (parameters + (tied ? p->tie_bytes : 0)) / j->o->offload_bytes_s;
@@ -312,6 +318,7 @@ static void make_example(struct dice *d, struct example *c)
     c->p.outer = (struct plan_link){0.1 * roll(d), 1 + 20 * roll(d)};
     c->p.op_s = 0.02 * roll(d);
     c->p.message_s = 0.05 * roll(d);
+    c->p.message_byte_s = 0.01 * roll(d);
     c->p.commit_s = 0.1;
     c->p.step_byte_s = 0.01 * roll(d);
     c->p.reduce_byte_s = 0.01 * roll(d);
