@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 6, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
+enum { LAYERS = 12, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
 #define SECONDS     6.0
+#define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
 #define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
 
 struct bench { // one width and size of items
@@ -398,7 +399,7 @@ static bg_status measure_cores(struct bench *b, const struct model_config *confi
     if (alone < all)
         m->crowded = larger(alone / all, 1.0 / cpus);
     if (2 * all < twice)
-        m->other.sharing = larger(2 * all / twice, 0.5);
+        m->other.sharing = larger(2 * all / twice, SHARING_MIN);
     return BG_OK;
 }
 
