@@ -174,18 +174,22 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                               .split = job->run.split,
                                               .costs = f->costs,
                                               .speeds = f->speeds};
-    const struct plan_sync_options options = {.micro_batches = job->train.micro_batches,
-                                              .group = job->run.group ? job->run.group : 1,
-                                              .recompute = job->run.recompute ? PLAN_SYNC_ON : PLAN_SYNC_OFF,
-                                              .gpipe = s->schedule == PLAN_GPIPE};
+    const struct plan_options options = {.costs = f->costs,
+                                         .micro_batches = job->train.micro_batches,
+                                         .group = job->run.group ? job->run.group : 1,
+                                         .schedule = s->schedule,
+                                         .chunks = s->chunks,
+                                         .slices = s->slices,
+                                         .split = job->run.split,
+                                         .recompute = job->run.recompute};
     struct plan_sync_shape shape;
     uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
     estimate_profile(m->model, &estimate, &f->profile);
-    bg_status status = plan_sync_shape(&f->profile, &options, f->costs, s->chunks, err, &shape, rank_of);
+    bg_status status = plan_sync_shape(&f->profile, &options, err, &shape, rank_of);
     if (status && job->run.memory_gb <= 0) { // by an estimate: that is no reason to refuse a job
         for (uint32_t i = 0; i < s->seats; i++)
             f->profile.machines[i].memory_bytes = 0;
-        status = plan_sync_shape(&f->profile, &options, f->costs, s->chunks, err, &shape, rank_of);
+        status = plan_sync_shape(&f->profile, &options, err, &shape, rank_of);
     }
     for (uint32_t r = 0, seat = 0; !status && r < shape.stages; r++)
         for (uint32_t i = 0; i < s->seats; i++)

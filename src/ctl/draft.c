@@ -170,10 +170,14 @@ static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32
                            uint32_t *ranks)
 {
     const struct plan_profile *given = ctl->o.profile;
-    const struct plan_sync_options options = {.micro_batches = ctl->o.micro_batches,
-                                              .group = ctl->o.group,
-                                              .recompute = ctl->o.recompute ? PLAN_SYNC_ON : PLAN_SYNC_OFF,
-                                              .gpipe = ctl->o.schedule == PLAN_GPIPE};
+    const struct plan_options options = {.costs = ctl->o.costs,
+                                         .micro_batches = ctl->o.micro_batches,
+                                         .group = ctl->o.group,
+                                         .schedule = ctl->o.schedule,
+                                         .chunks = chunks_of(ctl),
+                                         .slices = ctl->o.slices,
+                                         .split = ctl->o.split,
+                                         .recompute = ctl->o.recompute};
     struct plan_sync_shape shape = {0};
     uint32_t *rank_of = bg_alloc_array(count + 1u, sizeof *rank_of), known = 0;
     bool alike = true;
@@ -190,7 +194,7 @@ static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32
             alike &= profile.machines[known].speed == profile.machines[0].speed;
             known++;
         }
-        if (plan_sync_shape(&profile, &options, ctl->o.costs, chunks_of(ctl), NULL, &shape, rank_of))
+        if (plan_sync_shape(&profile, &options, NULL, &shape, rank_of))
             shape.stages = 0;
         bg_free(profile.machines);
     }

@@ -98,16 +98,17 @@ BG_MUST_USE bg_status plan_sync_cost(const struct plan_profile *profile, const s
 // is no such split.
 double plan_sync_split(const double *speeds, const uint32_t *caps, uint32_t count, uint32_t items, uint32_t *shares);
 
-// The best number of pipeline ranks for all machines of the profile, each rank with `chunks` stages: cuts are those of
-// plan_cut by `costs` (NULL: the profile's), so that they depend on nothing but the number of ranks. Of shapes within
-// 1 % of the best the one with fewest ranks. rank_of: (machines), NULL where nobody asks.
+// The best number of pipeline ranks for all machines of the profile. `job` tells everything but replicas, stages, cut
+// and shares; cuts are those of plan_cut by its costs (NULL: the profile's), so that they depend on nothing but the
+// number of ranks. For every number the best seats and shares are solved for; the steps of the most promising ones are
+// then simulated (timeline.h). Of shapes within 1 % of the best the one with fewest ranks. rank_of: (machines), or
+// NULL.
 struct plan_sync_shape {
     uint32_t stages, replicas[PLAN_STAGES_MAX];
-    double step_s;
+    double step_s; // simulated
 };
-BG_MUST_USE bg_status plan_sync_shape(const struct plan_profile *profile, const struct plan_sync_options *options,
-                                      const double *costs, uint32_t chunks, struct bg_error *err,
-                                      struct plan_sync_shape *shape, uint32_t *rank_of);
+BG_MUST_USE bg_status plan_sync_shape(const struct plan_profile *profile, const struct plan_options *job,
+                                      struct bg_error *err, struct plan_sync_shape *shape, uint32_t *rank_of);
 
 // Best-first search over rewrites of a plan: a unit across a cut, a machine to another stage or out or in, two machines
 // swapped, an item of a share, a mode, two stages joined, one divided. Prices at most `budget` plans and keeps none
