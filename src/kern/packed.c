@@ -113,7 +113,7 @@ static void place(uint8_t *panel, enum kern_weight type, size_t b, size_t lane, 
     uint8_t *at = panel + b * KERN_PANEL * block_bytes(type), *q = at + KERN_PANEL * sizeof(uint16_t);
     memcpy(at + lane * sizeof block->d, &block->d, sizeof block->d);
     for (size_t i = 0; i < (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2); i++)
-        q[i * KERN_PANEL + lane] = type == KERN_Q8_0 ? block->q[i] : (uint8_t)(block->q[i] | block->q[i + 16] << 4);
+        q[i * KERN_PANEL + lane] = (uint8_t)(type == KERN_Q8_0 ? block->q[i] : block->q[i] | block->q[i + 16] << 4);
 }
 
 void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,

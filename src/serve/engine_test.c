@@ -69,7 +69,8 @@ static void on_event(void *arg, const struct serve_event *event)
         if (w->asked[i].id != event->request)
             continue;
         assert_int_equal(a->finish, SERVE_RUNNING); // nothing after the last
-        memcpy(a->tokens + a->count, event->tokens, event->token_count * sizeof(int32_t));
+        if (event->token_count)
+            memcpy(a->tokens + a->count, event->tokens, event->token_count * sizeof(int32_t));
         a->count += event->token_count;
         a->events++;
         bg_str_add_bytes(&a->text, event->text, event->text_bytes);
