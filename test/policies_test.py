@@ -154,8 +154,13 @@ class Policies(unittest.TestCase):
         self.assertEqual([o["model"] for o in result["operators"]], ["large", "faces"])
         result = self.result("workflow", self.workflow(lambda w: w.pop("accuracy")))
         self.assertAlmostEqual(result["dollars_hour"], 4.38, places=6)
-        self.assertEqual(result["operators"][0], {"operator": "find", "model": "small", "machine": "box", "tier": "camera",
-                                                  "machines": 2})
+        self.assertEqual(result["operators"][0], {"operator": "find", "model": "small", "places": [
+            {"machine": "box", "tier": "camera", "machines": 2, "share": 1}]})
+        def faster(w):
+            w.pop("accuracy")
+            w["rate"] = 12
+        places = self.result("workflow", self.workflow(faster))["operators"][0]["places"]
+        self.assertEqual([(p["machine"], p["machines"]) for p in places], [("box", 2), ("server", 1)])
         code, out, _ = sim("workflow", self.workflow())
         self.assertEqual(code, 0)
         self.assertIn("$9.6000 an hour", out)

@@ -9,10 +9,14 @@ static void print_json(const char *path, const struct plan_jellybean_file *f, co
     json_t *operators = json_array();
     for (uint32_t o = 0; p->found && o < f->workflow.operator_count; o++) {
         const struct plan_jellybean_choice *c = &p->choices[o];
-        json_array_append_new(
-            operators, json_pack("{s:s, s:s, s:s, s:s, s:I}", "operator", f->names.operators[o], "model",
-                                 f->names.models[o][c->model], "machine", f->names.kinds[c->kind], "tier",
-                                 f->names.tiers[f->workflow.kinds[c->kind].tier], "machines", (json_int_t)c->machines));
+        json_t *places = json_array();
+        for (uint32_t i = 0; i < c->part_count; i++)
+            json_array_append_new(places,
+                                  json_pack("{s:s, s:s, s:I, s:f}", "machine", f->names.kinds[c->parts[i].kind], "tier",
+                                            f->names.tiers[f->workflow.kinds[c->parts[i].kind].tier], "machines",
+                                            (json_int_t)c->parts[i].machines, "share", c->parts[i].share));
+        json_array_append_new(operators, json_pack("{s:s, s:s, s:o}", "operator", f->names.operators[o], "model",
+                                                   f->names.models[o][c->model], "places", places));
     }
     cli_print_json(json_pack("{s:s, s:b, s:b, s:f, s:f, s:f, s:f, s:o}", "workflow", path, "found", p->found, "proven",
                              p->proven, "dollars_hour", p->machine_dollars_hour + p->traffic_dollars_hour,
@@ -22,11 +26,14 @@ static void print_json(const char *path, const struct plan_jellybean_file *f, co
 
 static void print_text(const struct plan_jellybean_file *f, const struct plan_jellybean_placement *p)
 {
-    printf("%-20s %-20s %-16s %-12s %8s\n", "operator", "model", "machine", "tier", "machines");
+    printf("%-20s %-20s %-16s %-12s %8s %7s\n", "operator", "model", "machine", "tier", "machines", "share");
     for (uint32_t o = 0; o < f->workflow.operator_count; o++) {
         const struct plan_jellybean_choice *c = &p->choices[o];
-        printf("%-20s %-20s %-16s %-12s %8u\n", f->names.operators[o], f->names.models[o][c->model],
-               f->names.kinds[c->kind], f->names.tiers[f->workflow.kinds[c->kind].tier], c->machines);
+        for (uint32_t i = 0; i < c->part_count; i++)
+            printf("%-20s %-20s %-16s %-12s %8u %6.1f%%\n", i ? "" : f->names.operators[o],
+                   i ? "" : f->names.models[o][c->model], f->names.kinds[c->parts[i].kind],
+                   f->names.tiers[f->workflow.kinds[c->parts[i].kind].tier], c->parts[i].machines,
+                   100 * c->parts[i].share);
     }
     printf("$%.4f an hour ($%.4f of machines, $%.4f of traffic), accuracy %.4f%s\n",
            p->machine_dollars_hour + p->traffic_dollars_hour, p->machine_dollars_hour, p->traffic_dollars_hour,

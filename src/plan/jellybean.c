@@ -5,13 +5,13 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
-
-#define OPTIONS (PLAN_JELLYBEAN_MODELS_MAX * PLAN_JELLYBEAN_KINDS_MAX)
 
 struct option {
     struct plan_jellybean_choice choice;
     double dollars, accuracy;
+    uint32_t index; // as listed
 };
 struct search {
     const struct plan_jellybean *w;
@@ -63,8 +63,8 @@ bg_status plan_jellybean_check(const struct plan_jellybean *w, struct bg_error *
                        w->rate, w->source_bytes, w->accuracy);
     if (!w->kind_count || w->kind_count > PLAN_JELLYBEAN_KINDS_MAX || !w->operator_count ||
         w->operator_count > PLAN_JELLYBEAN_OPERATORS_MAX)
-        return bg_fail(err, BG_INVALID, "%u operators on %u kinds of machines: expected 1 to %d of each",
-                       w->operator_count, w->kind_count, PLAN_JELLYBEAN_OPERATORS_MAX);
+        return bg_fail(err, BG_INVALID, "%u operators on %u kinds of machines: expected 1 to %d on 1 to %d",
+                       w->operator_count, w->kind_count, PLAN_JELLYBEAN_OPERATORS_MAX, PLAN_JELLYBEAN_KINDS_MAX);
     for (uint32_t k = 0; k < w->kind_count; k++)
         if (w->kinds[k].tier >= PLAN_JELLYBEAN_TIERS_MAX || !number(w->kinds[k].dollars_hour, false))
             return bg_fail(err, BG_INVALID, "machines %u: expected a tier and a price of 0 or more", k + 1);
@@ -101,68 +101,137 @@ void plan_jellybean_rates(const struct plan_jellybean *w, double *rates)
 // Nothing is lost without an option where another on the same machines is as accurate with no more of them.
 static bool dominated(const struct option *options, uint32_t count, const struct option *o)
 {
+    if (o->choice.part_count > 1)
+        return false;
     for (uint32_t i = 0; i < count; i++)
-        if (options[i].choice.kind == o->choice.kind && options[i].accuracy >= o->accuracy &&
-            options[i].choice.machines <= o->choice.machines)
+        if (options[i].choice.part_count == 1 && options[i].choice.parts[0].kind == o->choice.parts[0].kind &&
+            options[i].accuracy >= o->accuracy && options[i].choice.parts[0].machines <= o->choice.parts[0].machines)
             return true;
     return false;
 }
 
 // By cost; of equal cost the more accurate, then as they were listed.
-static void insert(struct option *options, uint32_t *count, struct option o)
+static int by_cost(const void *a, const void *b)
 {
-    uint32_t at = (*count)++;
-    for (; at > 0 && (options[at - 1].dollars > o.dollars ||
-                      (options[at - 1].dollars == o.dollars && options[at - 1].accuracy < o.accuracy));
-         at--)
-        options[at] = options[at - 1];
-    options[at] = o;
+    const struct option *x = a, *y = b;
+    if (x->dollars != y->dollars)
+        return x->dollars < y->dollars ? -1 : 1;
+    if (x->accuracy != y->accuracy)
+        return x->accuracy > y->accuracy ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+struct list {
+    const struct plan_jellybean *w;
+    struct option *options;
+    uint32_t count, room;
+};
+
+static void add(struct list *l, const struct plan_jellybean_choice *choice, double accuracy)
+{
+    if (l->count == l->room) {
+        l->room = l->room ? 2 * l->room : 64;
+        l->options = bg_realloc_array(l->options, l->room, sizeof *l->options);
+    }
+    struct option *o = &l->options[l->count];
+    *o = (struct option){.choice = *choice, .accuracy = accuracy, .index = l->count++};
+    for (uint32_t i = 0; i < choice->part_count; i++)
+        o->dollars += choice->parts[i].machines * l->w->kinds[choice->parts[i].kind].dollars_hour;
+}
+
+// Whole machines for so many items a second; 0: there are not that many.
+static uint32_t machines_for(const struct plan_jellybean *w, uint32_t kind, double rate, double machine_rate)
+{
+    const double machines = machine_rate > 0 ? fmax(1, ceil(rate / machine_rate - 1e-9)) : INFINITY;
+    return machines > (w->kinds[kind].count ? w->kinds[kind].count : 1e6) ? 0 : (uint32_t)machines;
+}
+
+static void list_model(struct list *l, uint32_t model, const struct plan_jellybean_model *m, double rate)
+{
+    const struct plan_jellybean *w = l->w;
+    for (uint32_t k = 0; k < w->kind_count; k++) {
+        const uint32_t all = machines_for(w, k, rate, m->rate[k]), scarce = w->kinds[k].count;
+        const struct plan_jellybean_choice whole = {model, 1, {{k, all, 1}}};
+        if (all)
+            add(l, &whole, m->accuracy);
+        if (!scarce || scarce > PLAN_JELLYBEAN_SCARCE)
+            continue;
+        for (uint32_t n = 1; n <= scarce && n * m->rate[k] > 0 && n * m->rate[k] < rate * (1 - 1e-9); n++) {
+            for (uint32_t other = 0; other < w->kind_count; other++) {
+                const double share = n * m->rate[k] / rate;
+                const uint32_t rest = other == k ? 0 : machines_for(w, other, rate * (1 - share), m->rate[other]);
+                const struct plan_jellybean_choice both = {model, 2, {{k, n, share}, {other, rest, 1 - share}}};
+                if (rest)
+                    add(l, &both, m->accuracy);
+            }
+        }
+    }
 }
 
 static void list_options(struct search *s, uint32_t o)
 {
-    const struct plan_jellybean *w = s->w;
-    struct option *all = bg_alloc_array(OPTIONS, sizeof *all);
-    uint32_t count = 0;
-    for (uint32_t m = 0; m < w->operators[o].model_count; m++) {
-        for (uint32_t k = 0; k < w->kind_count; k++) {
-            const struct plan_jellybean_model *model = &w->operators[o].models[m];
-            const double machines = model->rate[k] > 0 ? fmax(1, ceil(s->rates[o] / model->rate[k] - 1e-9)) : INFINITY;
-            if (machines > (w->kinds[k].count ? w->kinds[k].count : 1e6))
-                continue;
-            const struct option one = {
-                {m, k, (uint32_t)machines}, machines * w->kinds[k].dollars_hour, model->accuracy};
-            insert(all, &count, one);
-        }
-    }
-    s->options[o] = bg_alloc_array(count, sizeof *all);
-    for (uint32_t i = 0; i < count; i++)
-        if (!dominated(s->options[o], s->counts[o], &all[i]))
-            s->options[o][s->counts[o]++] = all[i];
-    bg_free(all);
+    struct list l = {.w = s->w};
+    for (uint32_t m = 0; m < s->w->operators[o].model_count; m++)
+        list_model(&l, m, &s->w->operators[o].models[m], s->rates[o]);
+    if (l.count)
+        qsort(l.options, l.count, sizeof *l.options, by_cost);
+    for (uint32_t i = 0; i < l.count; i++)
+        if (!dominated(l.options, s->counts[o], &l.options[i]))
+            l.options[s->counts[o]++] = l.options[i];
+    s->options[o] = l.options;
 }
 
 // ---- Search ----
 
-// Adds (or takes back) what operator o gets over links; false where there is no link or no more room on one. *dollars:
-// an hour's worth.
+// One flow over a link; false where there is none or no more room on it.
+static bool flow(struct search *s, uint32_t from, uint32_t to, double gb_s, double sign, double *dollars)
+{
+    const struct plan_jellybean_link *link = &s->w->links[from][to];
+    if (from == to || gb_s <= 0)
+        return true;
+    s->flow[from][to] += sign * gb_s;
+    *dollars += gb_s * 3600 * link->dollars_gb;
+    return link->there && (link->gb_s <= 0 || s->flow[from][to] <= link->gb_s * (1 + 1e-9));
+}
+
+// Adds (or takes back) what operator o gets over links; false where that cannot be. *dollars: an hour's worth.
 static bool route(struct search *s, uint32_t o, double sign, double *dollars)
 {
     const struct plan_jellybean *w = s->w;
-    const uint32_t to = w->kinds[s->choices[o].kind].tier;
+    const struct plan_jellybean_choice *to = &s->choices[o];
     bool good = true;
     *dollars = 0;
     for (uint32_t i = 0; i < w->operators[o].input_count; i++) {
         const uint32_t input = w->operators[o].inputs[i];
         const bool source = input == PLAN_JELLYBEAN_SOURCE;
-        const uint32_t from = source ? w->source_tier : w->kinds[s->choices[input].kind].tier;
-        const struct plan_jellybean_link *link = &w->links[from][to];
-        if (from == to)
-            continue;
+        const struct plan_jellybean_choice *from = source ? NULL : &s->choices[input];
         const double gb_s = out_of(w, s->rates, input) * (source ? w->source_bytes : w->operators[input].bytes) / 1e9;
-        s->flow[from][to] += sign * gb_s;
-        *dollars += gb_s * 3600 * link->dollars_gb;
-        good = good && link->there && (link->gb_s <= 0 || s->flow[from][to] <= link->gb_s * (1 + 1e-9));
+        double give[2] = {source ? 1 : from->parts[0].share, source ? 0 : from->parts[1].share};
+        double want[2] = {to->parts[0].share, to->parts[1].share};
+        for (uint32_t pass = 0; pass < 2; pass++) { // first what stays on its tier
+            for (uint32_t p = 0; p < (source ? 1 : from->part_count); p++) {
+                for (uint32_t q = 0; q < to->part_count; q++) {
+                    const uint32_t a = source ? w->source_tier : w->kinds[from->parts[p].kind].tier;
+                    const uint32_t b = w->kinds[to->parts[q].kind].tier;
+                    const double share = a == b || pass ? fmin(give[p], want[q]) : 0;
+                    give[p] -= share;
+                    want[q] -= share;
+                    good = flow(s, a, b, share > 1e-12 ? share * gb_s : 0, sign, dollars) && good;
+                }
+            }
+        }
+    }
+    return good;
+}
+
+// Takes machines of the stock, or gives them back; false where there are not that many.
+static bool take(struct search *s, const struct plan_jellybean_choice *choice, bool back)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < choice->part_count; i++) {
+        const uint32_t kind = choice->parts[i].kind, machines = choice->parts[i].machines;
+        s->used[kind] = back ? s->used[kind] - machines : s->used[kind] + machines;
+        good = good && (!s->w->kinds[kind].count || s->used[kind] <= s->w->kinds[kind].count);
     }
     return good;
 }
@@ -180,25 +249,22 @@ static void place(struct search *s, uint32_t o, double machines, double traffic,
     }
     for (uint32_t i = 0; i < s->counts[o]; i++) {
         const struct option *option = &s->options[o][i];
-        const uint32_t kind = option->choice.kind, stock = s->w->kinds[kind].count;
         const double so_far = machines + traffic + option->dollars,
                      bar = best->machine_dollars_hour + best->traffic_dollars_hour;
         if (++s->steps > PLAN_JELLYBEAN_STEPS)
             return;
         if (best->found && so_far + s->least[o + 1] >= bar - 1e-12 * bar)
             return; // the options that follow cost no less
-        if (accuracy * option->accuracy * s->most[o + 1] < s->w->accuracy * (1 - 1e-12) ||
-            (stock && s->used[kind] + option->choice.machines > stock))
+        if (accuracy * option->accuracy * s->most[o + 1] < s->w->accuracy * (1 - 1e-12))
             continue;
         double dollars, back;
         s->choices[o] = option->choice;
-        if (route(s, o, 1, &dollars) && (!best->found || so_far + dollars + s->least[o + 1] < bar - 1e-12 * bar)) {
-            s->used[kind] += option->choice.machines;
+        const bool stock = take(s, &option->choice, false), links = route(s, o, 1, &dollars);
+        if (stock && links && (!best->found || so_far + dollars + s->least[o + 1] < bar - 1e-12 * bar))
             place(s, o + 1, machines + option->dollars, traffic + dollars, accuracy * option->accuracy);
-            s->used[kind] -= option->choice.machines;
-        }
         s->choices[o] = option->choice;
         (void)route(s, o, -1, &back);
+        (void)take(s, &option->choice, true);
     }
 }
 

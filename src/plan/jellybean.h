@@ -1,8 +1,9 @@
 // Where the models of an inference workflow run, as in JellyBean (Wu et al., "Serving and Optimizing Machine Learning
-// Workflows on Heterogeneous Infrastructures", VLDB 2023, section 4): for every operator one of its models and one kind
-// of machines on one tier, at the least cost of machines and traffic at which the workflow keeps up with its source and
-// is accurate enough. Exact: a search that leaves out only what cannot be better. What the paper has and this has not:
-// an operator spread over several kinds, and accuracies that are measured for every combination (here they multiply).
+// Workflows on Heterogeneous Infrastructures", VLDB 2023, section 4): for every operator one of its models and the
+// machines it runs on, at the least cost of machines and traffic at which the workflow keeps up with its source and is
+// accurate enough. An operator runs on one kind of machines, or on some of a kind that is scarce, which are then kept
+// busy, and the rest on another. Exact over those: the search leaves out only what cannot be better. What the paper has
+// and this has not: accuracies measured for every combination of models (here they multiply).
 #ifndef PLAN_JELLYBEAN_H
 #define PLAN_JELLYBEAN_H
 
@@ -12,16 +13,18 @@
 #include <stdint.h>
 
 #define PLAN_JELLYBEAN_TIERS_MAX     8
-#define PLAN_JELLYBEAN_KINDS_MAX     32
+#define PLAN_JELLYBEAN_KINDS_MAX     16
 #define PLAN_JELLYBEAN_OPERATORS_MAX 32
-#define PLAN_JELLYBEAN_MODELS_MAX    32
+#define PLAN_JELLYBEAN_MODELS_MAX    16
 #define PLAN_JELLYBEAN_SOURCE        UINT32_MAX // as an input
 
 struct plan_jellybean_kind {
     uint32_t tier, count; // count: machines there are; 0: as many as one likes
     double dollars_hour;
 };
-struct plan_jellybean_link { // between two tiers, one way; within a tier nothing costs
+// Between two tiers, one way; within a tier nothing costs. Of what goes from one operator to the next as much as can
+// stays on its tier; what is left goes from the parts to the parts in their order.
+struct plan_jellybean_link {
     bool there;
     double dollars_gb, gb_s; // gb_s 0: no limit
 };
@@ -45,8 +48,14 @@ struct plan_jellybean {
     uint32_t kind_count, operator_count;
 };
 
+#define PLAN_JELLYBEAN_SCARCE 16 // a kind of at most so many machines may be one of two for an operator
+struct plan_jellybean_part {
+    uint32_t kind, machines;
+    double share; // of the operator's items
+};
 struct plan_jellybean_choice {
-    uint32_t model, kind, machines;
+    uint32_t model, part_count; // 1 or 2
+    struct plan_jellybean_part parts[2];
 };
 struct plan_jellybean_placement {
     bool found;  // there is one
