@@ -18,11 +18,12 @@
 enum { LAYERS = 12, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
 #define SECONDS     6.0
 #define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
+#define ROUND_SHARE 0.03 // of all the time: one item, forward and backward
 #define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
 
 struct bench { // one width and size of items
     struct bg_env *env;
-    const struct measure_options *o;
+    struct measure_options o; // batch and length may be less than asked for
     struct model *model;
     uint32_t *tokens;
     float *beside; // a full set
@@ -223,9 +224,9 @@ static void add_samples(const struct bench *b, const struct times *fused, const 
         sums[kind][1] += both * input;
         sums[kind][2] += both * (1 - input);
     }
-    struct plan_cost_sample s = {.rows = (double)b->group * b->o->batch * b->o->length, .width = b->model->config.dim};
+    struct plan_cost_sample s = {.rows = (double)b->group * b->o.batch * b->o.length, .width = b->model->config.dim};
     for (s.kind = PLAN_UNIT_EMBED; s.kind <= PLAN_UNIT_OTHER; s.kind++) {
-        s.work = work_of(b->model, s.kind, b->o->length);
+        s.work = work_of(b->model, s.kind, b->o.length);
         for (int part = 0; part < PLAN_COST_PARTS; part++)
             s.seconds[part] = s.kind == PLAN_UNIT_OTHER ? op_s : sums[s.kind][part] / counts[s.kind];
         plan_cost_add(costs, &s);
@@ -247,7 +248,7 @@ static void release_shared(void *arg, void *memory, size_t bytes)
 
 static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *err)
 {
-    const struct measure_options *o = b->o;
+    const struct measure_options *o = &b->o;
     const uint64_t count = 64 * ((uint64_t)o->length + 1);
     b->group = group;
     b->tokens = bg_alloc_array(count, sizeof *b->tokens);
@@ -321,7 +322,7 @@ struct companion { // computes as the measuring thread does, until `end_ns`
 static void keep_busy(void *arg, struct bg_env *own)
 {
     struct companion *c = arg;
-    struct bench b = {.env = own, .o = c->options};
+    struct bench b = {.env = own, .o = *c->options};
     const uint32_t fp = kern_fp_enter();
     struct times ignored;
     c->status = model_create(c->config, &c->err, &b.model);
@@ -361,7 +362,7 @@ static bg_status pace_among(struct bench *b, const struct model_config *config, 
     bg_status status = BG_OK;
     for (; started < others && !status; started += !status) {
         struct companion *c = &companions[started];
-        *c = (struct companion){.options = b->o, .config = config, .group = b->group, .end_ns = end_ns};
+        *c = (struct companion){.options = &b->o, .config = config, .group = b->group, .end_ns = end_ns};
         status = b->env->ops->thread_start(b->env, keep_busy, c, err, &c->thread);
     }
     for (int i = 0; i < 2 && !status; i++) // while they begin, then in earnest
@@ -381,7 +382,7 @@ static bg_status pace_among(struct bench *b, const struct model_config *config, 
 static bg_status measure_cores(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
                                struct measure *m)
 {
-    const unsigned threads = b->env->threads, cpus = b->o->cpus > threads ? b->o->cpus : threads;
+    const unsigned threads = b->env->threads, cpus = b->o.cpus > threads ? b->o.cpus : threads;
     double alone = 0, all = 0, twice = 0;
     m->crowded = m->other.sharing = 1;
     if (!b->env->ops->thread_start)
@@ -408,9 +409,9 @@ static bg_status measure_cores(struct bench *b, const struct model_config *confi
 static double guess_seconds(const struct bench *b, uint32_t group)
 {
     const struct model *model = b->model;
-    const double row = work_of(model, PLAN_UNIT_BLOCK, b->o->length) * model->config.layers +
-                       work_of(model, PLAN_UNIT_HEAD, b->o->length);
-    return 3 * row * group * b->o->batch * b->o->length / (FLOPS_GUESS * b->env->threads);
+    const double row = work_of(model, PLAN_UNIT_BLOCK, b->o.length) * model->config.layers +
+                       work_of(model, PLAN_UNIT_HEAD, b->o.length);
+    return 3 * row * group * b->o.batch * b->o.length / (FLOPS_GUESS * b->env->threads);
 }
 
 // Half as wide, with heads of the same size where that is possible.
@@ -433,13 +434,13 @@ static bool halve(struct model_config *c)
 static bg_status measure_width(struct bench *b, const struct model_config *config, double seconds, struct bg_error *err,
                                struct measure *m)
 {
-    const struct measure_options *o = b->o;
+    const struct measure_options *o = &b->o;
     const uint32_t wanted = o->group_max ? o->group_max : o->micro_batches;
     uint32_t groups[POINTS], count = 0, most = 1;
     bg_status status = model_create(config, err, &b->model);
     if (status)
         return status;
-    while (most * 2 <= wanted && guess_seconds(b, most * 2) < 0.05 * seconds)
+    while (most * 2 <= wanted && guess_seconds(b, most * 2) < ROUND_SHARE * seconds)
         most *= 2;
     for (uint32_t g = 1; g < most && count + 1 < POINTS; g *= 4)
         groups[count++] = g;
@@ -452,26 +453,41 @@ static bg_status measure_width(struct bench *b, const struct model_config *confi
     return status;
 }
 
+// Less to compute at once, in ways that change what a unit of work costs as little as may be: fewer rows, fewer blocks,
+// a smaller table, then narrower ones, last shorter sequences.
+static bool shrink(struct measure_options *o, struct model_config *c)
+{
+    if (o->batch > 1)
+        o->batch /= 2;
+    else if (c->layers > 2)
+        c->layers /= 2;
+    else if (c->vocab > 8192)
+        c->vocab /= 2;
+    else if (halve(c))
+        return true;
+    else if (o->length > 64)
+        o->length /= 2;
+    else
+        return false;
+    return true;
+}
+
 static bg_status measure_units(struct bg_env *env, const struct measure_options *o, double seconds,
                                struct bg_error *err, struct measure *m)
 {
-    struct bench b = {.env = env, .o = o};
+    struct bench b = {.env = env, .o = *o};
     struct model_config config = *o->config;
     config.layers = config.layers < LAYERS ? config.layers : LAYERS;
-    bool fits = false;
-    bg_status status = BG_OK;
-    for (int narrower = 0; !fits && !status; narrower++) { // the width itself, or the widest that there is time for
-        status = model_create(&config, err, &b.model);
+    for (bool more = true; more;) {
+        bg_status status = model_create(&config, err, &b.model);
         if (status)
             return status;
-        fits = guess_seconds(&b, 1) < 0.05 * seconds;
+        more = guess_seconds(&b, 1) > ROUND_SHARE * seconds && shrink(&b.o, &config);
         model_destroy(b.model);
-        if (!fits && !halve(&config))
-            fits = true;
     }
-    struct model_config half = config;
+    struct model_config half = config; // of widths that were too large, two are: they show how the rate goes on
     const bool two = config.dim != o->config->dim && halve(&half);
-    status = measure_width(&b, &config, two ? seconds / 2 : seconds, err, m);
+    bg_status status = measure_width(&b, &config, two ? seconds / 2 : seconds, err, m);
     return status || !two ? status : measure_width(&b, &half, seconds / 2, err, m);
 }
 
