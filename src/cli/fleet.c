@@ -32,6 +32,7 @@ struct fleet {
 
     // What the controller is told of the model.
     double *costs;
+    uint32_t group;              // of run.plan=auto, 0: of any other
     double *speeds;              // (seats) of the workers, relative: in their order,
     double *seat_speeds;         // and rank by rank
     struct plan_profile profile; // of run.plan=auto, no units: of any other
@@ -90,8 +91,8 @@ static double turns_of(const struct fleet *f, uint32_t items)
 static uint32_t choose_group(const struct fleet *f)
 {
     const struct job *job = f->run.job;
-    if (job->run.group)
-        return job->run.group;
+    if (job->run.group || f->group)
+        return job->run.group ? job->run.group : f->group;
     uint32_t best = 1;
     double best_cost = 0;
     for (uint32_t group = 1; group <= job->train.micro_batches; group *= 2) {
@@ -154,6 +155,31 @@ static struct ctl_options controller_options(struct fleet *f)
     return o;
 }
 
+// With items of every size, or of the one that was asked for. Errors are those of the smallest.
+static bg_status best_shape(struct fleet *f, struct plan_options *options, struct bg_error *err,
+                            struct plan_sync_shape *shape, uint32_t *rank_of)
+{
+    const uint32_t asked = f->run.job->run.group;
+    const uint32_t first = asked ? asked : 1, last = asked ? asked : options->micro_batches;
+    uint32_t *ranks = bg_alloc_array(f->spread.seats, sizeof *ranks);
+    f->group = 0;
+    for (uint32_t group = first; group <= last; group *= 2) {
+        struct plan_sync_shape found;
+        struct bg_error why;
+        options->group = group;
+        const bg_status failed = plan_sync_shape(&f->profile, options, &why, &found, ranks);
+        if (failed && group == first)
+            *err = why;
+        if (failed || (f->group && found.step_s >= 0.99 * shape->step_s))
+            continue;
+        f->group = group;
+        *shape = found;
+        memcpy(rank_of, ranks, f->spread.seats * sizeof *ranks);
+    }
+    bg_free(ranks);
+    return f->group ? BG_OK : err->status;
+}
+
 // run.plan=auto: as many pipeline ranks as make a step shortest, by the flops and bytes of the model, on workers that
 // share this machine's cores and memory.
 static bg_status choose_shape(struct fleet *f, struct bg_error *err)
@@ -174,22 +200,21 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                               .split = job->run.split,
                                               .costs = f->costs,
                                               .speeds = f->speeds};
-    const struct plan_options options = {.costs = f->costs,
-                                         .micro_batches = job->train.micro_batches,
-                                         .group = job->run.group ? job->run.group : 1,
-                                         .schedule = s->schedule,
-                                         .chunks = s->chunks,
-                                         .slices = s->slices,
-                                         .split = job->run.split,
-                                         .recompute = job->run.recompute};
+    struct plan_options options = {.costs = f->costs,
+                                   .micro_batches = job->train.micro_batches,
+                                   .schedule = s->schedule,
+                                   .chunks = s->chunks,
+                                   .slices = s->slices,
+                                   .split = job->run.split,
+                                   .recompute = job->run.recompute};
     struct plan_sync_shape shape;
     uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
     estimate_profile(m->model, &estimate, &f->profile);
-    bg_status status = plan_sync_shape(&f->profile, &options, err, &shape, rank_of);
+    bg_status status = best_shape(f, &options, err, &shape, rank_of);
     if (status && job->run.memory_gb <= 0) { // by an estimate: that is no reason to refuse a job
         for (uint32_t i = 0; i < s->seats; i++)
             f->profile.machines[i].memory_bytes = 0;
-        status = plan_sync_shape(&f->profile, &options, err, &shape, rank_of);
+        status = best_shape(f, &options, err, &shape, rank_of);
     }
     for (uint32_t r = 0, seat = 0; !status && r < shape.stages; r++)
         for (uint32_t i = 0; i < s->seats; i++)

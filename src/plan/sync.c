@@ -102,7 +102,7 @@ static void assume(const struct sync_model *m, const struct crowd *crowds, uint3
         for (uint32_t c = 0; c < count; c++)
             if (crowds[c].host == machine->host)
                 limit[i] = crowds[c].totals[crowds[c].at];
-        kinds->kinds[i].speed = sync_speed(machine, limit[i] > 0 ? limit[i] : machine->threads);
+        kinds->kinds[i].speed = sync_speed(m->profile, machine, limit[i] > 0 ? limit[i] : machine->threads);
     }
 }
 
@@ -235,7 +235,7 @@ static void search_some(const struct sync_model *m, bool uncrowded, bool any, st
         double threads = 0;
         for (uint32_t j = 0; j < m->profile->machine_count; j++)
             threads += m->profile->machines[j].host == machine->host ? m->profile->machines[j].threads : 0;
-        kinds.kinds[i].speed = sync_speed(machine, threads);
+        kinds.kinds[i].speed = sync_speed(m->profile, machine, threads);
     }
     const uint32_t stages = m->options->stages_max ? m->options->stages_max : 1;
     const struct sync_breadth how = {.beam = any          ? 1

@@ -24,12 +24,12 @@
 // 2025, inter-stage objective). A stage's replicas take whole items, n_j in proportion to their speed.
 //
 // Speeds: machines of one host share its cores. Where the threads of those that are used are more than the cores, each
-// has speed x cores / threads: more of them than fit gain nothing. Links: a boundary or a reduction among machines of
-// one host is on the inner link, any other on the outer one.
-// Memory of a machine: 4 x parameters (weights, gradient, two moments; 2 x where the moments are elsewhere; a tied
-// table counts in the first stage and in the last), for each item in flight its input and its stash (its input alone
-// where it is computed again, and one stash), one output. Items in flight: min(n_j, floor((machines of this stage and
-// those behind it - 1) / replicas) + 1); GPipe: n_j.
+// has speed x (cores - (1 - sharing) min(threads - cores, cores)) / threads: more of them than fit gain nothing. Links:
+// a boundary or a reduction among machines of one host is on the inner link, any other on the outer one. Memory of a
+// machine: 4 x parameters (weights, gradient, two moments; 2 x where the moments are elsewhere; a tied table counts in
+// the first stage and in the last), for each item in flight its input and its stash (its input alone where it is
+// computed again, and one stash), one output. Items in flight: min(n_j, floor((machines of this stage and those behind
+// it - 1) / replicas) + 1); GPipe: n_j.
 #ifndef PLAN_SYNC_H
 #define PLAN_SYNC_H
 

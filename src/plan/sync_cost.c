@@ -76,9 +76,13 @@ static double span_of(const double *sum, const struct sync_span *span)
     return sum[span->unit_end] - sum[span->unit_first];
 }
 
-double sync_speed(const struct plan_machine *machine, double threads)
+double sync_speed(const struct plan_profile *profile, const struct plan_machine *machine, double threads)
 {
-    return machine->cores > 0 && threads > machine->cores ? machine->speed * machine->cores / threads : machine->speed;
+    const double cores = machine->cores;
+    if (cores <= 0 || threads <= cores)
+        return machine->speed;
+    const double lost = profile->sharing > 0 ? 1 - profile->sharing : 0; // of every core that several threads have
+    return machine->speed * (cores - lost * fmin(threads - cores, cores)) / threads;
 }
 
 // ---- One stage ----
@@ -293,7 +297,7 @@ static void set_speeds(const struct sync_model *m, struct plan_sync_choice *choi
         for (uint32_t j = 0; j < choice->seat_count && machine->cores > 0; j++)
             if (machines[choice->seats[j].machine].host == machine->host)
                 threads += machines[choice->seats[j].machine].threads;
-        choice->seats[i].speed = sync_speed(machine, threads);
+        choice->seats[i].speed = sync_speed(m->profile, machine, threads);
     }
 }
 

@@ -20,7 +20,7 @@ void sync_model_init(struct sync_model *m, const struct plan_profile *profile, c
 void sync_model_fini(struct sync_model *m);
 
 // Speed of a machine when machines of its host with so many threads compute, its own among them.
-double sync_speed(const struct plan_machine *machine, double threads);
+double sync_speed(const struct plan_profile *profile, const struct plan_machine *machine, double threads);
 
 struct sync_team { // the machines of one stage, as far as its time goes
     uint32_t count, host;

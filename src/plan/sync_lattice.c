@@ -16,7 +16,7 @@ static int compare(const struct sync_model *m, uint32_t a, uint32_t b)
     const double shared_y = m->host[b] == SYNC_NO_HOST ? 0 : y->cores;
     const double keys[][2] = {
         {m->host[a], m->host[b]},
-        {-sync_speed(x, x->threads), -sync_speed(y, y->threads)},
+        {-sync_speed(m->profile, x, x->threads), -sync_speed(m->profile, y, y->threads)},
         {-x->memory_bytes, -y->memory_bytes},
         {shared_x, shared_y},
         {shared_x > 0 ? x->threads : 0, shared_y > 0 ? y->threads : 0},
@@ -46,7 +46,7 @@ void sync_kinds_init(struct sync_kinds *k, const struct sync_model *m, bool apar
     }
     for (uint32_t i = 0; i < k->count; i++) {
         const struct plan_machine *machine = &m->profile->machines[k->sorted[k->kinds[i].first]];
-        k->kinds[i].speed = sync_speed(machine, machine->threads);
+        k->kinds[i].speed = sync_speed(m->profile, machine, machine->threads);
     }
 }
 

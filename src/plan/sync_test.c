@@ -37,7 +37,11 @@ static double speed_of(const struct judge *j, uint32_t machine)
     for (uint32_t i = 0; i < j->p->machine_count; i++)
         if (j->place[i] && j->p->machines[i].host == at->host)
             threads += j->p->machines[i].threads;
-    return at->cores > 0 && threads > at->cores ? at->speed * (at->cores / threads) : at->speed;
+    if (at->cores <= 0 || threads <= at->cores)
+        return at->speed;
+    const double sharing = j->p->sharing > 0 ? j->p->sharing : 1;
+    const double several = threads - at->cores < at->cores ? threads - at->cores : at->cores; // cores with two or more
+    return at->speed * (at->cores - several + several * sharing) / threads;
 }
 
 // Are all machines of these stages on one host, and more than one?
@@ -321,6 +325,7 @@ static void make_example(struct dice *d, struct example *c)
     c->p.message_s = 0.05 * roll(d);
     c->p.message_byte_s = 0.01 * roll(d);
     c->p.commit_s = 0.1;
+    c->p.sharing = pick(d, 2) ? 0 : 0.5 + roll(d) / 2;
     c->p.step_byte_s = 0.01 * roll(d);
     c->p.reduce_byte_s = 0.01 * roll(d);
     c->p.tie_bytes = pick(d, 3) ? 0 : 5 * roll(d);

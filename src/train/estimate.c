@@ -7,14 +7,15 @@
 
 #include <stdio.h>
 
-#define THREAD_FLOPS  4e10 // a second, of one thread
-#define OP_S          3e-5
-#define MESSAGE_S     3e-5
-#define COMMIT_S      2e-3
-#define LINK_S        3e-5 // latency
-#define LINK_BYTES_S  3e9
-#define STEP_BYTE_S   2.5e-10
-#define REDUCE_BYTE_S 2.5e-10
+#define THREAD_FLOPS   4e10 // a second, of one thread
+#define OP_S           1e-5
+#define MESSAGE_S      2e-6
+#define MESSAGE_BYTE_S 2e-10
+#define COMMIT_S       1e-4
+#define LINK_S         5e-6 // latency; bytes go through memory: what they take is the workers' own time
+#define STEP_BYTE_S    7e-10
+#define REDUCE_BYTE_S  2.5e-10
+#define SHARING        0.9
 
 static void set_units(const struct model *model, const struct estimate_options *o, struct plan_profile *profile)
 {
@@ -48,12 +49,14 @@ void estimate_profile(const struct model *model, const struct estimate_options *
         .unit_count = model->unit_count,
         .machines = bg_alloc_array(o->workers, sizeof *profile->machines),
         .machine_count = o->workers,
-        .inner = {LINK_S, LINK_BYTES_S},
-        .outer = {LINK_S, LINK_BYTES_S},
+        .inner = {LINK_S, 0},
+        .outer = {LINK_S, 0},
         .op_s = OP_S,
         .message_s = MESSAGE_S,
+        .message_byte_s = MESSAGE_BYTE_S,
         .commit_s = COMMIT_S,
         .step_byte_s = STEP_BYTE_S,
+        .sharing = SHARING,
         .reduce_byte_s = REDUCE_BYTE_S,
     };
     set_units(model, o, profile);
