@@ -14,6 +14,16 @@ function(bg_isa_flags)
   endforeach()
 endfunction()
 
+# Lays a file's bytes into the program: as what stands between the braces of an array, at build/generated/OUT.
+function(bg_embed room file out)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${file})
+  file(READ ${PROJECT_SOURCE_DIR}/${file} bytes HEX)
+  string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${bytes}")
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/${out} CONTENT "${bytes}" @ONLY)
+  target_include_directories(${room} PRIVATE ${PROJECT_BINARY_DIR}/generated)
+endfunction()
+
 function(bg_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
   set(tests ${sources})

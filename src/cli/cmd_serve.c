@@ -5,13 +5,14 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "model/io.h"
-#include "os/host.h"
+#include "os/live.h"
 #include "serve/http/http.h"
 
 #include <string.h>
 
 struct request {
-    const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access;
+    const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access,
+        *slots_path;
     struct bg_strlist keys;
     uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib;
     uint64_t kv_bytes, host_cache;
@@ -29,8 +30,8 @@ struct server {
     struct chat_template *chat;
     struct engine *engine;
     struct http *http;
-    char *certificate, *tls_key;
-    FILE *log;
+    char *certificate, *tls_key, *chat_text;
+    struct bg_file *log;
 };
 
 static const char *const weight_names[] = {"f32", "q8_0", "q4_0"};
@@ -79,8 +80,15 @@ static bg_status read_text(struct bg_env *env, const char *path, struct bg_error
 
 static void write_access(void *arg, const char *line)
 {
-    fprintf(arg, "%s\n", line);
-    fflush(arg);
+    struct server *s = arg;
+    struct bg_env *env = s->cli->env;
+    struct bg_error err;
+    char *text = bg_format("%s\n", line);
+    if (!s->log)
+        fprintf(stderr, "%s", text);
+    else if (env->ops->file_write(env, s->log, text, strlen(text), &err))
+        fprintf(stderr, "brigade: access log: %s\n", err.text);
+    bg_free(text);
 }
 
 // ---- Parts ----
@@ -106,6 +114,7 @@ static bg_status load_chat(struct server *s, struct bg_error *err)
         status = chat_template_compile(use, strlen(use), err, &s->chat);
     if (status)
         bg_fail_prefix(err, "chat template of %s", s->r.template ? s->r.template : path);
+    s->chat_text = bg_strdup(use);
     bg_free(text);
     bg_free(path);
     return status;
@@ -178,8 +187,9 @@ static bg_status start_http(struct server *s, struct bg_error *err)
                                          .tls_key = s->tls_key,
                                          .body_max = (size_t)r->body_mib << 20,
                                          .vllm_metrics = r->vllm,
-                                         .access = s->log ? write_access : NULL,
-                                         .arg = s->log};
+                                         .slot_save_path = r->slots_path,
+                                         .access = r->access ? write_access : NULL,
+                                         .arg = s};
     return http_start(env, &options, err, &s->http);
 }
 
@@ -193,21 +203,38 @@ static void say_address(const struct server *s, bool drawn_key)
     fflush(stderr);
 }
 
-// Finishes what runs; what is not done in time is handed over: its clients get what is there so far.
-static void drain(struct server *s)
+// Steps until no request is open; at most so long.
+static void finish_open(struct server *s, struct bg_gate *gate, uint64_t limit_ns)
 {
     struct bg_env *env = s->cli->env;
-    const uint64_t begin = env_now_ns(env), grace = (uint64_t)s->r.grace_s * 1000000000u;
+    const uint64_t begin = env_now_ns(env);
+    while (http_open_requests(s->http) > 0 && env_now_ns(env) - begin < limit_ns)
+        if (!engine_step(s->engine)) { // computed, but not all sent
+            env->ops->gate_enter(env, gate);
+            env->ops->gate_wait(env, gate, 2000000);
+            env->ops->gate_leave(env, gate);
+        }
+}
+
+// Finishes what runs; what is not done in time is handed over: its clients get what is there so far. A second signal
+// ends all at once.
+static bg_status drain(struct server *s, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    struct bg_gate *gate;
+    bg_status status = env->ops->gate_create(env, err, &gate);
+    if (status)
+        return status;
+    os_signals_stop();
     fprintf(stderr, "brigade: draining %u requests for at most %u s\n", http_open_requests(s->http), s->r.grace_s);
     http_drain(s->http);
     engine_drain(s->engine, false);
-    while (http_open_requests(s->http) > 0 && env_now_ns(env) - begin < grace)
-        engine_step(s->engine);
+    finish_open(s, gate, (uint64_t)s->r.grace_s * 1000000000u);
     engine_drain(s->engine, true);
     engine_step(s->engine);
-    const uint64_t handed = env_now_ns(env);
-    while (http_open_requests(s->http) > 0 && env_now_ns(env) - handed < 1000000000u)
-        engine_step(s->engine);
+    finish_open(s, gate, 1000000000u);
+    env->ops->gate_destroy(env, gate);
+    return BG_OK;
 }
 
 static int serve(struct server *s, const char *path)
@@ -229,12 +256,12 @@ static int serve(struct server *s, const char *path)
                                      .context = s->r.context && s->r.context < config->context ? s->r.context
                                                                                                : config->context,
                                      .chat = s->chat,
+                                     .chat_text = s->chat_text,
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
     http_ready(s->http, s->engine, &model);
     fprintf(stderr, "brigade: serving %s\n", model.name);
     engine_run(s->engine);
-    drain(s);
-    return 0;
+    return drain(s, &err) ? cli_fail(&err) : 0;
 }
 
 static void close_all(struct server *s)
@@ -249,8 +276,10 @@ static void close_all(struct server *s)
     model_close(&s->draft_files);
     bg_free(s->certificate);
     bg_free(s->tls_key);
-    if (s->log && s->log != stderr)
-        fclose(s->log);
+    bg_free(s->chat_text);
+    struct bg_error err;
+    if (s->log && s->cli->env->ops->file_close(s->cli->env, s->log, &err))
+        fprintf(stderr, "brigade: access log: %s\n", err.text);
 }
 
 int cmd_serve(struct cli *cli, int argc, char **argv)
@@ -288,6 +317,7 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"tls-key", CLI_TEXT, &r->key, "FILE", "its key, PEM"},
         {"cors", CLI_TEXT, &r->cors, "ORIGIN", "pages of that origin may ask"},
         {"access-log", CLI_TEXT, &r->access, "FILE", "one JSON line a request, never its text; -: standard error"},
+        {"slot-save-path", CLI_TEXT, &r->slots_path, "DIR", "where /slots may keep keys and values (default: nowhere)"},
         {"vllm-metrics", CLI_FLAG, &r->vllm, NULL, "vllm:* names in /metrics beside brigade_*"},
         {"body-limit", CLI_U32, &r->body_mib, "MIB", "largest body of a request (default 4)"},
         {"grace", CLI_U32, &r->grace_s, "S", "time to finish requests after SIGTERM (default 30)"},
@@ -309,13 +339,12 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         code = check(r);
     else
         goto undo_words;
-    if (!code && r->access) {
-        s.log = strcmp(r->access, "-") == 0 ? stderr : fopen(r->access, "a");
-        if (!s.log)
-            code = cli_misuse("serve", "--access-log %s: cannot be written", r->access);
-    }
     if (!code)
         code = cli_env(cli, r->threads);
+    struct bg_error err;
+    if (!code && r->access && strcmp(r->access, "-") != 0 &&
+        cli->env->ops->file_open(cli->env, r->access, BG_FILE_APPEND, &err, &s.log))
+        code = cli_fail(&err);
     if (!code)
         code = serve(&s, words.items[0]);
     close_all(&s);

@@ -17,5 +17,7 @@ struct os_options {
 // parallel_for and destroys it. Fails on a bad thread count or BRIGADE_ISA (ref, avx2, avx512).
 BG_MUST_USE bg_status os_env_create(const struct os_options *o, struct bg_error *err, struct bg_env **env);
 void os_env_destroy(struct bg_env *env);
+// From here on signals do again what they did before handle_signals: a second SIGTERM ends a process that winds down.
+void os_signals_stop(void);
 
 #endif

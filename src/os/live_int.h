@@ -63,7 +63,6 @@ bg_status os_isa_select(struct bg_error *err, unsigned *isa);
 
 // signal.c
 bg_status os_signals_start(struct bg_error *err);
-void os_signals_stop(void);
 int os_signals_pending(void);
 
 #endif

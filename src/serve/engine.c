@@ -72,6 +72,9 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
     e->fingerprint = fingerprint_of(packed);
     e->slots = bg_alloc_array(e->o.slots, sizeof *e->slots);
     e->slot_stats = bg_alloc_array(e->o.slots, sizeof *e->slot_stats);
+    e->slot_tokens = bg_alloc_array(e->o.slots, sizeof *e->slot_tokens);
+    for (uint32_t i = 0; i < e->o.slots; i++)
+        e->slot_tokens[i].tokens = bg_alloc_array(e->context + 1u, sizeof(int32_t));
     e->runs = bg_alloc_array(e->o.slots, sizeof *e->runs);
     e->run_job = bg_alloc_array(e->o.slots, sizeof *e->run_job);
     e->logprobs = bg_alloc_array((1u + ENGINE_SPECULATE_MAX) * 21u, sizeof *e->logprobs);
@@ -118,6 +121,9 @@ void engine_destroy(struct engine *engine)
     bg_free(e->runs);
     bg_free(e->run_job);
     bg_free(e->slot_stats);
+    for (uint32_t i = 0; i < e->o.slots; i++)
+        bg_free(e->slot_tokens[i].tokens);
+    bg_free(e->slot_tokens);
     bg_free(e->slots);
     bg_free(e);
 }
@@ -245,7 +251,7 @@ void engine_run(struct engine *engine)
     struct engine *e = engine;
     struct bg_env *env = e->env;
     env->ops->gate_enter(env, e->gate);
-    e->looping = true;
+    e->looping = e->looped = true;
     env->ops->gate_leave(env, e->gate);
     for (bool stop = false; !stop;) {
         const bool busy = engine_step(e);

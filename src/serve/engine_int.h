@@ -28,12 +28,13 @@ struct job { // a request on its way
     struct job *next;
 };
 
-struct command { // save and restore, by another thread (gate)
+struct command { // asked for by another thread, done between steps (gate)
+    enum { COMMAND_SAVE, COMMAND_RESTORE, COMMAND_FORGET, COMMAND_EMBED } kind;
     const int32_t *tokens;
     uint32_t token_count;
-    const void *bytes; // NULL: save
+    const void *bytes; // to restore
     size_t size;
-    void *saved;
+    void *made; // bytes saved, or an embedding
     uint32_t count;
     bg_status status;
     struct bg_error err;
@@ -76,8 +77,13 @@ struct engine {
     uint64_t *cancels;                           // gate: ids
     size_t cancel_count, cancel_capacity;        // gate
     bool draining, hand_over, stopping, looping; // gate
+    bool looped;                                 // gate: engine_run() was here: only its thread may step
     struct engine_stats stats;                   // gate
     struct engine_slot *slot_stats;              // gate: (o.slots)
+    struct slot_tokens {
+        int32_t *tokens;
+        uint32_t count;
+    } * slot_tokens; // gate: (o.slots)
 };
 
 static inline uint32_t job_drawn(const struct job *job)

@@ -9,6 +9,7 @@
 #include "model/step_test.h"
 #include "serve/engine.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
@@ -357,6 +358,72 @@ static void prefixes_are_used_again(void **state)
     world_destroy(&w);
 }
 
+static uint64_t head_offset(const struct model *m)
+{
+    const struct model_unit *head = &m->units[m->unit_count - 1];
+    const int32_t own = head->param[MODEL_ROLE_HEAD];
+    return own >= 0 ? m->params[own].offset : m->buckets[0].first; // tied: the token table
+}
+
+// An embedding is the hidden state whose product with the head is the row of logits: also after chunks and cached
+// pages.
+static void embeddings_are_the_head_s_input(void **state)
+{
+    (void)state;
+    struct world w;
+    struct bg_error err;
+    float *first, *other;
+    int32_t *tokens;
+    uint32_t count;
+    world_create(&w, 1);
+    struct asked *a = &w.asked[0];
+    for (uint32_t i = 0; i < 40; i++)
+        a->prompt[i] = (int32_t)(97 + i % 23);
+    a->request.prompt_count = 40;
+    a->request.cache_prompt = true;
+    start(&w, (struct engine_options){.slots = 2, .chunk = 7});
+    assert_false(engine_slot_tokens(w.engine, 0, &tokens, &count));
+    assert_int_equal(engine_embed(w.engine, a->prompt, 40, &err, &first), BG_OK);
+    submit(&w, 0);
+    while (engine_step(w.engine))
+        continue;
+    assert_int_equal(a->got.cached, 0);                                           // nothing was left behind
+    assert_int_equal(engine_embed(w.engine, a->prompt, 40, &err, &other), BG_OK); // from the cache
+    assert_memory_equal(first, other, config.dim * sizeof *first);
+    bg_free(other);
+    assert_int_equal(engine_embed(w.engine, a->prompt, 0, &err, &other), BG_INVALID);
+    assert_int_equal(engine_embed(w.engine, a->prompt, CONTEXT + 1, &err, &other), BG_INVALID);
+    assert_false(engine_slot_tokens(w.engine, 2, &tokens, &count));
+    assert_true(engine_slot_tokens(w.engine, 0, &tokens, &count));
+    assert_true(count >= 40);
+    assert_memory_equal(tokens, a->prompt, 40 * sizeof *tokens);
+    uint32_t dropped;
+    assert_int_equal(engine_forget(w.engine, tokens, count, &err, &dropped), BG_OK);
+    assert_int_equal(dropped, count);
+    assert_int_equal(engine_forget(w.engine, tokens, count, &err, &dropped), BG_OK);
+    assert_int_equal(dropped, 0);
+    bg_free(tokens);
+    engine_destroy(w.engine);
+    start(&w, (struct engine_options){.slots = 2, .chunk = 64});
+    assert_int_equal(engine_embed(w.engine, a->prompt, 40, &err, &other), BG_OK);
+    assert_memory_equal(first, other, config.dim * sizeof *first);
+    bg_free(other);
+    struct decoder *d = NULL;
+    const float *logits = NULL, *head = w.weights + head_offset(w.model);
+    assert_int_equal(decoder_create(w.env, w.model, w.kern, w.weights, CONTEXT, 16, &err, &d), BG_OK);
+    assert_int_equal(decoder_feed(d, a->prompt, 40, &err, &logits), BG_OK);
+    for (size_t v = 0; v < config.vocab; v++) {
+        double sum = 0;
+        for (size_t k = 0; k < config.dim; k++)
+            sum += (double)head[v * config.dim + k] * (double)first[k];
+        assert_true(fabs(sum - (double)logits[v]) < 1e-4);
+    }
+    decoder_destroy(d);
+    bg_free(first);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
 static void limits_and_ends(void **state)
 {
     (void)state;
@@ -506,7 +573,7 @@ int main(void)
         cmocka_unit_test(a_draft_does_not_show),   cmocka_unit_test(an_answer_goes_on_elsewhere),
         cmocka_unit_test(prefixes_are_used_again), cmocka_unit_test(limits_and_ends),
         cmocka_unit_test(deadlines_end_requests),  cmocka_unit_test(stops_end_text),
-        cmocka_unit_test(threads_may_ask),
+        cmocka_unit_test(threads_may_ask),         cmocka_unit_test(embeddings_are_the_head_s_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

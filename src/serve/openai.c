@@ -23,12 +23,24 @@ bool openai_refuse(struct openai_error *error, int http, const char *type, const
     return false;
 }
 
+// OpenAI's codes, where it has one.
+static const char *code_of(const struct openai_error *error)
+{
+    static const char context[] = "exceed_context_size_error";
+    return error->http == 401                                         ? "invalid_api_key"
+           : error->http == 404 && strcmp(error->param, "model") == 0 ? "model_not_found"
+           : error->http == 429                                       ? "rate_limit_exceeded"
+           : error->http == 400 && strcmp(error->type, context) == 0  ? "context_length_exceeded"
+                                                                      : NULL;
+}
+
 json_t *openai_error_json(struct openai_error *error)
 {
     json_t *message = openai_text(error->err.text, strlen(error->err.text)), *o = json_object();
     json_object_set_new(o, "message", message);
     json_object_set_new(o, "type", json_string(error->type));
-    json_object_set_new(o, "code", json_integer(error->http));
+    const char *code = code_of(error);
+    json_object_set_new(o, "code", code ? json_string(code) : json_null());
     json_object_set_new(o, "param", *error->param ? json_string(error->param) : json_null());
     if (error->more) {
         json_object_update(o, error->more);
@@ -213,7 +225,7 @@ static bool read_messages(struct openai_ask *ask, struct openai_error *error)
         return openai_refuse(error, 400, invalid, "messages", "messages: expected a list of at least one message");
     for (size_t i = 0; i < json_array_size(ask->messages); i++) {
         json_t *message = json_array_get(ask->messages, i), *content = json_object_get(message, "content");
-        if (!json_is_string(json_object_get(message, "role")))
+        if (!json_is_object(message) || !json_is_string(json_object_get(message, "role")))
             return openai_refuse(error, 400, invalid, "messages",
                                  "messages[%zu]: expected an object with a \"role\" and a \"content\"", i);
         if (json_is_array(content)) { // parts of text, joined
@@ -235,9 +247,6 @@ static bool read_messages(struct openai_ask *ask, struct openai_error *error)
                                  "messages[%zu].content: expected a string or a list of parts of text", i);
         }
     }
-    json_t *tools = field(ask->body, "tools");
-    if (json_array_size(tools) > 0)
-        return openai_refuse(error, 400, invalid, "tools", "tools: not supported; use response_format or grammar");
     return true;
 }
 
@@ -313,6 +322,26 @@ static bool read_resumed(struct openai_ask *ask, uint32_t vocab, struct openai_e
     return check_ids(drawn, "resume_tokens", vocab, error, ask->drawn);
 }
 
+// What would change the answer and cannot be done is refused, never passed over.
+static bool refuse_unsupported(const struct openai_ask *ask, struct openai_error *error)
+{
+    static const char *const names[] = {"tools", "functions", "suffix", "audio", "prediction"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const json_t *v = field(ask->body, names[i]);
+        const bool empty = json_is_array(v) ? json_array_size(v) == 0 : json_is_string(v) && !json_string_length(v);
+        if (v && !empty)
+            return openai_refuse(error, 400, invalid, names[i], "%s: not supported", names[i]);
+    }
+    json_int_t best = ask->n;
+    if (!whole(ask->body, "best_of", 1, OPENAI_CHOICES_MAX, &best, error))
+        return false;
+    if (best != ask->n)
+        return openai_refuse(error, 400, invalid, "best_of", "best_of: only as many as n");
+    if (ask->echo && (ask->kind == OPENAI_CHAT || ask->request.logprobs))
+        return openai_refuse(error, 400, invalid, "echo", "echo: only in completions, and without logprobs");
+    return true;
+}
+
 static bool read_all(struct openai_ask *ask, uint32_t vocab, uint32_t tokens_max, struct openai_error *error)
 {
     json_t *options = field(ask->body, "stream_options"), *model = field(ask->body, "model");
@@ -327,7 +356,7 @@ static bool read_all(struct openai_ask *ask, uint32_t vocab, uint32_t tokens_max
         !flag(ask->body, "ignore_eos", &ask->request.ignore_eos, error) ||
         !flag(options, "include_usage", &ask->include_usage, error) || !read_sampling(ask, vocab, error) ||
         !read_lengths(ask, tokens_max, error) || !read_stops(ask, error) || !read_logprobs(ask, error) ||
-        !read_format(ask, error) || !read_resumed(ask, vocab, error))
+        !read_format(ask, error) || !read_resumed(ask, vocab, error) || !refuse_unsupported(ask, error))
         return false;
     ask->request.cache_prompt = ask->cache_prompt;
     const size_t prompts = ask->ids ? json_array_size(ask->ids) : ask->texts.count;

@@ -14,7 +14,8 @@ struct openai_error {
     const char *type; // "invalid_request_error", "exceed_context_size_error", ..
     char param[64];   // the field at fault; "": none
     struct bg_error err;
-    json_t *more; // further members of the error object; NULL: none
+    double retry_s; // 429 and 503: when to ask again
+    json_t *more;   // further members of the error object; NULL: none
 };
 json_t *openai_error_json(struct openai_error *error); // takes error->more
 // Fills *error and returns false, so that a refusal reads `return openai_refuse(...)`.
@@ -55,9 +56,11 @@ json_t *openai_text(const char *bytes, size_t size);
 
 struct openai_choice { // of one answer, gathered or in the making
     uint32_t index;
+    struct bg_str echo; // goes before the text
     struct bg_str text;
-    json_t *logprobs; // array; NULL: none wanted
-    json_t *tokens;   // array of ids; NULL: none wanted
+    json_int_t offset; // characters of the tokens with logprobs so far
+    json_t *logprobs;  // array; NULL: none wanted
+    json_t *tokens;    // array of ids; NULL: none wanted
     enum serve_finish finish;
     uint32_t prompt_tokens, cached_tokens, drawn_tokens;
     bool begun; // a first chunk has gone out
@@ -71,5 +74,16 @@ void openai_usage_chunk(const struct openai_reply *reply, const struct openai_ch
 void openai_gather(const struct openai_reply *reply, struct openai_choice *choice, const struct serve_event *event);
 json_t *openai_answer(const struct openai_reply *reply, struct openai_choice *choices, uint32_t count);
 const char *openai_finish(enum serve_finish finish); // "stop", "length", ..; NULL while it runs
+
+enum { OPENAI_INPUTS_MAX = 256 };
+struct openai_embed {      // what one body asks embeddings of
+    json_t *body, *inputs; // an array of strings, or of arrays of ids
+    bool base64;
+    const char *model; // NULL: none
+};
+bool openai_parse_embed(const char *body, size_t size, uint32_t vocab, struct openai_error *error,
+                        struct openai_embed *embed);
+void openai_embed_fini(struct openai_embed *embed);
+json_t *openai_embedding(const struct openai_embed *embed, size_t index, const float *values, size_t dim);
 
 #endif

@@ -78,7 +78,15 @@ static void add_logprobs(const struct openai_reply *reply, json_t *list, const s
     }
 }
 
-static json_t *logprobs_json(const struct openai_reply *reply, json_t *list)
+static json_int_t characters(const char *text)
+{
+    json_int_t count = 0;
+    for (; *text; text++)
+        count += ((unsigned char)*text & 0xc0) != 0x80;
+    return count;
+}
+
+static json_t *logprobs_json(const struct openai_reply *reply, json_t *list, json_int_t *offset)
 {
     if (!reply->ask->request.logprobs) {
         json_decref(list);
@@ -87,7 +95,6 @@ static json_t *logprobs_json(const struct openai_reply *reply, json_t *list)
     if (reply->ask->kind == OPENAI_CHAT)
         return json_pack("{s:o, s:n}", "content", list, "refusal");
     json_t *tokens = json_array(), *values = json_array(), *tops = json_array(), *offsets = json_array();
-    json_int_t offset = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i), *alternatives = json_object_get(entry, "top_logprobs");
         json_t *top = json_object();
@@ -98,8 +105,8 @@ static json_t *logprobs_json(const struct openai_reply *reply, json_t *list)
             json_object_set(top, json_string_value(json_object_get(other, "token")), json_object_get(other, "logprob"));
         }
         json_array_append_new(tops, top);
-        json_array_append_new(offsets, json_integer(offset));
-        offset += (json_int_t)json_string_length(json_object_get(entry, "token"));
+        json_array_append_new(offsets, json_integer(*offset));
+        *offset += characters(json_string_value(json_object_get(entry, "token")));
     }
     json_decref(list);
     return json_pack("{s:o, s:o, s:o, s:o}", "tokens", tokens, "token_logprobs", values, "top_logprobs", tops,
@@ -153,8 +160,8 @@ static void put_choice(const struct openai_reply *reply, struct openai_choice *c
         add_logprobs(reply, list, event);
     json_t *choice = json_pack("{s:I, s:o, s:o, s:o}", "index", (json_int_t)c->index,
                                reply->ask->kind == OPENAI_CHAT ? "delta" : "text", what, "logprobs",
-                               event ? logprobs_json(reply, list) : (json_decref(list), json_null()), "finish_reason",
-                               finish ? json_string(finish) : json_null());
+                               event ? logprobs_json(reply, list, &c->offset) : (json_decref(list), json_null()),
+                               "finish_reason", finish ? json_string(finish) : json_null());
     if (event && reply->ask->return_tokens) {
         json_t *ids = json_array();
         for (uint32_t i = 0; i < event->token_count; i++)
@@ -185,6 +192,10 @@ void openai_chunk(const struct openai_reply *reply, struct openai_choice *choice
     note(choice, event);
     if (chat && !choice->begun)
         put_choice(reply, choice, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL, NULL, out);
+    if (choice->echo.size > 0) {
+        put_choice(reply, choice, openai_text(bg_str_text(&choice->echo), choice->echo.size), NULL, NULL, out);
+        bg_str_reset(&choice->echo);
+    }
     if (event->token_count > 0 || event->text_bytes > 0) {
         json_t *text = openai_text(event->text, event->text_bytes);
         put_choice(reply, choice, chat ? json_pack("{s:o}", "content", text) : text, event, NULL, out);
@@ -204,6 +215,8 @@ void openai_usage_chunk(const struct openai_reply *reply, const struct openai_ch
 void openai_gather(const struct openai_reply *reply, struct openai_choice *choice, const struct serve_event *event)
 {
     note(choice, event);
+    bg_str_add_bytes(&choice->text, bg_str_text(&choice->echo), choice->echo.size);
+    bg_str_reset(&choice->echo);
     bg_str_add_bytes(&choice->text, event->text, event->text_bytes);
     if (!choice->logprobs)
         choice->logprobs = json_array();
@@ -225,8 +238,8 @@ json_t *openai_answer(const struct openai_reply *reply, struct openai_choice *ch
                            : text;
         json_t *o = json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->index,
                               reply->ask->kind == OPENAI_CHAT ? "message" : "text", what, "logprobs",
-                              logprobs_json(reply, c->logprobs ? c->logprobs : json_array()), "finish_reason",
-                              openai_finish(c->finish) ? openai_finish(c->finish) : "stop");
+                              logprobs_json(reply, c->logprobs ? c->logprobs : json_array(), &c->offset),
+                              "finish_reason", openai_finish(c->finish) ? openai_finish(c->finish) : "stop");
         c->logprobs = NULL;
         if (reply->ask->return_tokens && c->tokens)
             json_object_set(o, "tokens", c->tokens);

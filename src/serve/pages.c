@@ -283,6 +283,28 @@ uint32_t pages_keep(struct pages *pages, uint32_t parent, const int32_t *tokens,
     return node;
 }
 
+uint32_t pages_forget(struct pages *pages, const int32_t *tokens, uint32_t count)
+{
+    uint32_t at = ROOT, done = 0, dropped = 0;
+    for (uint32_t c = pages->nodes[ROOT].child; c != PAGES_NONE;) {
+        const struct node *n = &pages->nodes[c];
+        if (agree(n, tokens + done, count - done) < n->count) {
+            c = n->next;
+            continue;
+        }
+        done += n->count;
+        at = c;
+        c = n->child;
+    }
+    while (at != ROOT && pages->nodes[at].held == 0 && pages->nodes[at].child == PAGES_NONE) {
+        const uint32_t leaf = at;
+        at = pages->nodes[leaf].parent;
+        dropped += pages->nodes[leaf].count;
+        pages_give(pages, drop(pages, leaf));
+    }
+    return dropped;
+}
+
 struct pages_counts pages_count(const struct pages *pages)
 {
     struct pages_counts counts = {.free = pages->free_count, .cached = pages->cached, .host_hits = pages->host_hits};

@@ -27,6 +27,9 @@ uint32_t pages_find(struct pages *pages, const int32_t *tokens, uint32_t count, 
 // Returns its node, held. *page: where the tokens lie now. A short page is not held, and is nobody's afterwards.
 uint32_t pages_keep(struct pages *pages, uint32_t parent, const int32_t *tokens, uint32_t count, uint32_t *page);
 void pages_leave(struct pages *pages, uint32_t node);
+// Takes what is cached of tokens[0, count) out of the tree, from the end, as far as nobody holds it or goes on from it.
+// Returns the tokens dropped.
+uint32_t pages_forget(struct pages *pages, const int32_t *tokens, uint32_t count);
 
 struct pages_counts {
     uint32_t used;   // held by somebody

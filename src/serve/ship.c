@@ -1,4 +1,5 @@
-// Keys and values as bytes: saved for later, or shipped to another server. Only whole pages; only into the same model.
+// What other threads ask for between steps. Keys and values as bytes, saved for later or shipped to another server:
+// only whole pages, only into the same model. Embeddings.
 #include "base/hash.h"
 #include "base/mem.h"
 #include "serve/engine_int.h"
@@ -10,6 +11,16 @@ struct ship_header { // little-endian, as everything that runs this
     uint64_t fingerprint, page_bytes, tokens, check; // check: XXH3 of what follows
 };
 static const char magic[8] = "BRGKV 1";
+
+static void leave_pages(struct engine *e, const uint32_t *nodes, const uint32_t *page_of, uint32_t pages)
+{
+    for (uint32_t i = pages; i-- > 0;) {
+        if (nodes[i] == PAGES_NONE)
+            pages_give(e->pages, page_of[i]);
+        else
+            pages_leave(e->pages, nodes[i]);
+    }
+}
 
 static bg_status save(struct engine *e, struct command *c)
 {
@@ -27,15 +38,10 @@ static bg_status save(struct engine *e, struct command *c)
     memcpy(header.magic, magic, sizeof magic);
     header.check = bg_xxh64(at, c->size - sizeof header);
     memcpy(bytes, &header, sizeof header);
-    for (uint32_t i = 0; i < (found + BATCH_PAGE - 1) / BATCH_PAGE; i++) {
-        if (nodes[i] == PAGES_NONE)
-            pages_give(e->pages, pages[i]);
-        else
-            pages_leave(e->pages, nodes[i]);
-    }
+    leave_pages(e, nodes, pages, (found + BATCH_PAGE - 1) / BATCH_PAGE);
     bg_free(nodes);
     bg_free(pages);
-    c->saved = bytes;
+    c->made = bytes;
     c->count = count;
     return BG_OK;
 }
@@ -88,17 +94,74 @@ static bg_status restore(struct engine *e, struct command *c)
     return status;
 }
 
-void engine_run_command(struct engine *e, struct command *command)
+// Pages for `count` tokens, those that are cached first. Returns how many tokens these cover; *pages: all that were
+// got.
+static uint32_t take_pages(struct engine *e, const int32_t *tokens, uint32_t count, uint32_t *nodes, uint32_t *page_of,
+                           uint32_t *pages)
 {
-    command->status = command->bytes ? restore(e, command) : save(e, command);
+    const uint32_t cached = pages_find(e->pages, tokens, count - 1, nodes, page_of);
+    *pages = (cached + BATCH_PAGE - 1) / BATCH_PAGE;
+    while (*pages * BATCH_PAGE < count) {
+        nodes[*pages] = PAGES_NONE;
+        page_of[*pages] = pages_take(e->pages);
+        if (page_of[*pages] == PAGES_NONE)
+            break;
+        ++*pages;
+    }
+    return cached;
 }
 
-// Has the stepping thread do it; where nobody steps in a loop, this thread does.
-static void ask(struct engine *e, struct command *c)
+static bg_status embed(struct engine *e, struct command *c)
+{
+    const size_t dim = e->packed->model->config.dim;
+    const float *row = NULL;
+    uint32_t most = c->token_count / BATCH_PAGE + 1, got = 0;
+    uint32_t *nodes = bg_alloc_array(most, sizeof *nodes), *page_of = bg_alloc_array(most, sizeof *page_of);
+    uint32_t fed = take_pages(e, c->tokens, c->token_count, nodes, page_of, &got);
+    bg_status status = BG_OK;
+    if (got * BATCH_PAGE < c->token_count)
+        status = bg_fail(&c->err, BG_FULL, "no memory for keys and values is free: ask again later");
+    while (fed < c->token_count && !status) {
+        const uint32_t left = c->token_count - fed, take = left < e->o.chunk ? left : e->o.chunk;
+        const struct batch_run run = {c->tokens + fed, take, fed, page_of, take == left};
+        status = take == left ? batch_embed(e->batch, &run, 1, &c->err, &row)
+                              : batch_forward(e->batch, &run, 1, &c->err, &row);
+        fed += take;
+    }
+    if (!status) {
+        c->made = bg_alloc_array(dim, sizeof *row);
+        memcpy(c->made, row, dim * sizeof *row);
+    }
+    leave_pages(e, nodes, page_of, got);
+    bg_free(nodes);
+    bg_free(page_of);
+    return status;
+}
+
+void engine_run_command(struct engine *e, struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_SAVE:
+        command->status = save(e, command);
+        break;
+    case COMMAND_RESTORE:
+        command->status = restore(e, command);
+        break;
+    case COMMAND_FORGET:
+        command->count = pages_forget(e->pages, command->tokens, command->token_count);
+        break;
+    case COMMAND_EMBED:
+        command->status = embed(e, command);
+        break;
+    }
+}
+
+// Has the stepping thread do it; where nobody ever stepped in a loop, this thread does.
+static bg_status ask(struct engine *e, struct command *c, struct bg_error *err)
 {
     struct bg_env *env = e->env;
     env->ops->gate_enter(env, e->gate);
-    const bool looping = e->looping;
+    const bool looping = e->looping, ours = !e->looped;
     if (looping) {
         c->next = e->commands;
         e->commands = c;
@@ -113,22 +176,23 @@ static void ask(struct engine *e, struct command *c)
             break;
         }
     env->ops->gate_leave(env, e->gate);
-    if (!looping)
+    if (ours)
         engine_run_command(e, c);
     else if (!done)
         c->status = bg_fail(&c->err, BG_STOPPED, "the engine has stopped");
+    if (c->status)
+        *err = c->err;
+    return c->status;
 }
 
 bg_status engine_save(struct engine *engine, const int32_t *tokens, uint32_t token_count, struct bg_error *err,
                       void **bytes, size_t *size, uint32_t *count)
 {
-    struct command c = {.tokens = tokens, .token_count = token_count};
-    ask(engine, &c);
-    if (c.status) {
-        *err = c.err;
-        return c.status;
-    }
-    *bytes = c.saved;
+    struct command c = {.kind = COMMAND_SAVE, .tokens = tokens, .token_count = token_count};
+    bg_status status = ask(engine, &c, err);
+    if (status)
+        return status;
+    *bytes = c.made;
     *size = c.size;
     *count = c.count;
     return BG_OK;
@@ -136,12 +200,51 @@ bg_status engine_save(struct engine *engine, const int32_t *tokens, uint32_t tok
 
 bg_status engine_restore(struct engine *engine, const void *bytes, size_t size, struct bg_error *err, uint32_t *count)
 {
-    struct command c = {.bytes = bytes ? bytes : "", .size = size};
-    ask(engine, &c);
-    if (c.status) {
-        *err = c.err;
-        return c.status;
-    }
-    *count = c.count;
-    return BG_OK;
+    struct command c = {.kind = COMMAND_RESTORE, .bytes = bytes, .size = size};
+    bg_status status = ask(engine, &c, err);
+    if (!status)
+        *count = c.count;
+    return status;
+}
+
+bg_status engine_forget(struct engine *engine, const int32_t *tokens, uint32_t token_count, struct bg_error *err,
+                        uint32_t *count)
+{
+    struct command c = {.kind = COMMAND_FORGET, .tokens = tokens, .token_count = token_count};
+    bg_status status = ask(engine, &c, err);
+    if (!status)
+        *count = c.count;
+    return status;
+}
+
+bg_status engine_embed(struct engine *engine, const int32_t *tokens, uint32_t token_count, struct bg_error *err,
+                       float **embedding)
+{
+    struct command c = {.kind = COMMAND_EMBED, .tokens = tokens, .token_count = token_count};
+    if (token_count == 0 || token_count > engine->context)
+        return bg_fail(err, BG_INVALID, "the input has %u tokens: expected 1 to %u", token_count, engine->context);
+    for (uint32_t i = 0; i < token_count; i++)
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= engine->vocab)
+            return bg_fail(err, BG_INVALID, "token id %d is outside the model's vocabulary of %u", tokens[i],
+                           engine->vocab);
+    bg_status status = ask(engine, &c, err);
+    if (!status)
+        *embedding = c.made;
+    return status;
+}
+
+bool engine_slot_tokens(struct engine *engine, uint32_t slot, int32_t **tokens, uint32_t *count)
+{
+    struct engine *e = engine;
+    if (slot >= e->o.slots)
+        return false;
+    int32_t *copy = bg_alloc_array(e->context + 1u, sizeof *copy);
+    e->env->ops->gate_enter(e->env, e->gate);
+    *count = e->slot_tokens[slot].count;
+    memcpy(copy, e->slot_tokens[slot].tokens, *count * sizeof *copy);
+    e->env->ops->gate_leave(e->env, e->gate);
+    *tokens = copy;
+    if (*count == 0)
+        bg_free(copy);
+    return *count > 0;
 }

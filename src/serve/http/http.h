@@ -12,6 +12,7 @@ struct http_model { // what is served
     const struct model_config *config;
     uint32_t context;
     const struct chat_template *chat; // NULL: no chat
+    const char *chat_text;            // its source
     int64_t created;
 };
 

@@ -19,7 +19,9 @@ struct exchange { // one HTTP request
     const char *method;
     char *path;
     struct bg_str body;
-    bool too_large, suspended, answered, watched, begun;
+    const char *rest; // of the path, where its route has a *
+    bool too_large, refused, suspended, answered, watched, counted, given_up, gone;
+    uint64_t taken; // bytes of the body that came
     int fd;
     uint64_t started_ns;
     uint32_t status;
@@ -49,7 +51,7 @@ struct http {
     struct bg_gate *gate;
     struct told *told, **told_end; // gate
     bool stopping, draining;       // gate
-    uint32_t open;                 // gate: text requests in flight
+    uint32_t open;                 // gate: text requests whose answer is not out yet
     struct exchange *exchanges;
     uint8_t (*key_hash)[32];
     uint64_t answers[600]; // by status
@@ -65,13 +67,30 @@ enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error);
 enum MHD_Result exchange_stream(struct exchange *x); // what comes into x->out, until x->complete
 
+void exchange_open(struct exchange *x); // counts among the open requests until it is destroyed
+
 // routes.c
-enum MHD_Result route_handle(struct exchange *x); // the body is whole
-void route_event(struct exchange *x, const struct serve_event *event);
-void route_abandon(struct exchange *x); // the client is gone
+enum MHD_Result route_handle(struct exchange *x);                   // the body is whole
+json_t *route_body(struct exchange *x, struct openai_error *error); // an object; NULL: refused
+
+// ask.c
+enum MHD_Result ask_completion(struct exchange *x, struct engine *engine);
+enum MHD_Result ask_chat(struct exchange *x, struct engine *engine);
+bool ask_render(struct exchange *x, json_t *messages, json_t *extra, char **text, size_t *size,
+                struct openai_error *error); // the text of a chat, as its template has it
+void ask_event(struct exchange *x, const struct serve_event *event);
+void ask_abandon(struct exchange *x); // the client is gone
+
+// embeddings.c, slots.c
+enum MHD_Result embeddings(struct exchange *x, struct engine *engine);
+enum MHD_Result slots_list(struct exchange *x, struct engine *engine);
+enum MHD_Result slots_act(struct exchange *x, struct engine *engine);
+
 // metrics.c
 char *metrics_text(struct http *http);
 // page.c
 extern const char page_html[];
+extern const size_t page_html_size;
+extern const char page_key_html[]; // asks for a key
 
 #endif

@@ -8,12 +8,19 @@
 #include "base/mem.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+enum {
+    TAKEN_MAX = 1 << 30, // bytes of a body; more, and the connection is closed without an answer
+    SILENT_MS = 60000,   // a peer that acknowledges nothing for so long is gone
+};
 
 // ---- Answers ----
 static void add_headers(struct exchange *x, struct MHD_Response *response, const char *type)
@@ -24,6 +31,7 @@ static void add_headers(struct exchange *x, struct MHD_Response *response, const
         MHD_add_response_header(response, "Access-Control-Allow-Origin", x->http->o.cors);
         MHD_add_response_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type");
         MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        MHD_add_response_header(response, "Access-Control-Max-Age", "3600");
     }
 }
 
@@ -56,7 +64,7 @@ enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
 {
     const uint32_t status = (uint32_t)error->http;
-    double retry = error->more ? json_number_value(json_object_get(error->more, "retry_after")) : 0;
+    const double retry = error->retry_s;
     json_t *json = openai_error_json(error);
     char *text = json_dumps(json, JSON_COMPACT), seconds[16];
     json_decref(json);
@@ -81,6 +89,8 @@ static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)
 {
     struct exchange *x = arg;
     (void)position;
+    if (x->gone)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
     const size_t left = x->out.size - x->sent, count = left < most ? left : most;
     if (count > 0) {
         memcpy(to, x->out.data + x->sent, count);
@@ -130,6 +140,16 @@ void exchange_resume(struct exchange *x)
         return;
     x->suspended = false;
     MHD_resume_connection(x->connection);
+}
+
+// The client of a suspended exchange has gone: libmicrohttpd closes the connection when it goes on.
+static void on_gone(struct exchange *x)
+{
+    x->gone = true;
+    x->status = 499;
+    if (x->running > 0)
+        ask_abandon(x);
+    exchange_resume(x);
 }
 
 // ---- Keys ----
@@ -184,13 +204,27 @@ static struct exchange *exchange_create(struct http *http, struct MHD_Connection
     return x;
 }
 
+void exchange_open(struct exchange *x)
+{
+    x->counted = true;
+    x->http->env->ops->gate_enter(x->http->env, x->http->gate);
+    x->http->open++;
+    x->http->env->ops->gate_leave(x->http->env, x->http->gate);
+}
+
 static void exchange_destroy(struct exchange *x)
 {
     struct http *http = x->http;
+    if (x->counted) {
+        http->env->ops->gate_enter(http->env, http->gate);
+        http->open--;
+        http->env->ops->gate_leave(http->env, http->gate);
+    }
     *(x->previous ? &x->previous->next : &http->exchanges) = x->next;
     if (x->next)
         x->next->previous = x->previous;
     for (uint32_t i = 0; i < x->choice_count; i++) {
+        bg_str_fini(&x->choices[i].echo);
         bg_str_fini(&x->choices[i].text);
         json_decref(x->choices[i].logprobs);
         json_decref(x->choices[i].tokens);
@@ -205,6 +239,22 @@ static void exchange_destroy(struct exchange *x)
     bg_free(x);
 }
 
+// A peer that vanished without a word is found out.
+static void on_connection(void *arg, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const int on = 1, idle_s = SILENT_MS / 2000, unanswered_ms = SILENT_MS;
+    (void)arg;
+    (void)state;
+    if (code != MHD_CONNECTION_NOTIFY_STARTED || !info)
+        return;
+    const int fd = info->connect_fd;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *data, size_t *data_size, void **state)
 {
@@ -213,19 +263,23 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     struct openai_error error;
     (void)version;
     if (!x) {
-        *state = exchange_create(http, connection, url, method);
+        *state = x = exchange_create(http, connection, url, method);
+        x->refused = !may_ask(x);
         return MHD_YES;
     }
     if (x->answered)
         return MHD_YES;
     if (*data_size > 0) { // taken in to its end also where it is refused: the answer can then be read
-        x->too_large |= x->body.size + *data_size > http->o.body_max;
-        if (!x->too_large)
+        x->taken += *data_size;
+        x->too_large |= x->taken > http->o.body_max;
+        if (!x->too_large && !x->refused)
             bg_str_add_bytes(&x->body, data, *data_size);
         *data_size = 0;
-        return MHD_YES;
+        return x->taken > TAKEN_MAX ? MHD_NO : MHD_YES;
     }
-    if (!may_ask(x)) {
+    if (x->refused) {
+        if (strcmp(x->path, "/") == 0)
+            return exchange_send(x, 401, "text/html; charset=utf-8", page_key_html, strlen(page_key_html));
         openai_refuse(&error, 401, "authentication_error", "",
                       "this needs a key: send the header Authorization: Bearer KEY");
         return exchange_refuse(x, &error);
@@ -235,6 +289,31 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         return exchange_refuse(x, &error);
     }
     return route_handle(x);
+}
+
+static void log_access(const struct exchange *x)
+{
+    struct http *http = x->http;
+    json_int_t prompt = 0, cached = 0, drawn = 0;
+    for (uint32_t i = 0; i < x->choice_count; i++) {
+        prompt += x->choices[i].prompt_tokens;
+        cached += x->choices[i].cached_tokens;
+        drawn += x->choices[i].drawn_tokens;
+    }
+    json_t *o = json_pack("{s:I, s:s, s:o, s:I, s:f}", "time_ms", (json_int_t)http->env->ops->wall_ms(http->env),
+                          "method", x->method, "path", openai_text(x->path, strnlen(x->path, 200)), "status",
+                          (json_int_t)x->status, "seconds", (double)(env_now_ns(http->env) - x->started_ns) * 1e-9);
+    if (x->choice_count > 0) {
+        json_object_set_new(o, "id", json_string(x->id));
+        json_object_set_new(o, "prompt_tokens", json_integer(prompt));
+        json_object_set_new(o, "cached_tokens", json_integer(cached));
+        json_object_set_new(o, "tokens", json_integer(drawn));
+        json_object_set_new(o, "finish", json_string(serve_finish_name(x->choices[0].finish)));
+    }
+    char *line = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    http->o.access(http->o.arg, line ? line : "{}");
+    bg_free(line);
+    json_decref(o);
 }
 
 static void on_completed(void *arg, struct MHD_Connection *connection, void **state,
@@ -250,23 +329,11 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
     if (x->watched)
         epoll_ctl(http->epoll, EPOLL_CTL_DEL, x->fd, NULL);
     http->answers[x->status < 600 ? x->status : 0]++;
-    if (http->o.access) {
-        char line[512];
-        uint32_t prompt = 0, drawn = 0;
-        for (uint32_t i = 0; i < x->choice_count; i++) {
-            prompt += x->choices[i].prompt_tokens;
-            drawn += x->choices[i].drawn_tokens;
-        }
-        snprintf(line, sizeof line,
-                 "{\"method\": \"%s\", \"path\": \"%.100s\", \"status\": %u, \"prompt_tokens\": %u, \"tokens\": %u, "
-                 "\"seconds\": %.6f}",
-                 x->method, strpbrk(x->path, "\"\\") ? "?" : x->path, x->status, prompt, drawn,
-                 (double)(env_now_ns(http->env) - x->started_ns) * 1e-9);
-        http->o.access(http->o.arg, line);
-    }
+    if (http->o.access)
+        log_access(x);
     x->connection = NULL;
     if (x->running > 0)
-        route_abandon(x); // freed when the engine has let go of it
+        ask_abandon(x); // freed when the engine has let go of it
     else
         exchange_destroy(x);
 }
@@ -282,14 +349,9 @@ static void take_told(struct http *http)
     for (struct told *t = list, *next; t; t = next) {
         struct exchange *x = t->event.user;
         next = t->next;
-        route_event(x, &t->event);
+        ask_event(x, &t->event);
         const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
         bg_free(t);
-        if (last) {
-            http->env->ops->gate_enter(http->env, http->gate);
-            http->open--;
-            http->env->ops->gate_leave(http->env, http->gate);
-        }
         if (!x->connection && last)
             exchange_destroy(x);
         else if (x->connection && (x->complete || x->out.size > x->sent))
@@ -314,8 +376,8 @@ static void loop(void *arg, struct bg_env *own)
             if (events[i].data.ptr == &http->bell) {
                 if (read(http->bell, &rings, sizeof rings) < 0)
                     continue;
-            } else { // a suspended client has gone: libmicrohttpd finds out when it goes on
-                exchange_resume(events[i].data.ptr);
+            } else {
+                on_gone(events[i].data.ptr);
             }
         }
         take_told(http);
@@ -356,6 +418,16 @@ void http_event(void *arg, const struct serve_event *event)
 }
 
 // ---- Life ----
+// As many files as this process may have open: a connection is one.
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static bg_status listen_at(struct http *http, struct bg_error *err)
 {
     const struct http_options *o = &http->o;
@@ -370,10 +442,11 @@ static bg_status listen_at(struct http *http, struct bg_error *err)
         flags |= MHD_USE_TLS;
     else
         tls[0] = tls[2];
-    http->daemon = MHD_start_daemon(
-        flags, o->port, NULL, NULL, on_request, http, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+    http->daemon = MHD_start_daemon(flags, o->port, NULL, NULL, on_request, http, MHD_OPTION_SOCK_ADDR, &address,
+                                    MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+                                    on_connection, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
+                                    MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                    (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     if (!http->daemon)
         return bg_fail(err, BG_IO,
                        "cannot listen at %s port %u: is the port in use%s? Another one: --port, any: --port 0", o->host,
@@ -403,6 +476,7 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     http->key_hash = bg_alloc_array(options->key_count + 1u, sizeof *http->key_hash);
     for (uint32_t i = 0; i < options->key_count; i++)
         hash_of(options->keys[i], strlen(options->keys[i]), http->key_hash[i]);
+    raise_file_limit();
     bg_status status = env->ops->gate_create(env, err, &http->gate);
     if (!status)
         status = listen_at(http, err);

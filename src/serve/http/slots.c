@@ -1,0 +1,171 @@
+// /slots: what runs where; a slot's last keys and values kept in a file, brought back, or dropped.
+#include "serve/http/http_int.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LISTED_MAX = 1024 };
+static const char invalid[] = "invalid_request_error";
+
+enum MHD_Result slots_list(struct exchange *x, struct engine *engine)
+{
+    struct engine_stats stats;
+    struct engine_slot *list = bg_alloc_array(LISTED_MAX, sizeof *list);
+    json_t *all = json_array();
+    engine_get_stats(engine, &stats, list, LISTED_MAX);
+    for (size_t i = 0; i < LISTED_MAX && i < stats.slots; i++)
+        json_array_append_new(all,
+                              json_pack("{s:I, s:b, s:I, s:I, s:I, s:I}", "id", (json_int_t)i, "is_processing",
+                                        list[i].request != 0, "n_ctx", (json_int_t)x->http->model.context,
+                                        "prompt_tokens", (json_int_t)list[i].prompt_tokens, "drawn_tokens",
+                                        (json_int_t)list[i].drawn_tokens, "position", (json_int_t)list[i].position));
+    bg_free(list);
+    return exchange_send_json(x, 200, all);
+}
+
+// A name in the one directory: no way out of it, and no hidden file.
+static bool name_fits(const char *name)
+{
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    return name && *name && *name != '.' && strlen(name) <= 128 && strspn(name, good) == strlen(name);
+}
+
+static bg_status write_file(struct bg_env *env, const char *path, const void *bytes, size_t size, struct bg_error *err)
+{
+    char *draft = bg_format("%s.part", path);
+    struct bg_file *file;
+    struct bg_error other;
+    bg_status status = env->ops->file_open(env, draft, BG_FILE_TRUNCATE, err, &file);
+    if (!status) {
+        status = env->ops->file_write(env, file, bytes, size, err);
+        bg_status closed = env->ops->file_close(env, file, status ? &other : err);
+        status = status ? status : closed;
+    }
+    if (!status)
+        status = env->ops->path_rename(env, draft, path, err);
+    bg_free(draft);
+    return status;
+}
+
+static bg_status save(struct bg_env *env, struct engine *engine, uint32_t slot, const char *path, struct bg_error *err,
+                      uint32_t *count, size_t *size)
+{
+    int32_t *tokens;
+    uint32_t token_count;
+    void *bytes = NULL;
+    if (!engine_slot_tokens(engine, slot, &tokens, &token_count))
+        return bg_fail(err, BG_INVALID, "slot %u has computed nothing yet", slot);
+    bg_status status = engine_save(engine, tokens, token_count, err, &bytes, size, count);
+    if (!status)
+        status = write_file(env, path, bytes, *size, err);
+    bg_free(bytes);
+    bg_free(tokens);
+    return status;
+}
+
+static bg_status restore(struct bg_env *env, struct engine *engine, const char *path, struct bg_error *err,
+                         uint32_t *count, size_t *size)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (status)
+        return status;
+    *size = map.size;
+    status = engine_restore(engine, map.data, map.size, err, count);
+    env->ops->map_close(env, &map);
+    return status;
+}
+
+static bg_status forget(struct engine *engine, uint32_t slot, struct bg_error *err, uint32_t *count)
+{
+    int32_t *tokens;
+    uint32_t token_count;
+    *count = 0;
+    if (!engine_slot_tokens(engine, slot, &tokens, &token_count))
+        return BG_OK;
+    bg_status status = engine_forget(engine, tokens, token_count, err, count);
+    bg_free(tokens);
+    return status;
+}
+
+static enum MHD_Result act(struct exchange *x, struct engine *engine, uint32_t slot, const char *action,
+                           const char *name)
+{
+    struct bg_env *env = x->http->env;
+    struct openai_error error;
+    struct bg_error err;
+    uint32_t count = 0;
+    size_t size = 0;
+    const uint64_t begin = env_now_ns(env);
+    const bool saves = strcmp(action, "save") == 0, restores = strcmp(action, "restore") == 0;
+    char *path = bg_format("%s/%s", x->http->o.slot_save_path ? x->http->o.slot_save_path : "", name ? name : "");
+    bg_status status = saves      ? save(env, engine, slot, path, &err, &count, &size)
+                       : restores ? restore(env, engine, path, &err, &count, &size)
+                                  : forget(engine, slot, &err, &count);
+    bg_free(path);
+    if (status) {
+        const bool here = status != BG_IO && status != BG_STOPPED;
+        openai_refuse(&error,
+                      status == BG_NOT_FOUND ? 404
+                      : here                 ? 400
+                      : status == BG_STOPPED ? 503
+                                             : 500,
+                      here ? invalid : "server_error", "filename", "%.900s", err.text);
+        return exchange_refuse(x, &error);
+    }
+    json_t *o = json_pack("{s:I, s:I}", "id_slot", (json_int_t)slot,
+                          saves      ? "n_saved"
+                          : restores ? "n_restored"
+                                     : "n_erased",
+                          (json_int_t)count);
+    if (saves || restores) {
+        json_object_set_new(o, "filename", json_string(name));
+        json_object_set_new(o, saves ? "n_written" : "n_read", json_integer((json_int_t)size));
+        json_object_set_new(
+            o, "timings",
+            json_pack("{s:f}", saves ? "save_ms" : "restore_ms", (double)(env_now_ns(env) - begin) * 1e-6));
+    }
+    return exchange_send_json(x, 200, o);
+}
+
+enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
+{
+    struct openai_error error;
+    struct engine_stats stats;
+    char *end;
+    const unsigned long slot = strtoul(x->rest, &end, 10);
+    const char *action = MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, "action");
+    engine_get_stats(engine, &stats, NULL, 0);
+    if (!x->http->o.slot_save_path) {
+        openai_refuse(&error, 501, "not_supported_error", "", "this server was started without --slot-save-path");
+        return exchange_refuse(x, &error);
+    }
+    if (*x->rest < '0' || *x->rest > '9' || *end || slot >= stats.slots) {
+        openai_refuse(&error, 404, "not_found_error", "id", "there is no slot %.20s: there are %u", x->rest,
+                      stats.slots);
+        return exchange_refuse(x, &error);
+    }
+    if (action && strcmp(action, "erase") == 0)
+        return act(x, engine, (uint32_t)slot, action, NULL);
+    if (!action || (strcmp(action, "save") != 0 && strcmp(action, "restore") != 0)) {
+        openai_refuse(&error, 400, invalid, "action", "action: expected save, restore or erase");
+        return exchange_refuse(x, &error);
+    }
+    json_t *body = route_body(x, &error);
+    if (!body)
+        return exchange_refuse(x, &error);
+    const char *name = json_string_value(json_object_get(body, "filename"));
+    enum MHD_Result result;
+    if (name_fits(name)) {
+        result = act(x, engine, (uint32_t)slot, action, name);
+    } else {
+        openai_refuse(
+            &error, 400, invalid, "filename",
+            "filename: expected at most 128 letters, digits, dots, dashes and underscores, without a dot first");
+        result = exchange_refuse(x, &error);
+    }
+    json_decref(body);
+    return result;
+}
