@@ -160,6 +160,21 @@ class PlanJob(unittest.TestCase):
                 self.must(*args)
                 self.assertEqual((step, units), (self.read("step.svg"), self.read("map.svg")))
 
+    def test_pictures_of_schedules(self):
+        for name, workers, items in (("1f1b", 2, 8), ("zb-2p", 4, 8), ("zb-v", 8, 16), ("seq1f1b:4", 4, 4),
+                                     ("interleaved:2", 8, 32), ("gpipe", 16, 64)):
+            with self.subTest(schedule=name):
+                out = self.must("plan", "--schedule", name, "--stages", str(workers), "--micro-batches", str(items),
+                                "--svg", "s.svg", "--json")
+                picture = self.read("s.svg")
+                self.check_picture(picture)
+                made = json.loads(out)
+                ops = sum(len(ops) for ops in made["lists"])
+                boxes = len(re.findall(r'class="[fbw]\d"', picture)) - len(re.findall(r">[FBW]: ", picture))
+                self.assertEqual(boxes, ops)
+                self.assertGreaterEqual(len(re.findall(r'class="n[fbw]"', picture)), 0.9 * ops)
+                self.assertIn(f"step {made['makespan']} turns, bubble {made['bubble']} ", picture)
+
     # ---- Plans that run ----
 
     def test_train_runs_the_plan(self):

@@ -3,6 +3,7 @@
 #include "cli/plan.h"
 
 #include "base/mem.h"
+#include "cli/plan_schedule_svg.h"
 #include "plan/schedule.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 enum { GRID_WIDTH_MAX = 200, LIST_OPS_MAX = 40 };
 
 struct request {
-    const char *schedule, *f, *b, *w, *comm, *memory;
+    const char *schedule, *f, *b, *w, *comm, *memory, *svg;
     uint32_t workers, items, slices;
     bool split;
 };
@@ -231,6 +232,7 @@ int cli_plan_schedule(struct cli *cli, int argc, char **argv)
         {"memory-limit", CLI_TEXT, &r.memory, "N", "micro-batches of a stage that a worker may hold"},
         {"slices", CLI_U32, &r.slices, "N", "runs of positions that F and B take one by one"},
         {"split", CLI_FLAG, &r.split, NULL, "B and W apart where the schedule leaves it open"},
+        {"svg", CLI_TEXT, &r.svg, "FILE", "a picture of it"},
     };
     const struct cli_usage usage = {
         "plan --schedule NAME --stages P --micro-batches M [options]",
@@ -250,7 +252,11 @@ int cli_plan_schedule(struct cli *cli, int argc, char **argv)
         code = read_request(&r, &a);
         if (!code && solve(&a, &err))
             code = cli_fail(&err);
-        else if (!code && cli->json)
+        if (!code && r.svg)
+            code = cli_env(cli, 1);
+        if (!code && r.svg && cli_plan_schedule_svg(cli->env, r.svg, r.schedule, &a.pipe, a.lists, &a.time, &err))
+            code = cli_fail(&err);
+        if (!code && cli->json)
             print_json(&a);
         else if (!code)
             print_table(&a);

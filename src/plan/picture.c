@@ -13,8 +13,8 @@ enum {
     LEFT_MIN = 60, // names of the workers stand left of the bars
     RIGHT = 84,    // and how long each is idle to the right
     PLOT_MIN = 840,
-    PLOT_MAX = 2600,
-    BOX = 17, // pixels that a box should have for two digits
+    PLOT_MAX = 3200,
+    BOX = 17, // least pixels that a box should have: two digits
     NAME_MAX = 24,
     ROW_MIN = 16,
     ROW_MAX = 36,
@@ -135,7 +135,8 @@ static void choose_font(struct drawing *d, enum look look)
     const struct plan_timeline *t = d->picture->timeline;
     char text[24];
     double mean = 0;
-    for (double font = fmin(ITEM_MAX, bar_height(d) - 2); font >= ITEM_MIN; font--) {
+    size_t longest = 1;
+    for (double font = floor(fmin(ITEM_MAX * d->zoom, bar_height(d) - 2)); font >= ITEM_MIN; font--) {
         size_t boxes = 0, fitting = 0;
         double sum = 0;
         for (size_t i = 0; i < t->span_count; i++) {
@@ -144,6 +145,7 @@ static void choose_font(struct drawing *d, enum look look)
                 continue;
             const double width = place(d, t->spans[i].end_s) - place(d, t->spans[i].start_s);
             item_text(d, op, text);
+            longest = strlen(text) > longest ? strlen(text) : longest;
             sum += width;
             boxes++;
             fitting += text_fits(text, font, width);
@@ -154,14 +156,20 @@ static void choose_font(struct drawing *d, enum look look)
         mean = sum / (double)boxes;
     }
     d->upright[look] = true;
-    d->font[look] = fmin(fmax(floor(mean), ITEM_MIN), ITEM_MAX);
+    const double room = (bar_height(d) - 3) / (0.62 * (double)longest);
+    d->font[look] = floor(fmin(fmax(fmin(mean, room), ITEM_MIN), ITEM_MAX));
 }
 
 // As wide as it takes for the narrowest kind of box to have BOX pixels on average, as far as the picture may grow.
 static double choose_width(const struct drawing *d)
 {
     const struct plan_timeline *t = d->picture->timeline;
-    double wanted = PLOT_MIN;
+    double wanted = PLOT_MIN, box = BOX;
+    for (size_t i = 0; i < t->span_count; i++) {
+        char text[24];
+        item_text(d, op_of(d, &t->spans[i]), text);
+        box = fmax(box, 8.5 * (double)strlen(text));
+    }
     for (int l = LOOK_F; l <= LOOK_RECOMPUTE; l++) {
         double sum = 0;
         size_t count = 0;
@@ -172,7 +180,7 @@ static double choose_width(const struct drawing *d)
             count++;
         }
         if (sum > 0)
-            wanted = fmax(wanted, BOX * d->end / (sum / (double)count));
+            wanted = fmax(wanted, box * d->end / (sum / (double)count));
     }
     return floor(fmin(wanted, PLOT_MAX));
 }
@@ -195,7 +203,7 @@ static void lay_out(struct drawing *d)
     }
     d->end = fmax(d->end, t->step_s);
     d->plot = choose_width(d);
-    d->zoom = fmin(fmax(d->plot / 1200, 1), 1.75);
+    d->zoom = fmin(fmax(d->plot / 1200, 1), 2);
     d->row = floor(fmin(fmax(0.4 * d->plot / (t->worker_count + 1), ROW_MIN), ROW_MAX * d->zoom));
     d->name_font = fmin(BG_SVG_FONT * d->zoom, d->row - 3);
     d->left = floor(fmax(LEFT_MIN, widest * d->name_font + 20));
