@@ -1,5 +1,5 @@
 // One machine, measured by what will run on it: an executor that hosts each unit of a shallow model as a stage of its
-// own takes an item through them, forward and backward, folds two sums into the root and steps, as a worker alone
+// own takes two items through them, forward and backward, folds two sums into the root and steps, as a worker alone
 // would. Caches are thus about as warm as in a step. Widths that are too large for the time given are approached from
 // below and priced by their rate.
 #include "train/measure_int.h"
@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 12, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4 };
+enum { LAYERS = 12, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4, ITEMS = 4 };
 #define SECONDS     6.0
 #define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
-#define ROUND_SHARE 0.03 // of all the time: one item, forward and backward
+#define ROUND_SHARE 0.02 // of all the time: one item, forward and backward
 #define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
 
 struct bench { // one width and size of items
@@ -56,15 +56,20 @@ static double since(struct bg_env *env, uint64_t start)
 
 // ---- Running ----
 
-// Stages are the units (or one holds all), items two: one of them is computed, the other lends its values.
+// Stages are the units (or one holds all). Of four items the first two are computed, one sum.
 static bg_status seat(struct bench *b, bool whole, bool split, struct bg_error *err)
 {
-    const struct tree_node root = tree_node_root(2 * b->group), items[2] = {{root.level - 1, 0}, {root.level - 1, 1}};
+    const uint32_t level = tree_node_root(ITEMS * b->group).level - 2;
+    const struct tree_node items[ITEMS] = {{level, 0}, {level, 1}, {level, 2}, {level, 3}};
     const uint32_t units = b->model->unit_count;
     uint8_t *holds = bg_alloc_array(units, 1);
     memset(holds, 1, units);
-    struct executor_seating seating = {
-        .items = items, .item_count = 2, .slots = 1, .split = split, .holds = holds, .stage_count = whole ? 1 : units};
+    struct executor_seating seating = {.items = items,
+                                       .item_count = ITEMS,
+                                       .slots = 1,
+                                       .split = split,
+                                       .holds = holds,
+                                       .stage_count = whole ? 1 : units};
     for (uint32_t s = 0; s < seating.stage_count; s++)
         seating.stages[s] = (struct executor_stage){whole ? 0 : s, whole ? units : s + 1, 1};
     bool kept;
@@ -73,51 +78,60 @@ static bg_status seat(struct bench *b, bool whole, bool split, struct bg_error *
     return status;
 }
 
-static bg_status forward(struct bench *b, uint32_t s, double *losses, struct bg_error *err)
+static bg_status forward(struct bench *b, uint32_t s, uint32_t item, double *losses, struct bg_error *err)
 {
-    const float *x = s > 0 ? executor_output(b->ex, s - 1, 0, 0) : NULL;
-    return executor_forward(b->ex, s, 0, EXECUTOR_WHOLE, s > 0 ? &x : NULL, losses, err);
+    const float *x = s > 0 ? executor_output(b->ex, s - 1, item, 0) : NULL;
+    return executor_forward(b->ex, s, item, EXECUTOR_WHOLE, s > 0 ? &x : NULL, losses, err);
 }
 
-static bg_status backward(struct bench *b, uint32_t s, uint32_t stages, enum model_backward_part part,
+static bg_status backward(struct bench *b, uint32_t s, uint32_t stages, uint32_t item, enum model_backward_part part,
                           struct bg_error *err)
 {
-    const float *x = s > 0 ? executor_output(b->ex, s - 1, 0, 0) : NULL;
-    const float *dy = s + 1 < stages ? executor_input_gradient(b->ex, s + 1, 0, 0) : NULL;
+    const float *x = s > 0 ? executor_output(b->ex, s - 1, item, 0) : NULL;
+    const float *dy = s + 1 < stages ? executor_input_gradient(b->ex, s + 1, item, 0) : NULL;
     const struct executor_backward back = {
-        .stage = s, .slice = EXECUTOR_WHOLE, .part = part, .x = x ? &x : NULL, .dy = dy ? &dy : NULL};
+        .stage = s, .item = item, .slice = EXECUTOR_WHOLE, .part = part, .x = x ? &x : NULL, .dy = dy ? &dy : NULL};
     return executor_backward(b->ex, &back, err);
 }
 
-// F and B (or B, then W) of every stage; at[s][part] += seconds.
-static bg_status run_item(struct bench *b, uint32_t stages, bool split, struct bg_error *err,
+// F and B (or B, then W) of every stage; at[s][part] += half of the seconds.
+static bg_status run_item(struct bench *b, uint32_t stages, uint32_t item, bool split, struct bg_error *err,
                           double at[][PLAN_COST_PARTS])
 {
     double *losses = bg_alloc_array(b->group, sizeof *losses);
     bg_status status = BG_OK;
     for (uint32_t s = 0; s < stages && !status; s++) {
         const uint64_t start = env_now_ns(b->env);
-        status = forward(b, s, losses, err);
-        at[s][0] = since(b->env, start);
+        status = forward(b, s, item, losses, err);
+        at[s][0] += since(b->env, start) / 2;
     }
     for (uint32_t s = stages; s-- > 0 && !status;) {
         uint64_t start = env_now_ns(b->env);
-        status = backward(b, s, stages, split ? MODEL_BACKWARD_INPUT : MODEL_BACKWARD_BOTH, err);
-        at[s][1] = since(b->env, start);
+        status = backward(b, s, stages, item, split ? MODEL_BACKWARD_INPUT : MODEL_BACKWARD_BOTH, err);
+        at[s][1] += since(b->env, start) / 2;
         start = env_now_ns(b->env);
         if (split && !status)
-            status = backward(b, s, stages, MODEL_BACKWARD_WEIGHT, err);
-        at[s][2] = split ? since(b->env, start) : 0;
+            status = backward(b, s, stages, item, MODEL_BACKWARD_WEIGHT, err);
+        at[s][2] += split ? since(b->env, start) / 2 : 0;
     }
     bg_free(losses);
     return status;
 }
 
-// The root from the item's sums and as much beside them, then squares and the step.
+// Two items: the gradients of one are written, those of its sibling are added, as in every step.
+static bg_status run_items(struct bench *b, uint32_t stages, uint64_t step, bool split, struct bg_error *err,
+                           double at[][PLAN_COST_PARTS])
+{
+    executor_begin(b->ex, step);
+    bg_status status = run_item(b, stages, 0, split, err, at);
+    return status ? status : run_item(b, stages, 1, split, err, at);
+}
+
+// The root from the items' sum and as much beside it, then squares and the step.
 static bg_status fold_and_step(struct bench *b, uint64_t step, struct bg_error *err, struct times *t)
 {
     const struct model *model = b->model;
-    const struct tree_node root = tree_node_root(2 * b->group);
+    const struct tree_node root = tree_node_root(ITEMS * b->group);
     double *squares = bg_alloc_array(model->param_count, sizeof *squares), bytes = 0;
     bg_status status = BG_OK;
     uint64_t start = env_now_ns(b->env);
@@ -159,8 +173,7 @@ static bg_status rounds(struct bench *b, bool whole, bool split, double seconds,
     bg_status status = seat(b, whole, split, err);
     for (uint64_t step = 0; !status && count < ROUNDS; step++) {
         struct times t = {0};
-        executor_begin(b->ex, step);
-        status = run_item(b, stages, split, err, t.at);
+        status = run_items(b, stages, step, split, err, t.at);
         if (!status && !split && !whole)
             status = fold_and_step(b, step, err, &t);
         const bool over = since(b->env, start) > seconds;
@@ -267,7 +280,7 @@ static bg_status bench_open(struct bench *b, uint32_t group, struct bg_error *er
                                              .optim = o->optim,
                                              .batch = o->batch,
                                              .length = o->length,
-                                             .micro_batches = 2 * group,
+                                             .micro_batches = ITEMS * group,
                                              .memory = {b->comm, reserve_shared, release_shared}};
     status = executor_create(b->env, &options, err, &b->ex);
     if (!status)
@@ -336,17 +349,15 @@ static void keep_busy(void *arg, struct bg_env *own)
     kern_fp_leave(fp);
 }
 
-// Seconds an item, of as many as there is time for.
+// Seconds of two items, of as many as there is time for.
 static bg_status pace(struct bench *b, double seconds, struct bg_error *err, double *each)
 {
-    double at[1][PLAN_COST_PARTS];
+    double at[1][PLAN_COST_PARTS] = {{0}};
     const uint64_t start = env_now_ns(b->env);
     bg_status status = seat(b, true, false, err);
     uint32_t count = 0;
-    while (!status && (count == 0 || since(b->env, start) < seconds)) {
-        executor_begin(b->ex, count++);
-        status = run_item(b, 1, false, err, at);
-    }
+    while (!status && (count == 0 || since(b->env, start) < seconds))
+        status = run_items(b, 1, count++, false, err, at);
     if (!status)
         *each = since(b->env, start) / count;
     return status;
