@@ -311,6 +311,10 @@ static bool read_lengths(struct openai_ask *ask, uint32_t tokens_max, struct ope
 static bool read_resumed(struct openai_ask *ask, uint32_t vocab, struct openai_error *error)
 {
     const json_t *drawn = field(ask->body, "resume_tokens");
+    json_int_t choice = 0;
+    if (!whole(ask->body, "choice", 0, OPENAI_CHOICES_MAX - 1, &choice, error))
+        return false;
+    ask->request.sampling.choice = (uint32_t)choice;
     if (!drawn)
         return true;
     if (!json_is_array(drawn) || ask->n != 1 || !ask->seed_given)

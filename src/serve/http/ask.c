@@ -174,7 +174,7 @@ static bool submit_all(struct exchange *x, struct engine *engine, struct openai_
             double retry = 1;
             request.prompt = tokens.ids;
             request.prompt_count = (uint32_t)tokens.count;
-            request.sampling.choice = index;
+            request.sampling.choice += index;
             request.grammar = grammar;
             request.user = x;
             x->choices[index].index = index;
