@@ -72,13 +72,15 @@ undo_words:
 
 int cmd_export(struct cli *cli, int argc, char **argv)
 {
-    const char *to = NULL, *out = NULL;
+    const char *to = NULL, *out = NULL, *weights = "f32";
     static const char *const names[] = {"safetensors", "gguf", "llama2c"}; // in the order of enum model_format
+    static const char *const types[] = {"f32", "q8_0", "q4_0"};            // of enum kern_weight
     const struct cli_option options[] = {
         {"to", CLI_TEXT, &to, "FORMAT", "safetensors (a directory), gguf or llama2c (a file)"},
         {"out", CLI_TEXT, &out, "PATH", "what to write; llama2c adds PATH.tokenizer.bin"},
+        {"weights", CLI_TEXT, &weights, "TYPE", "of gguf: f32, q8_0 or q4_0 (default f32)"},
     };
-    const struct cli_usage usage = {"export MODEL --to FORMAT --out PATH",
+    const struct cli_usage usage = {"export MODEL --to FORMAT --out PATH [--weights TYPE]",
                                     "Writes a model (run, checkpoint, directory, .gguf) for other programs.",
                                     options,
                                     sizeof options / sizeof *options,
@@ -88,22 +90,31 @@ int cmd_export(struct cli *cli, int argc, char **argv)
     struct bg_strlist words = {0};
     struct bg_error err = {0};
     struct model_files files = {0};
-    int format = 0;
+    int format = 0, type = 0;
     int code = cli_parse(cli, &usage, argc, argv, &words);
     if (code >= 0)
         goto undo_words;
     while (to && format < 3 && strcmp(to, names[format]) != 0)
         format++;
+    while (type < 3 && strcmp(weights, types[type]) != 0)
+        type++;
     if (!to || format == 3)
         code = cli_misuse("export", "--to: expected safetensors, gguf or llama2c, found '%s'", to ? to : "nothing");
     else if (!out)
         code = cli_misuse("export", "--out is missing");
+    else if (type == 3 || (type != KERN_F32 && format != MODEL_GGUF))
+        code = cli_misuse("export", "--weights %s: expected f32, or q8_0 or q4_0 with --to gguf", weights);
     else
         code = cli_env(cli, 0);
     if (code)
         goto undo_words;
-    if (model_open(cli->env, words.items[0], &err, &files) ||
-        model_save(cli->env, files.model, files.weights, files.tokenizer, (enum model_format)format, out, &err))
+    bg_status status = model_open(cli->env, words.items[0], &err, &files);
+    if (!status)
+        status = type == KERN_F32 ? model_save(cli->env, files.model, files.weights, files.tokenizer,
+                                               (enum model_format)format, out, &err)
+                                  : model_save_blocks(cli->env, files.model, files.weights, files.tokenizer,
+                                                      (enum kern_weight)type, out, &err);
+    if (status)
         code = cli_fail(&err);
     else
         print_saved(names[format], out, files.model);

@@ -62,8 +62,10 @@ void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const floa
 // The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes.
 void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
                       size_t end);
-// fp32 numbers of `count` such blocks.
+// fp32 numbers of `count` such blocks, and such blocks of fp32 numbers, quantised as kern_pack does.
 void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, size_t count);
+void kern_quantise_blocks(void *blocks, enum kern_weight type, const float *x, size_t count);
+size_t kern_block_bytes(enum kern_weight type);
 
 struct kern_packed_gemm { // C (m, n) = A (m, k) W^T + bias: rule 4, whatever m
     float *c;

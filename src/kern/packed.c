@@ -72,7 +72,8 @@ static struct quant quantise(enum kern_weight type, const float x[KERN_QUANT])
     struct quant block = {.d = half_round(d)};
     for (size_t i = 0; i < KERN_QUANT; i++) {
         if (type == KERN_Q8_0) {
-            block.q[i] = (uint8_t)(int8_t)roundf(x[i] * inverse);
+            float q = roundf(x[i] * inverse);
+            block.q[i] = (uint8_t)(int8_t)(fabsf(q) <= 127 ? q : 0); // not of infinities
         } else {
             float q = x[i] * inverse + 8.5f;
             block.q[i] = (uint8_t)(q >= 15 ? 15 : q > 0 ? (int)q : 0);
@@ -81,7 +82,7 @@ static struct quant quantise(enum kern_weight type, const float x[KERN_QUANT])
     return block;
 }
 
-static size_t block_bytes(enum kern_weight type)
+size_t kern_block_bytes(enum kern_weight type)
 {
     return sizeof(uint16_t) + (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2);
 }
@@ -99,7 +100,7 @@ static struct quant read_block(enum kern_weight type, const uint8_t *bytes)
 void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, size_t count)
 {
     const uint8_t *at = blocks;
-    for (size_t b = 0; b < count; b++, at += block_bytes(type)) {
+    for (size_t b = 0; b < count; b++, at += kern_block_bytes(type)) {
         struct quant block = read_block(type, at);
         float d = kern_half_widen(block.d);
         for (size_t i = 0; i < KERN_QUANT; i++)
@@ -107,10 +108,22 @@ void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, si
     }
 }
 
+void kern_quantise_blocks(void *blocks, enum kern_weight type, const float *x, size_t count)
+{
+    uint8_t *at = blocks;
+    for (size_t b = 0; b < count; b++, x += KERN_QUANT) {
+        struct quant block = quantise(type, x);
+        *at++ = (uint8_t)block.d;
+        *at++ = (uint8_t)(block.d >> 8);
+        for (size_t i = 0; i < (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2); i++)
+            *at++ = (uint8_t)(type == KERN_Q8_0 ? block.q[i] : block.q[i] | block.q[i + 16] << 4);
+    }
+}
+
 // Puts the block of inputs 32 b .. of output `lane` into its panel.
 static void place(uint8_t *panel, enum kern_weight type, size_t b, size_t lane, const struct quant *block)
 {
-    uint8_t *at = panel + b * KERN_PANEL * block_bytes(type), *q = at + KERN_PANEL * sizeof(uint16_t);
+    uint8_t *at = panel + b * KERN_PANEL * kern_block_bytes(type), *q = at + KERN_PANEL * sizeof(uint16_t);
     memcpy(at + lane * sizeof block->d, &block->d, sizeof block->d);
     for (size_t i = 0; i < (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2); i++)
         q[i * KERN_PANEL + lane] = (uint8_t)(type == KERN_Q8_0 ? block->q[i] : block->q[i] | block->q[i + 16] << 4);
@@ -143,14 +156,14 @@ void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const floa
 void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
                       size_t end)
 {
-    const size_t row = k / KERN_QUANT * block_bytes(type);
+    const size_t row = k / KERN_QUANT * kern_block_bytes(type);
     for (size_t p = first; p < end; p++) {
         uint8_t *panel = (uint8_t *)data + p * kern_panel_bytes(type, k);
         memset(panel, 0, kern_panel_bytes(type, k));
         for (size_t lane = 0; lane < KERN_PANEL && p * KERN_PANEL + lane < n; lane++) {
             const uint8_t *from = (const uint8_t *)blocks + (p * KERN_PANEL + lane) * row;
             for (size_t b = 0; b < k / KERN_QUANT; b++) {
-                struct quant block = read_block(type, from + b * block_bytes(type));
+                struct quant block = read_block(type, from + b * kern_block_bytes(type));
                 place(panel, type, b, lane, &block);
             }
         }

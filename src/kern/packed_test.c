@@ -148,6 +148,9 @@ static void quantising_follows_the_formula(void **state)
             memcpy(block, data + lane * 2, 2);
             for (size_t i = 0; i < (type == KERN_Q8_0 ? 32 : 16); i++)
                 block[2 + i] = data[128 + i * 64 + lane];
+            uint8_t made[34];
+            kern_quantise_blocks(made, type, x + lane * 32, 1);
+            assert_memory_equal(made, block, kern_block_bytes(type));
             kern_widen_blocks(back, type, block, 1);
             float most = 0;
             for (size_t i = 0; i < 32; i++)

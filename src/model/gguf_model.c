@@ -271,11 +271,14 @@ static void put_number(struct gguf_writer *w, const char *architecture, const ch
     gguf_put_f32(w, key, (float)value);
 }
 
-static void put_config(struct gguf_writer *w, const struct model_config *c, const char *architecture)
+static void put_config(struct gguf_writer *w, const struct model_config *c, const char *architecture,
+                       enum kern_weight type)
 {
     gguf_put_string(w, "general.architecture", architecture);
     gguf_put_string(w, "general.name", architecture);
-    gguf_put_u32(w, "general.file_type", 0); // all F32
+    gguf_put_u32(w, "general.file_type", type == KERN_F32 ? 0 : type == KERN_Q8_0 ? 7 : 2); // of most matrices
+    if (type != KERN_F32)
+        gguf_put_u32(w, "general.quantization_version", 2);
     put_count(w, architecture, "context_length", c->context);
     put_count(w, architecture, "embedding_length", c->dim);
     put_count(w, architecture, "block_count", c->layers);
@@ -294,9 +297,9 @@ static void put_config(struct gguf_writer *w, const struct model_config *c, cons
     put_number(w, architecture, "attention.layer_norm_rms_epsilon", c->norm_eps);
 }
 
-// Rearranged tensors live in `rearranged` (as large as the weights) until the file is written.
+// Rearranged and quantised tensors live in `rearranged` (as large as the weights) until the file is written.
 static void put_tensors(struct gguf_writer *w, const struct model *model, const float *weights,
-                        const char *architecture, float *rearranged)
+                        const char *architecture, enum kern_weight type, float *rearranged)
 {
     for (uint32_t i = 0; i < model->param_count; i++) {
         const struct model_param *param = &model->params[i];
@@ -313,12 +316,20 @@ static void put_tensors(struct gguf_writer *w, const struct model *model, const 
             shape[0] = param->shape[1];
             shape[1] = param->shape[0];
         }
-        gguf_put_tensor(w, place.name, param->rank, shape, data);
+        if (type == KERN_F32 || param->rank != 2 || shape[1] % KERN_QUANT || param->role == MODEL_ROLE_POSITION) {
+            gguf_put_tensor(w, place.name, param->rank, shape, data);
+            continue;
+        }
+        // in place where data lies there: a block is read before its bytes are written, and those come earlier
+        kern_quantise_blocks(rearranged + param->offset, type, data, param->count / KERN_QUANT);
+        gguf_put_blocks(w, place.name, param->rank, shape, type == KERN_Q8_0 ? TENSOR_Q8_0 : TENSOR_Q4_0,
+                        rearranged + param->offset);
     }
 }
 
 bg_status gguf_model_save(struct bg_env *env, const struct model *model, const float *weights,
-                          const struct tokenizer *tokenizer, const char *path, struct bg_error *err)
+                          const struct tokenizer *tokenizer, enum kern_weight type, const char *path,
+                          struct bg_error *err)
 {
     const char *architecture = architecture_of(&model->config);
     void *rearranged = NULL;
@@ -326,10 +337,10 @@ bg_status gguf_model_save(struct bg_env *env, const struct model *model, const f
     if (status)
         return status;
     struct gguf_writer *w = gguf_writer_create();
-    put_config(w, &model->config, architecture);
+    put_config(w, &model->config, architecture, type);
     status = gguf_put_vocabulary(w, &model->config, tokenizer, path, err);
     if (!status) {
-        put_tensors(w, model, weights, architecture, rearranged);
+        put_tensors(w, model, weights, architecture, type, rearranged);
         status = gguf_write(env, path, w, err);
     }
     gguf_writer_destroy(w);

@@ -108,11 +108,19 @@ bg_status model_save(struct bg_env *env, const struct model *model, const float 
     case MODEL_SAFETENSORS:
         return hf_model_save(env, model, weights, tokenizer, path, err);
     case MODEL_GGUF:
-        return gguf_model_save(env, model, weights, tokenizer, path, err);
+        return gguf_model_save(env, model, weights, tokenizer, KERN_F32, path, err);
     case MODEL_LLAMA2C:
         return llama2c_model_save(env, model, weights, tokenizer, path, err);
     }
     return bg_fail(err, BG_INVALID, "%s: unknown format", path);
+}
+
+bg_status model_save_blocks(struct bg_env *env, const struct model *model, const float *weights,
+                            const struct tokenizer *tokenizer, enum kern_weight type, const char *path,
+                            struct bg_error *err)
+{
+    bg_status status = io_check_tokenizer(model, tokenizer, true, path, err);
+    return status ? status : gguf_model_save(env, model, weights, tokenizer, type, path, err);
 }
 
 void model_weights_sha256(const struct model *model, const float *weights, char hex[65])

@@ -42,6 +42,17 @@ BG_MUST_USE bg_status model_save(struct bg_env *env, const struct model *model, 
                                  const struct tokenizer *tokenizer, enum model_format format, const char *path,
                                  struct bg_error *err);
 
+// GGUF whose matrices are Q8_0 or Q4_0 blocks (GGML's formula, packed.h), but for those whose rows are no multiple of
+// 32: they stay fp32, as norms, biases and positions do.
+BG_MUST_USE bg_status model_save_blocks(struct bg_env *env, const struct model *model, const float *weights,
+                                        const struct tokenizer *tokenizer, enum kern_weight type, const char *path,
+                                        struct bg_error *err);
+
+// The chat template that a model brings with it (`path` as model_files.path): chat_template.jinja, chat_template in
+// tokenizer_config.json (the one called "default" of several), or tokenizer.chat_template of a GGUF file. *text NULL:
+// none; bg_free it.
+BG_MUST_USE bg_status model_chat_template(struct bg_env *env, const char *path, struct bg_error *err, char **text);
+
 // NUMERICS 19: raw tensor data as in model.safetensors, names in byte order, a tied tensor once.
 void model_weights_sha256(const struct model *model, const float *weights, char hex[65]);
 

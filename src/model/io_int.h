@@ -69,7 +69,8 @@ BG_MUST_USE bg_status hf_model_save(struct bg_env *env, const struct model *mode
                                     const struct tokenizer *tokenizer, const char *directory, struct bg_error *err);
 BG_MUST_USE bg_status gguf_model_load(const char *path, struct bg_error *err, struct model_files *files);
 BG_MUST_USE bg_status gguf_model_save(struct bg_env *env, const struct model *model, const float *weights,
-                                      const struct tokenizer *tokenizer, const char *path, struct bg_error *err);
+                                      const struct tokenizer *tokenizer, enum kern_weight type, const char *path,
+                                      struct bg_error *err);
 BG_MUST_USE bg_status llama2c_model_load(const char *path, struct bg_error *err, struct model_files *files);
 BG_MUST_USE bg_status llama2c_model_save(struct bg_env *env, const struct model *model, const float *weights,
                                          const struct tokenizer *tokenizer, const char *path, struct bg_error *err);

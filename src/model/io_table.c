@@ -97,15 +97,14 @@ static bg_status load_param(const struct io_table *table, const struct model_par
     return status;
 }
 
-// Keeps the blocks of a matrix whose rows memory has in the same length; q and k in memory's order of rows.
+// Keeps the blocks of a matrix (out, in); q and k in memory's order of rows.
 static void keep_blocks(const struct io_table *table, const struct model_param *param, const struct io_place *place,
                         struct packed_source *source)
 {
     const struct tensor_view *view = table->entries[find_index(table, place->name)].view;
-    if (param->rank != 2 || place->layout == IO_TRANSPOSED ||
-        (view->dtype != TENSOR_Q8_0 && view->dtype != TENSOR_Q4_0))
+    if (param->rank != 2 || (view->dtype != TENSOR_Q8_0 && view->dtype != TENSOR_Q4_0))
         return;
-    const uint64_t rows = param->shape[0], row = view->bytes / rows;
+    const uint64_t rows = view->shape[0], row = view->bytes / rows;
     uint8_t *blocks = bg_alloc(view->bytes);
     for (uint64_t r = 0; r < rows; r++)
         memcpy(blocks + r * row,

@@ -21,9 +21,10 @@ static size_t up64(size_t bytes)
 // Gives `to` its place; without memory only counts.
 static void lay_linear(struct packed_model *p, size_t *used, const struct linear *l, struct packed_linear *to)
 {
-    to->w = (struct kern_packed){p->type, l->out, l->in, p->memory ? (char *)p->memory + *used : NULL};
+    const enum kern_weight type = l->in % KERN_QUANT ? KERN_F32 : p->type;
+    to->w = (struct kern_packed){type, l->out, l->in, p->memory ? (char *)p->memory + *used : NULL};
     to->bias = model_at(p->weights, l->bias);
-    *used += up64(kern_packed_bytes(p->type, l->out, l->in));
+    *used += up64(kern_packed_bytes(type, l->out, l->in));
 }
 
 // The linear layers of a block and their places in it; returns how many.
@@ -93,11 +94,6 @@ void packed_destroy(struct packed_model *packed)
 }
 
 // ---- Filling ----
-static size_t block_size(enum kern_weight type)
-{
-    return sizeof(uint16_t) + (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2);
-}
-
 static void pack_item(void *arg, size_t panel, unsigned lane)
 {
     const struct pack_job *job = arg;
@@ -111,7 +107,7 @@ static void pack_item(void *arg, size_t panel, unsigned lane)
     } else if (job->source->type == w->type) {
         kern_pack_blocks(data, w->type, w->n, w->k, job->source->data, panel, panel + 1);
     } else {
-        const size_t row = w->k / KERN_QUANT * block_size(job->source->type), first = panel * KERN_PANEL;
+        const size_t row = w->k / KERN_QUANT * kern_block_bytes(job->source->type), first = panel * KERN_PANEL;
         const size_t rows = w->n - first < KERN_PANEL ? w->n - first : KERN_PANEL;
         float *wide = bg_alloc_array(rows * w->k, sizeof *wide);
         kern_widen_blocks(wide, job->source->type, (const char *)job->source->data + first * row,
@@ -130,22 +126,13 @@ static int32_t param_at(const struct model *model, size_t offset)
     return -1;
 }
 
-static bg_status fill(struct packed_model *p, const struct packed_source *sources, const struct linear *linear,
-                      struct packed_linear *to, struct bg_error *err)
+static void fill(struct packed_model *p, const struct packed_source *sources, const struct linear *linear,
+                 struct packed_linear *to)
 {
     const int32_t param = param_at(p->model, linear->weight);
-    struct pack_job job = {p, sources && param >= 0 ? &sources[param] : NULL, linear, &to->w};
-    if (job.source && !job.source->data)
-        job.source = NULL;
-    if (p->type != KERN_F32 && linear->in % KERN_QUANT)
-        return bg_fail(err, BG_UNSUPPORTED,
-                       "%s has %zu inputs: quantised weights come in blocks of %d; serve this model in fp32",
-                       param >= 0 ? p->model->params[param].name : "a linear layer", linear->in, KERN_QUANT);
-    if (job.source && job.source->type != KERN_F32 && linear->conv)
-        return bg_fail(err, BG_UNSUPPORTED, "%s: quantised blocks of a transposed weight",
-                       param >= 0 ? p->model->params[param].name : "a linear layer");
+    const struct packed_source *source = sources && param >= 0 && sources[param].data ? &sources[param] : NULL;
+    struct pack_job job = {p, source, linear, &to->w};
     env_parallel_for(p->env, kern_packed_panels(linear->out), pack_item, &job);
-    return BG_OK;
 }
 
 bg_status packed_create(struct bg_env *env, const struct model *model, const float *weights,
@@ -155,24 +142,22 @@ bg_status packed_create(struct bg_env *env, const struct model *model, const flo
     struct packed_model *p = packed_new(env, model, weights, type);
     const size_t bytes = lay(p);
     bg_status status = env->ops->reserve(env, bytes, err, &p->memory);
-    if (!status) {
-        p->memory_bytes = bytes;
-        lay(p);
+    if (status) {
+        packed_destroy(p);
+        return status;
     }
-    for (uint32_t layer = 0; layer < model->config.layers && !status; layer++) {
+    p->memory_bytes = bytes;
+    lay(p);
+    for (uint32_t layer = 0; layer < model->config.layers; layer++) {
         const struct block b = block_of(model, layer + 1, true);
         const struct linear *linear[LAYER_LINEARS];
         struct packed_linear *place[LAYER_LINEARS];
         size_t count = linears_of(&b, &p->blocks[layer], linear, place);
-        for (size_t i = 0; i < count && !status; i++)
-            status = fill(p, sources, linear[i], place[i], err);
+        for (size_t i = 0; i < count; i++)
+            fill(p, sources, linear[i], place[i]);
     }
     const struct head head = head_of(model);
-    if (!status)
-        status = fill(p, sources, &head.linear, &p->head, err);
-    if (status)
-        packed_destroy(p);
-    else
-        *packed = p;
-    return status;
+    fill(p, sources, &head.linear, &p->head);
+    *packed = p;
+    return BG_OK;
 }

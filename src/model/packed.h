@@ -6,7 +6,7 @@
 #include "model/model.h"
 
 // Where the weights of one parameter come from: fp32 numbers in Hugging Face layout, or rows of quantised blocks as
-// GGUF stores them (of a parameter of shape (out, in), in a multiple of 32).
+// GGUF stores them: (out, in) whatever the parameter's shape, in a multiple of 32.
 struct packed_source {
     enum kern_weight type;
     const void *data;
@@ -22,7 +22,7 @@ struct packed_block {
 struct packed_model {
     const struct model *model;
     const float *weights; // the full set: norms, biases, token table, positions
-    enum kern_weight type;
+    enum kern_weight type; // of the layers that can have it
     struct packed_block *blocks; // (layers)
     struct packed_linear head;
     struct bg_env *env;
@@ -33,7 +33,7 @@ struct packed_model {
 // Packs into `type`. sources: NULL, or (param_count) of what is quantised already (a type other than F32 is taken as it
 // is where it is `type`, else widened first). Quantising from fp32 follows GGML's formula: per 32 numbers, d = largest
 // magnitude / 127 (Q8_0: q = nearest integer, halves away from zero) or signed largest / -8 (Q4_0), d rounded to F16.
-// BG_UNSUPPORTED names a layer whose inputs are no multiple of 32.
+// A layer whose inputs are no multiple of 32 stays fp32.
 BG_MUST_USE bg_status packed_create(struct bg_env *env, const struct model *model, const float *weights,
                                     const struct packed_source *sources, enum kern_weight type, struct bg_error *err,
                                     struct packed_model **packed);

@@ -74,6 +74,9 @@ void gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *values
 void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *values, size_t count);
 void gguf_put_tensor(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape,
                      const float *data); // fp32; shape outermost first; data stays the caller's until gguf_write
+// The same of rows of whole blocks, as the file has them: TENSOR_Q8_0 or TENSOR_Q4_0.
+void gguf_put_blocks(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape,
+                     enum tensor_dtype type, const void *blocks);
 BG_MUST_USE bg_status gguf_write(struct bg_env *env, const char *path, struct gguf_writer *w, struct bg_error *err);
 
 #endif

@@ -2,20 +2,22 @@
 // in one pass, padded to 32 bytes each, through a temporary file.
 #include "tensor/gguf.h"
 
+#include "base/assert.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "tensor/output.h"
 
 #include <string.h>
 
-enum { ALIGNMENT = 32, TYPE_F32 = 0 };
+enum { ALIGNMENT = 32, TYPE_F32 = 0, TYPE_Q4_0 = 2, TYPE_Q8_0 = 8 };
 
 struct tensor {
     char *name;
     unsigned rank;
     uint64_t shape[TENSOR_RANK_MAX];
     uint64_t bytes;
-    const float *data;
+    uint32_t type;
+    const void *data;
 };
 
 struct gguf_writer {
@@ -109,18 +111,34 @@ void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *values, 
     bg_str_add_bytes(&w->pairs, values, 4 * count);
 }
 
-void gguf_put_tensor(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape, const float *data)
+static struct tensor *add_tensor(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape,
+                                 const void *data)
 {
     if (w->count == w->capacity) {
         w->capacity = w->capacity ? 2 * w->capacity : 64;
         w->tensors = bg_realloc_array(w->tensors, w->capacity, sizeof *w->tensors);
     }
     struct tensor *tensor = &w->tensors[w->count++];
-    *tensor = (struct tensor){.name = bg_strdup(name), .rank = rank, .bytes = sizeof(float), .data = data};
-    for (unsigned i = 0; i < rank; i++) {
-        tensor->shape[i] = shape[i];
+    *tensor = (struct tensor){.name = bg_strdup(name), .rank = rank, .data = data};
+    memcpy(tensor->shape, shape, rank * sizeof *shape);
+    return tensor;
+}
+
+void gguf_put_tensor(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape, const float *data)
+{
+    struct tensor *tensor = add_tensor(w, name, rank, shape, data);
+    tensor->type = TYPE_F32;
+    tensor->bytes = sizeof *data;
+    for (unsigned i = 0; i < rank; i++)
         tensor->bytes *= shape[i];
-    }
+}
+
+void gguf_put_blocks(struct gguf_writer *w, const char *name, unsigned rank, const uint64_t *shape,
+                     enum tensor_dtype type, const void *blocks)
+{
+    struct tensor *tensor = add_tensor(w, name, rank, shape, blocks);
+    tensor->type = type == TENSOR_Q8_0 ? TYPE_Q8_0 : TYPE_Q4_0;
+    BG_ASSERT((type == TENSOR_Q8_0 || type == TENSOR_Q4_0) && tensor_dtype_bytes(type, rank, shape, &tensor->bytes));
 }
 
 static void pad(struct bg_str *out)
@@ -143,7 +161,7 @@ static void build_head(const struct gguf_writer *w, struct bg_str *head)
         add_u32(head, tensor->rank);
         for (unsigned k = tensor->rank; k-- > 0;)
             bg_str_add_bytes(head, &tensor->shape[k], 8);
-        add_u32(head, TYPE_F32);
+        add_u32(head, tensor->type);
         bg_str_add_bytes(head, &offset, 8);
         offset += (tensor->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
