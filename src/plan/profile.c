@@ -163,7 +163,7 @@ static bool next_number(struct reader *r, double *value)
     memcpy(copy, r->word, r->word_size);
     copy[r->word_size] = '\0';
     *value = strtod(copy, &end);
-    return !*end && isfinite(*value) && *value >= 0;
+    return !*end && *value >= 0 && *value <= PLAN_PROFILE_NUMBER_MAX;
 }
 
 // Pairs of key and number up to the end of the line.
@@ -186,7 +186,7 @@ static bg_status read_fields(struct reader *r, const struct key *keys, void *rec
         }
         seen |= (uint64_t)1 << k;
         if (!next_number(r, &value))
-            return expected(r, "a number from 0 on behind the key");
+            return expected(r, "a number from 0 to 1e18 behind the key");
         if (keys[k].at != SIZE_MAX)
             memcpy((char *)record + keys[k].at, &value, sizeof value);
         else if (value <= UINT32_MAX && value == floor(value))

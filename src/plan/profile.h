@@ -62,10 +62,11 @@ struct plan_profile {
 
 #define PLAN_PROFILE_UNITS_MAX    4096
 #define PLAN_PROFILE_MACHINES_MAX 1024
+#define PLAN_PROFILE_NUMBER_MAX   1e18
 
 void plan_profile_fini(struct plan_profile *profile);
 char *plan_profile_format(const struct plan_profile *profile); // bg_free it
-// Errors name the line and what was expected. All numbers are finite and >= 0; speeds > 0.
+// Errors name the line and what was expected. All numbers lie between 0 and 1e18; speeds > 0.
 BG_MUST_USE bg_status plan_profile_parse(const char *text, size_t size, struct bg_error *err,
                                          struct plan_profile *profile);
 
