@@ -4,7 +4,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "model/io.h"
+#include "model/packed_cache.h"
 #include "os/live.h"
 #include "serve/http/http.h"
 
@@ -12,7 +12,7 @@
 
 struct request {
     const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access,
-        *slots_path;
+        *pack_cache, *slots_path;
     struct bg_strlist keys;
     uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib;
     uint64_t kv_bytes, host_cache;
@@ -27,6 +27,7 @@ struct server {
     struct tokenizer *own;
     const struct tokenizer *tokenizer;
     struct packed_model *packed, *draft;
+    struct packed_cache *pack_cache;
     struct chat_template *chat;
     struct engine *engine;
     struct http *http;
@@ -56,10 +57,12 @@ static int check(const struct request *r)
         return cli_misuse("serve", "--speculate %s: expected none, ngram or draft", r->speculate);
     if ((strcmp(r->speculate, "draft") == 0) != (r->draft != NULL))
         return cli_misuse("serve", "--speculate draft and --draft MODEL belong together");
+    if (strcmp(r->weights, "auto") == 0)
+        return 0;
     for (size_t i = 0; i < 3; i++)
         if (strcmp(r->weights, weight_names[i]) == 0)
             return 0;
-    return cli_misuse("serve", "--weights %s: expected f32, q8_0 or q4_0", r->weights);
+    return cli_misuse("serve", "--weights %s: expected auto, f32, q8_0 or q4_0", r->weights);
 }
 
 static enum kern_weight weight_type(const struct request *r)
@@ -95,35 +98,56 @@ static void write_access(void *arg, const char *line)
 static bg_status load_chat(struct server *s, struct bg_error *err)
 {
     struct bg_env *env = s->cli->env;
-    struct bg_file_info info = {0};
-    char *path = bg_format("%s/tokenizer_config.json", s->files.path), *text = NULL;
-    bg_status status = s->r.template ? read_text(env, s->r.template, err, &text) : BG_OK;
-    if (!status && !text && !env->ops->path_info(env, path, err, &info) && info.exists) {
-        char *json = NULL;
-        json_error_t at;
-        status = read_text(env, path, err, &json);
-        json_t *config = status ? NULL : json_loads(json, 0, &at);
-        const json_t *template = json_object_get(config, "chat_template");
-        if (json_is_string(template))
-            text = bg_strdup(json_string_value(template));
-        json_decref(config);
-        bg_free(json);
-    }
+    char *text = NULL;
+    bg_status status =
+        s->r.template ? read_text(env, s->r.template, err, &text) : model_chat_template(env, s->files.path, err, &text);
     const char *use = text ? text : chat_template_default;
     if (!status)
         status = chat_template_compile(use, strlen(use), err, &s->chat);
     if (status)
-        bg_fail_prefix(err, "chat template of %s", s->r.template ? s->r.template : path);
+        bg_fail_prefix(err, "chat template of %s", s->r.template ? s->r.template : s->files.path);
     s->chat_text = bg_strdup(use);
     bg_free(text);
-    bg_free(path);
+    return status;
+}
+
+enum { CACHED_BYTES_MIN = 64 << 20 }; // smaller models are packed as fast as they are read
+
+// NULL: nowhere. bg_free it.
+static char *pack_directory(const struct server *s, enum kern_weight type)
+{
+    const char *caches = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (s->r.pack_cache)
+        return strcmp(s->r.pack_cache, "none") == 0 ? NULL : bg_strdup(s->r.pack_cache);
+    if (packed_bytes(s->files.model, type) < CACHED_BYTES_MIN)
+        return NULL;
+    if (caches && *caches)
+        return bg_format("%s/brigade", caches);
+    return home && *home ? bg_format("%s/.cache/brigade", home) : NULL;
+}
+
+static bg_status load_weights(struct server *s, enum kern_weight type, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    const uint64_t begin = env_now_ns(env);
+    char count[32], *directory = pack_directory(s, type);
+    cli_count(count, sizeof count, (double)s->files.model->elements);
+    fprintf(stderr, "brigade: %s parameters, weights %s\n", count, weight_names[type]);
+    bg_status status = packed_open(env, &s->files, type, directory, err, &s->packed, &s->pack_cache);
+    if (!status)
+        fprintf(stderr, "brigade: %.1f MB %s%s in %.2f s\n", (double)packed_bytes(s->files.model, type) * 1e-6,
+                s->pack_cache ? "mapped from " : "packed", s->pack_cache ? directory : "",
+                (double)(env_now_ns(env) - begin) * 1e-9);
+    bg_free(directory);
     return status;
 }
 
 static bg_status load(struct server *s, const char *path, struct bg_error *err)
 {
     struct bg_env *env = s->cli->env;
-    bg_status status = model_open(env, path, err, &s->files);
+    enum kern_weight type;
+    fprintf(stderr, "brigade: reading %s\n", path);
+    bg_status status = model_open_blocks(env, path, err, &s->files, &type);
     if (!status && s->r.tokenizer)
         status = tokenizer_open(env, s->r.tokenizer, err, &s->own);
     if (status)
@@ -131,7 +155,7 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
     s->tokenizer = s->own ? s->own : s->files.tokenizer;
     if (!s->tokenizer)
         return bg_fail(err, BG_NOT_FOUND, "%s holds no tokenizer; name one with --tokenizer", path);
-    status = packed_create(env, s->files.model, s->files.weights, NULL, weight_type(&s->r), err, &s->packed);
+    status = load_weights(s, strcmp(s->r.weights, "auto") == 0 ? type : weight_type(&s->r), err);
     if (!status && s->r.draft)
         status = model_open(env, s->r.draft, err, &s->draft_files);
     if (!status && s->r.draft)
@@ -257,6 +281,7 @@ static int serve(struct server *s, const char *path)
                                                                                                : config->context,
                                      .chat = s->chat,
                                      .chat_text = s->chat_text,
+                                     .chat_is_default = strcmp(s->chat_text, chat_template_default) == 0,
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
     http_ready(s->http, s->engine, &model);
     fprintf(stderr, "brigade: serving %s\n", model.name);
@@ -271,6 +296,7 @@ static void close_all(struct server *s)
     chat_template_destroy(s->chat);
     packed_destroy(s->packed);
     packed_destroy(s->draft);
+    packed_cache_close(s->cli->env, s->pack_cache);
     tokenizer_destroy(s->own);
     model_close(&s->files);
     model_close(&s->draft_files);
@@ -287,7 +313,7 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
     struct server s = {.cli = cli,
                        .r = {.host = "127.0.0.1",
                              .port = 8080,
-                             .weights = "f32",
+                             .weights = "auto",
                              .speculate = "none",
                              .slots = 16,
                              .chunk = 256,
@@ -301,7 +327,9 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"api-key", CLI_LIST, &r->keys, "K", "who has it may ask; may be given again (default: one is drawn and told)"},
         {"no-key", CLI_FLAG, &r->no_key, NULL, "nobody is asked for a key; on loopback only"},
         {"name", CLI_TEXT, &r->name, "NAME", "of the model (default: the last part of MODEL)"},
-        {"weights", CLI_TEXT, &r->weights, "TYPE", "f32, q8_0 or q4_0 (default f32)"},
+        {"weights", CLI_TEXT, &r->weights, "TYPE", "f32, q8_0, q4_0 or auto: as the file has them (default auto)"},
+        {"pack-cache", CLI_TEXT, &r->pack_cache, "DIR",
+         "where packed weights of 64 MiB and more are kept; none: nowhere"},
         {"context", CLI_U32, &r->context, "N", "most tokens of prompt and answer (default: the model's)"},
         {"slots", CLI_U32, &r->slots, "N", "requests that run at once (default 16)"},
         {"chunk", CLI_U32, &r->chunk, "N", "prompt tokens computed at once (default 256)"},

@@ -144,7 +144,7 @@ static void add_seed(const struct openai_reply *reply, json_t *o)
 
 static void put(struct bg_str *out, json_t *o)
 {
-    char *text = json_dumps(o, JSON_COMPACT);
+    char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
     bg_str_add(out, "data: ");
     bg_str_add(out, text ? text : "{}");
     bg_str_add(out, "\n\n");

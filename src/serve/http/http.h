@@ -13,6 +13,7 @@ struct http_model { // what is served
     uint32_t context;
     const struct chat_template *chat; // NULL: no chat
     const char *chat_text;            // its source
+    bool chat_is_default;             // ours: the model brought none
     int64_t created;
 };
 

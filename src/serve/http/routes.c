@@ -191,6 +191,7 @@ static enum MHD_Result props(struct exchange *x, struct engine *engine)
     json_object_set_new(o, "eos_token", piece(m->tokenizer, tokenizer_eos(m->tokenizer)));
     json_object_set_new(o, "adds_bos", json_boolean(tokenizer_adds_bos(m->tokenizer)));
     json_object_set_new(o, "chat", json_boolean(m->chat != NULL));
+    json_object_set_new(o, "chat_template_is_default", json_boolean(m->chat_is_default));
     json_object_set_new(o, "chat_template",
                         m->chat_text ? openai_text(m->chat_text, strlen(m->chat_text)) : json_null());
     return exchange_send_json(x, 200, o);

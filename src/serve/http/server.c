@@ -53,7 +53,7 @@ enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *t
 
 enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json)
 {
-    char *text = json_dumps(json, JSON_COMPACT);
+    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(json);
     enum MHD_Result result = exchange_send(x, text ? status : 500, "application/json; charset=utf-8",
                                            text ? text : "{}", text ? strlen(text) : 2);
