@@ -42,6 +42,15 @@ static bg_status key_of(struct bg_env *env, const struct model_files *files, enu
     return BG_OK;
 }
 
+// One file for a path and a type: what became of an older model is written over.
+static char *path_of(const struct model_files *files, enum kern_weight type, const char *directory)
+{
+    char *text = bg_format("%s %d", files->path, (int)type);
+    char *path = bg_format("%s/%016llx.packed", directory, (unsigned long long)bg_xxh64(text, strlen(text)));
+    bg_free(text);
+    return path;
+}
+
 static bool fits(const struct bg_map *map, uint64_t key, size_t bytes)
 {
     struct cache_header h;
@@ -56,11 +65,13 @@ static bg_status write_cache(struct bg_env *env, const char *path, uint64_t key,
                              struct bg_error *err)
 {
     struct cache_header h = {.key = key, .bytes = packed->memory_bytes};
-    char *aside = bg_format("%s.new", path);
+    uint64_t random = 0; // servers that start together write files of their own
+    bg_status drawn = env->ops->entropy(env, &random, sizeof random, err);
+    char *aside = bg_format("%s.%016llx", path, (unsigned long long)random);
     struct bg_file *file = NULL;
     memcpy(h.magic, magic, sizeof magic);
     h.check = bg_xxh64(packed->memory, packed->memory_bytes);
-    bg_status status = env->ops->file_open(env, aside, BG_FILE_TRUNCATE, err, &file);
+    bg_status status = drawn ? drawn : env->ops->file_open(env, aside, BG_FILE_TRUNCATE, err, &file);
     if (!status) {
         status = env->ops->file_write(env, file, &h, sizeof h, err);
         if (!status)
@@ -89,7 +100,7 @@ bg_status packed_open(struct bg_env *env, const struct model_files *files, enum 
     if (directory) {
         status = env->ops->make_directories(env, directory, err);
         status = status ? status : key_of(env, files, type, err, &key);
-        path = bg_format("%s/%016llx.packed", directory, (unsigned long long)key);
+        path = path_of(files, type, directory);
     }
     if (!status && path && !env->ops->path_info(env, path, &ignored, &info) && info.exists) {
         struct packed_cache *c = bg_alloc(sizeof *c);

@@ -245,6 +245,8 @@ static void packed_weights_are_kept(void **state)
     assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
     start(path, KERN_F32, false, numbers); // the model changed
     start(path, KERN_F32, true, numbers);
+    bg_free(cache_path(&count));
+    assert_int_equal(count, 2); // in the old one's place
     free(numbers);
     free(quantised);
     bg_free(path);
