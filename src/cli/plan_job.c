@@ -226,8 +226,10 @@ char *plan_job_keys(const struct plan_job *p, const char *plan)
     struct bg_str keys = {0};
     char shape[64];
     plan_chosen_shape(best, shape);
-    bg_str_addf(&keys, "run.plan=%s run.schedule=%s run.group=%u", plan ? plan : shape, p->job.run.schedule,
-                best->group);
+    bg_str_addf(&keys, "run.plan=%s", plan ? plan : strchr(shape, ' ') ? "" : shape);
+    for (uint32_t s = 0; s < best->choice.stage_count && !plan && strchr(shape, ' '); s++) // too many for `shape`
+        bg_str_addf(&keys, "%s%u", s ? "+" : "", best->choice.stages[s].seat_end - best->choice.stages[s].seat_first);
+    bg_str_addf(&keys, " run.schedule=%s run.group=%u", p->job.run.schedule, best->group);
     if (p->workers)
         bg_str_addf(&keys, " run.threads=%u", p->threads);
     if (unequal(best))

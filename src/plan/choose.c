@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATIENCE = 2, ROUNDS = 4 };
+enum { PATIENCE = 2, ROUNDS = 8 };
 
 void plan_chosen_fini(struct plan_chosen *chosen)
 {
@@ -298,7 +298,7 @@ bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, st
             first = failure;
         const bool better = found.count && (best <= 0 || found.items[0].timeline.step_s < best);
         best = found.count ? found.items[0].timeline.step_s : 0;
-        worse = better ? 0 : worse + 1;
+        worse = better || !found.count ? 0 : worse + 1; // larger items may be what fits
         if (choose->group || group >= choose->micro_batches)
             break;
     }

@@ -13,9 +13,9 @@ enum { NEXT = 2 };
 static void time_text(double seconds, char text[32])
 {
     const double size = fabs(seconds);
-    if (size >= 1)
+    if (size >= 0.9995)
         snprintf(text, 32, "%.3g s", seconds);
-    else if (size >= 1e-3)
+    else if (size >= 0.9995e-3)
         snprintf(text, 32, "%.3g ms", seconds * 1e3);
     else
         snprintf(text, 32, "%.3g us", seconds * 1e6);

@@ -49,9 +49,9 @@ static void bytes_text(double bytes, char text[32])
 
 static void seconds_text(double seconds, char text[32])
 {
-    if (seconds >= 1)
+    if (seconds >= 0.9995)
         snprintf(text, 32, "%.3g s", seconds);
-    else if (seconds >= 1e-3)
+    else if (seconds >= 0.9995e-3)
         snprintf(text, 32, "%.3g ms", seconds * 1e3);
     else
         snprintf(text, 32, "%.3g us", seconds * 1e6);
