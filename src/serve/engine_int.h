@@ -29,9 +29,10 @@ struct job { // a request on its way
 };
 
 struct command { // asked for by another thread, done between steps (gate)
-    enum { COMMAND_SAVE, COMMAND_RESTORE, COMMAND_FORGET, COMMAND_EMBED } kind;
+    enum { COMMAND_SAVE, COMMAND_RESTORE, COMMAND_FORGET, COMMAND_EMBED, COMMAND_TELL_SLOT } kind;
     const int32_t *tokens;
     uint32_t token_count;
+    uint32_t slot;
     const void *bytes; // to restore
     size_t size;
     void *made; // bytes saved, or an embedding
@@ -83,7 +84,7 @@ struct engine {
     struct slot_tokens {
         int32_t *tokens;
         uint32_t count;
-    } * slot_tokens; // gate: (o.slots)
+    } * slot_tokens; // (o.slots): what each computed last
 };
 
 static inline uint32_t job_drawn(const struct job *job)

@@ -144,11 +144,9 @@ void job_unseat(struct engine *e, struct job *job)
         else
             pages_leave(e->pages, job->nodes[i]);
     }
-    e->env->ops->gate_enter(e->env, e->gate);
     struct slot_tokens *last = &e->slot_tokens[job->slot];
     last->count = job->fed;
     memcpy(last->tokens, job->tokens, job->fed * sizeof *job->tokens);
-    e->env->ops->gate_leave(e->env, e->gate);
     drafter_forget(e, job->slot);
     e->slots[job->slot] = NULL;
     e->running--;

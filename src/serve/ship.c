@@ -138,6 +138,16 @@ static bg_status embed(struct engine *e, struct command *c)
     return status;
 }
 
+static void tell_slot(const struct engine *e, struct command *c)
+{
+    const struct slot_tokens *last = &e->slot_tokens[c->slot];
+    c->count = last->count;
+    if (c->count == 0)
+        return;
+    c->made = bg_alloc_array(c->count, sizeof *last->tokens);
+    memcpy(c->made, last->tokens, c->count * sizeof *last->tokens);
+}
+
 void engine_run_command(struct engine *e, struct command *command)
 {
     switch (command->kind) {
@@ -149,6 +159,9 @@ void engine_run_command(struct engine *e, struct command *command)
         break;
     case COMMAND_FORGET:
         command->count = pages_forget(e->pages, command->tokens, command->token_count);
+        break;
+    case COMMAND_TELL_SLOT:
+        tell_slot(e, command);
         break;
     case COMMAND_EMBED:
         command->status = embed(e, command);
@@ -235,16 +248,11 @@ bg_status engine_embed(struct engine *engine, const int32_t *tokens, uint32_t to
 
 bool engine_slot_tokens(struct engine *engine, uint32_t slot, int32_t **tokens, uint32_t *count)
 {
-    struct engine *e = engine;
-    if (slot >= e->o.slots)
+    struct bg_error err;
+    struct command c = {.kind = COMMAND_TELL_SLOT, .slot = slot};
+    if (slot >= engine->o.slots || ask(engine, &c, &err) || c.count == 0)
         return false;
-    int32_t *copy = bg_alloc_array(e->context + 1u, sizeof *copy);
-    e->env->ops->gate_enter(e->env, e->gate);
-    *count = e->slot_tokens[slot].count;
-    memcpy(copy, e->slot_tokens[slot].tokens, *count * sizeof *copy);
-    e->env->ops->gate_leave(e->env, e->gate);
-    *tokens = copy;
-    if (*count == 0)
-        bg_free(copy);
-    return *count > 0;
+    *tokens = c.made;
+    *count = c.count;
+    return true;
 }
