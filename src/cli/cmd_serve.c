@@ -37,6 +37,15 @@ struct server {
 
 static const char *const weight_names[] = {"f32", "q8_0", "q4_0"};
 
+static unsigned speculation(const struct request *r)
+{
+    static const char *const names[] = {"none", "ngram", "draft", "tree"}; // as engine_options has them
+    unsigned at = 0;
+    while (at < sizeof names / sizeof *names && strcmp(r->speculate, names[at]) != 0)
+        at++;
+    return at;
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0;
@@ -53,10 +62,10 @@ static int check(const struct request *r)
         return cli_misuse("serve", "--no-key or --api-key, not both");
     if (!r->certificate != !r->key)
         return cli_misuse("serve", "--tls-cert and --tls-key belong together");
-    if (strcmp(r->speculate, "none") != 0 && strcmp(r->speculate, "ngram") != 0 && strcmp(r->speculate, "draft") != 0)
-        return cli_misuse("serve", "--speculate %s: expected none, ngram or draft", r->speculate);
-    if ((strcmp(r->speculate, "draft") == 0) != (r->draft != NULL))
-        return cli_misuse("serve", "--speculate draft and --draft MODEL belong together");
+    if (speculation(r) > ENGINE_TREE)
+        return cli_misuse("serve", "--speculate %s: expected none, ngram, draft or tree", r->speculate);
+    if ((speculation(r) >= ENGINE_DRAFT) != (r->draft != NULL))
+        return cli_misuse("serve", "--speculate draft (or tree) and --draft MODEL belong together");
     if (strcmp(r->weights, "auto") == 0)
         return 0;
     for (size_t i = 0; i < 3; i++)
@@ -173,9 +182,7 @@ static bg_status start_engine(struct server *s, struct bg_error *err)
                                            .queue_max = r->queue,
                                            .batch_wait_us = (double)r->batch_wait_us,
                                            .host_cache_bytes = r->host_cache,
-                                           .speculate = strcmp(r->speculate, "ngram") == 0   ? ENGINE_NGRAM
-                                                        : strcmp(r->speculate, "draft") == 0 ? ENGINE_DRAFT
-                                                                                             : ENGINE_PLAIN,
+                                           .speculate = speculation(r),
                                            .draft = s->draft,
                                            .event = http_event,
                                            .arg = s->http};
@@ -337,7 +344,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"kv-bytes", CLI_U64, &r->kv_bytes, "BYTES", "memory for keys and values (default: slots x context)"},
         {"host-cache", CLI_U64, &r->host_cache, "BYTES", "memory for prompts dropped from there (default 0)"},
         {"batch-wait", CLI_FLOAT, &r->batch_wait_us, "US", "wait so long for a companion when one is likely"},
-        {"speculate", CLI_TEXT, &r->speculate, "HOW", "none, ngram or draft; the tokens stay the same (default none)"},
+        {"speculate", CLI_TEXT, &r->speculate, "HOW",
+         "none, ngram, draft or tree; the tokens stay the same (default none)"},
         {"draft", CLI_TEXT, &r->draft, "MODEL", "a smaller model with the same vocabulary"},
         {"tokenizer", CLI_TEXT, &r->tokenizer, "SOURCE", "instead of the model's own"},
         {"chat-template", CLI_TEXT, &r->template, "FILE", "instead of the model's own"},

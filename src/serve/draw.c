@@ -113,3 +113,20 @@ int32_t draw_token(struct draw *draw, const struct draw_call *call, uint32_t top
         list_logprobs(draw, call->logits, token, top, logprobs);
     return token;
 }
+
+uint32_t draw_guesses(struct draw *draw, const struct draw_call *call, uint32_t most, int32_t *tokens)
+{
+    uint32_t count = 1;
+    tokens[0] = draw_token(draw, call, 0, NULL);
+    for (float *l = draw->logits; count < most; count++) { // as changed for the draw
+        int32_t best = -1;
+        l[tokens[count - 1]] = -INFINITY;
+        for (uint32_t i = 0; i < draw->vocab; i++)
+            if (l[i] > (best < 0 ? -INFINITY : l[best]))
+                best = (int32_t)i;
+        if (best < 0)
+            break;
+        tokens[count] = best;
+    }
+    return count;
+}

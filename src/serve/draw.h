@@ -20,5 +20,8 @@ struct draw_call {
 // The position of the draw is `count`. logprobs: NULL, or 1 + top places: log probability of the token drawn by the
 // model alone (before bias, penalties, temperature), then the `top` most likely, lowest id first among equals.
 int32_t draw_token(struct draw *draw, const struct draw_call *call, uint32_t top, struct serve_logprob *logprobs);
+// What draw_token() draws, then the likeliest others that may come: guesses for the draw at this position by a model
+// with other logits. Returns how many there are, at most `most`.
+uint32_t draw_guesses(struct draw *draw, const struct draw_call *call, uint32_t most, int32_t *tokens);
 
 #endif

@@ -18,6 +18,27 @@ const char *serve_finish_name(enum serve_finish finish)
 }
 
 // ---- Making it ----
+// Every way to speculate is a tree: a chain has one child everywhere. Levels that would make too many lanes have one.
+static void set_tree(struct engine *e)
+{
+    static const uint8_t usual[ENGINE_SPECULATE_MAX] = {2, 2, 1, 1};
+    struct engine_options *o = &e->o;
+    if (o->speculate != ENGINE_TREE)
+        memset(o->expand, 0, sizeof o->expand);
+    else if (o->expand[0] == 0)
+        memcpy(o->expand, usual, sizeof usual);
+    for (uint32_t i = 0; o->speculate != ENGINE_TREE && i < o->speculate_max; i++)
+        o->expand[i] = 1;
+    e->lanes = e->lane_rows = 1;
+    for (uint32_t i = 0; i < ENGINE_SPECULATE_MAX && o->expand[i]; i++) {
+        if (e->lanes * o->expand[i] > GUESS_LANES)
+            o->expand[i] = 1;
+        e->lanes *= o->expand[i];
+        e->lane_rows++;
+    }
+    o->speculate_max = e->lane_rows - 1;
+}
+
 static void set_defaults(struct engine *e)
 {
     struct engine_options *o = &e->o;
@@ -33,6 +54,7 @@ static void set_defaults(struct engine *e)
         o->speculate_max = ENGINE_SPECULATE_MAX;
     if (o->speculate == ENGINE_PLAIN)
         o->speculate_max = 0;
+    set_tree(e);
     uint64_t one = (uint64_t)(e->context + ENGINE_SPECULATE_MAX) / BATCH_PAGE + 2, all = one * o->slots;
     if (o->kv_bytes)
         all = o->kv_bytes / page;
@@ -41,7 +63,7 @@ static void set_defaults(struct engine *e)
     all = all > one ? all : one; // one request of the whole context always fits
     e->page_total = all < UINT32_MAX / 2 ? (uint32_t)all : UINT32_MAX / 2;
     e->vocab = c->vocab;
-    e->rows_max = o->slots * (1 + o->speculate_max) + o->chunk;
+    e->rows_max = o->slots * e->lanes * e->lane_rows + o->chunk;
 }
 
 static uint64_t fingerprint_of(const struct packed_model *packed)
@@ -75,12 +97,16 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
     e->slot_tokens = bg_alloc_array(e->o.slots, sizeof *e->slot_tokens);
     for (uint32_t i = 0; i < e->o.slots; i++)
         e->slot_tokens[i].tokens = bg_alloc_array(e->context + 1u, sizeof(int32_t));
-    e->runs = bg_alloc_array(e->o.slots, sizeof *e->runs);
-    e->run_job = bg_alloc_array(e->o.slots, sizeof *e->run_job);
+    const size_t runs = (size_t)e->o.slots * e->lanes;
+    e->runs = bg_alloc_array(runs, sizeof *e->runs);
+    e->run_job = bg_alloc_array(runs, sizeof *e->run_job);
+    e->lane_tokens = bg_alloc_array(runs * e->lane_rows, sizeof *e->lane_tokens);
+    e->lane_page_max = (e->context + ENGINE_SPECULATE_MAX) / BATCH_PAGE + 2;
+    e->lane_pages = bg_alloc_array(runs * e->lane_page_max, sizeof *e->lane_pages);
     e->logprobs = bg_alloc_array((1u + ENGINE_SPECULATE_MAX) * 21u, sizeof *e->logprobs);
     e->mask = bg_alloc_array(e->vocab / 64 + 1, sizeof *e->mask);
     e->draw = draw_create(kern, e->vocab);
-    const struct batch_options batch = {e->page_total, e->rows_max, e->o.slots * (1 + e->o.speculate_max)};
+    const struct batch_options batch = {e->page_total, e->rows_max, e->o.slots * e->lanes * e->lane_rows};
     bg_status status = batch_create(env, packed, kern, &batch, err, &e->batch);
     if (!status)
         status = env->ops->gate_create(env, err, &e->gate);
@@ -120,6 +146,8 @@ void engine_destroy(struct engine *engine)
     bg_free(e->logprobs);
     bg_free(e->runs);
     bg_free(e->run_job);
+    bg_free(e->lane_tokens);
+    bg_free(e->lane_pages);
     bg_free(e->slot_stats);
     for (uint32_t i = 0; i < e->o.slots; i++)
         bg_free(e->slot_tokens[i].tokens);

@@ -8,7 +8,19 @@
 #include "serve/pages.h"
 #include "serve/text.h"
 
-enum { ENGINE_SPECULATE_MAX = 15, ENGINE_NO_SLOT = -1 };
+enum { ENGINE_NO_SLOT = -1, GUESS_LANES = 8, GUESS_MAX = 1 + GUESS_LANES * ENGINE_SPECULATE_MAX };
+
+// Tokens proposed for a sequence: a tree whose root stands for the last token that is certain. Each lane is a path from
+// the root to a leaf, a run of its own.
+struct guess {
+    int32_t token;
+    uint8_t parent, depth;
+    uint8_t lane; // a first child is in its parent's, every other one begins a lane, with a higher number
+};
+struct guesses {
+    struct guess of[GUESS_MAX]; // parents before children; of[0] is the root
+    uint32_t count, lanes;      // 1, 1: nothing is proposed
+};
 
 struct job { // a request on its way
     uint64_t id;
@@ -22,8 +34,7 @@ struct job { // a request on its way
     uint32_t *nodes, *page_of, page_count;
     struct text text;
     struct grammar_state *grammar;
-    int32_t proposed[ENGINE_SPECULATE_MAX];
-    uint32_t proposed_count;
+    struct guesses guesses; // for the next step
     enum serve_finish finish;
     struct job *next;
 };
@@ -59,9 +70,11 @@ struct engine {
     struct draw *draw;
     struct drafter *drafter;
     uint64_t *mask;
-    struct batch_run *runs; // (slots)
-    struct job **run_job;   // (slots)
-    int32_t *fed_tokens;    // (rows_max): what runs point to where proposals follow
+    uint32_t lanes, lane_rows;           // most of one sequence, and of one lane
+    struct batch_run *runs;              // (slots x lanes): those of a sequence follow each other, its own lane first
+    struct job **run_job;                // (slots x lanes)
+    int32_t *lane_tokens;                // (slots x lanes, lane_rows)
+    uint32_t *lane_pages, lane_page_max; // (slots x lanes, lane_page_max)
     struct serve_logprob *logprobs;
     struct job *waiting; // in the order in which they will run
     struct job **slots;  // (o.slots), NULL: free
@@ -101,13 +114,24 @@ void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_
 void job_seat(struct engine *e, struct job *job, int slot);
 void job_unseat(struct engine *e, struct job *job); // leaves its pages; what is whole or last stays cached
 bool job_room(struct engine *e, struct job *job, uint32_t tokens); // pages for so many tokens; false: none left
+void job_trim(struct engine *e, struct job *job);                  // gives back pages that its tokens do not need
 void job_publish(struct engine *e, struct job *job);               // whole pages of tokens that are final
 
 // speculate.c
 bg_status drafter_create(struct engine *e, struct bg_error *err);
 void drafter_destroy(struct drafter *drafter);
-void drafter_propose(struct engine *e); // for every job that decodes: job->proposed
+void drafter_propose(struct engine *e); // for every job that decodes: job->guesses
+// Of the guesses of `job`, made when it had `count` tokens, those up to `guess` were right.
+void drafter_learn(struct engine *e, const struct job *job, uint32_t count, uint32_t guess);
 void drafter_forget(struct engine *e, int slot);
+void guesses_reset(struct guesses *g);
+uint32_t guesses_leaf(const struct guesses *g, uint32_t lane); // the last guess of a lane
+// The guess after `parent` with that token; 0: there is none.
+uint32_t guesses_child(const struct guesses *g, uint32_t parent, int32_t token);
+// Keeps so many lanes, and of those what is not deeper.
+void guesses_cut(struct guesses *g, uint32_t lanes, uint32_t depth);
+// The tokens of a lane after the root, which is not written; returns how many they are with it.
+uint32_t guesses_path(const struct guesses *g, uint32_t lane, int32_t *tokens);
 
 // ship.c
 void engine_run_command(struct engine *e, struct command *command);

@@ -41,6 +41,7 @@ struct job *job_create(struct engine *e, const struct serve_request *request)
     job->nodes = bg_alloc_array(pages, sizeof *job->nodes);
     job->page_of = bg_alloc_array(pages, sizeof *job->page_of);
     job->slot = ENGINE_NO_SLOT;
+    guesses_reset(&job->guesses);
     return job;
 }
 
@@ -164,4 +165,10 @@ bool job_room(struct engine *e, struct job *job, uint32_t tokens)
         job->page_of[job->page_count++] = page;
     }
     return true;
+}
+
+void job_trim(struct engine *e, struct job *job)
+{
+    while (job->page_count > (job->count + BATCH_PAGE - 1) / BATCH_PAGE)
+        pages_give(e->pages, job->page_of[--job->page_count]);
 }

@@ -212,11 +212,60 @@ static bool make_room(struct engine *e, struct job *job, uint32_t tokens)
     return true;
 }
 
-static void add_run(struct engine *e, size_t *count, size_t *rows, struct job *job, uint32_t tokens, uint32_t logits)
+static struct batch_run *add_run(struct engine *e, size_t *count, struct job *job, uint32_t tokens, uint32_t logits)
 {
-    e->runs[*count] = (struct batch_run){job->tokens + job->fed, tokens, job->fed, job->page_of, logits};
+    struct batch_run *run = &e->runs[*count];
+    *run = (struct batch_run){job->tokens + job->fed, tokens, job->fed, job->page_of, logits};
     e->run_job[(*count)++] = job;
-    *rows += tokens;
+    return run;
+}
+
+static uint32_t pages_for(uint32_t tokens)
+{
+    return (tokens + BATCH_PAGE - 1) / BATCH_PAGE;
+}
+
+// Pages of its own from the last token on, which has position `fed`, for `count` tokens.
+static bool give_lane_pages(struct engine *e, const struct job *job, uint32_t *pages, uint32_t count)
+{
+    const uint32_t whole = job->fed / BATCH_PAGE, end = pages_for(job->fed + count);
+    memcpy(pages, job->page_of, whole * sizeof *pages);
+    for (uint32_t i = whole; i < end; i++) {
+        pages[i] = pages_take(e->pages);
+        if (pages[i] != PAGES_NONE)
+            continue;
+        while (i-- > whole)
+            pages_give(e->pages, pages[i]);
+        return false;
+    }
+    if (job->fed % BATCH_PAGE)
+        memcpy(batch_page(e->batch, pages[whole]), batch_page(e->batch, job->page_of[whole]),
+               batch_page_bytes(e->batch));
+    return true;
+}
+
+// The next token, and what is guessed after it as far as there are pages that nobody needs: a lane is a run that shares
+// the whole pages. Where lanes share guesses, the first one's logits are asked for.
+static void add_decoding(struct engine *e, size_t *count, struct job *job)
+{
+    struct guesses *g = &job->guesses;
+    const uint32_t depth = g->of[guesses_leaf(g, 0)].depth;
+    if (!job_room(e, job, job->count + depth))
+        guesses_cut(g, 1, job->page_count * BATCH_PAGE - job->count);
+    for (uint32_t lane = 0; lane < g->lanes; lane++) {
+        int32_t *tokens = e->lane_tokens + *count * e->lane_rows;
+        uint32_t *pages = e->lane_pages + *count * e->lane_page_max, rows = guesses_path(g, lane, tokens), shared = 0;
+        tokens[0] = job->tokens[job->fed];
+        if (lane > 0 && !give_lane_pages(e, job, pages, rows)) {
+            guesses_cut(g, lane, ENGINE_SPECULATE_MAX);
+            return;
+        }
+        for (uint32_t i = 1; i < g->count && lane > 0 && shared == 0; i++)
+            shared = g->of[i].lane == lane ? g->of[i].depth : 0;
+        struct batch_run *run = add_run(e, count, job, rows, rows - shared);
+        run->tokens = tokens;
+        run->pages = lane > 0 ? pages : job->page_of;
+    }
 }
 
 static struct job *oldest_unfed(struct engine *e, const struct job *after, bool decoding)
@@ -231,22 +280,19 @@ static struct job *oldest_unfed(struct engine *e, const struct job *after, bool 
     return best;
 }
 
+// Everybody who decodes goes on, then prompts share the chunk; guesses have what is left.
 static size_t form_batch(struct engine *e)
 {
-    size_t count = 0, rows = 0;
+    size_t count = 0, left = e->o.chunk;
     const struct job *after = NULL;
-    for (struct job *job; (job = oldest_unfed(e, after, true)); after = job) {
-        memcpy(job->tokens + job->count, job->proposed, job->proposed_count * sizeof *job->tokens);
-        if (make_room(e, job, job->count + job->proposed_count))
-            add_run(e, &count, &rows, job, 1 + job->proposed_count, 1 + job->proposed_count);
-    }
-    size_t left = e->o.chunk;
+    for (struct job *job; (job = oldest_unfed(e, after, true)); after = job)
+        (void)make_room(e, job, job->count);
     after = NULL;
     for (struct job *job; left > 0 && (job = oldest_unfed(e, after, false)); after = job) {
         uint32_t want = job->count - job->fed, take = want < left ? want : (uint32_t)left;
         if (!make_room(e, job, job->fed + take))
             continue;
-        add_run(e, &count, &rows, job, take, take == want);
+        add_run(e, &count, job, take, take == want);
         left -= take;
     }
     for (size_t i = 0; i < count;) { // who had to give pages up is not there any more
@@ -258,6 +304,9 @@ static size_t form_batch(struct engine *e)
         memmove(&e->runs[i], &e->runs[i + 1], (count - i) * sizeof *e->runs);
         memmove(&e->run_job[i], &e->run_job[i + 1], (count - i) * sizeof *e->run_job);
     }
+    after = NULL;
+    for (struct job *job; (job = oldest_unfed(e, after, true)); after = job)
+        add_decoding(e, &count, job);
     return count;
 }
 
@@ -271,32 +320,70 @@ static int32_t draw_next(struct engine *e, struct job *job, const float *logits,
     return draw_token(e->draw, &call, job->request.top_logprobs, job->request.logprobs ? logprobs : NULL);
 }
 
-// Draws after each row, as long as what was fed next is what is drawn.
-static void take_rows(struct engine *e, struct job *job, const float *logits)
+// The pages of the lane that holds `guess` become the sequence's, those of the other lanes nobody's.
+static void keep_lane(struct engine *e, struct job *job, const struct batch_run *runs, uint32_t guess)
 {
-    const uint32_t first = job->count, proposed = job->proposed_count, stride = 1 + job->request.top_logprobs;
+    const struct guesses *g = &job->guesses;
+    const uint32_t kept = g->of[guess].lane, whole = runs->position / BATCH_PAGE;
+    for (uint32_t lane = 1; lane < g->lanes; lane++)
+        for (uint32_t i = whole; i < pages_for(runs->position + runs[lane].count); i++)
+            if (lane != kept)
+                pages_give(e->pages, runs[lane].pages[i]);
+    if (kept == 0)
+        return;
+    while (job->page_count > whole)
+        pages_give(e->pages, job->page_of[--job->page_count]);
+    for (; job->page_count < pages_for(runs->position + runs[kept].count); job->page_count++) {
+        job->page_of[job->page_count] = runs[kept].pages[job->page_count];
+        job->nodes[job->page_count] = PAGES_NONE;
+    }
+}
+
+// Draws after the last token, and goes on as long as what is drawn was guessed. Returns the last guess that was right.
+static uint32_t draw_along(struct engine *e, struct job *job, const struct batch_run *runs, const float *logits,
+                           struct bg_str *text)
+{
+    const struct guesses *g = &job->guesses;
+    const float *lane_logits[GUESS_LANES];
+    uint32_t lane_first[GUESS_LANES]; // depth of the first row of logits
+    for (uint32_t lane = 0; lane < g->lanes; lane++) {
+        lane_logits[lane] = logits;
+        lane_first[lane] = g->of[guesses_leaf(g, lane)].depth + 1 - runs[lane].logits;
+        logits += (size_t)runs[lane].logits * e->vocab;
+    }
+    for (uint32_t at = 0;;) {
+        const struct guess *guess = &g->of[at];
+        const size_t row = guess->depth - lane_first[guess->lane];
+        const int32_t token = draw_next(e, job, lane_logits[guess->lane] + row * e->vocab,
+                                        e->logprobs + (size_t)guess->depth * (1 + job->request.top_logprobs));
+        job_take_token(e, job, token, text);
+        const uint32_t child = job->finish == SERVE_RUNNING ? guesses_child(g, at, token) : 0;
+        if (child == 0)
+            return at;
+        job->fed = job->count;
+        at = child;
+    }
+}
+
+// What a sequence drew in this step; runs: one for each lane.
+static void take_rows(struct engine *e, struct job *job, const struct batch_run *runs, const float *logits)
+{
+    const uint32_t first = job->count;
     struct bg_str text = {0};
-    uint32_t accepted = 0;
     if (job->prefilled_ns == 0)
         job->prefilled_ns = env_now_ns(e->env);
     job->fed = job->count;
-    for (uint32_t row = 0; row <= proposed; row++) {
-        struct serve_logprob *logprobs = e->logprobs + (size_t)row * stride;
-        const int32_t token = draw_next(e, job, logits + (size_t)row * e->vocab, logprobs);
-        job_take_token(e, job, token, &text);
-        if (row == proposed || job->finish != SERVE_RUNNING || token != job->proposed[row])
-            break;
-        job->fed = job->count;
-        accepted++;
-    }
-    job->proposed_count = 0;
+    const uint32_t right = draw_along(e, job, runs, logits, &text);
+    keep_lane(e, job, runs, right);
+    drafter_learn(e, job, first, right);
     e->env->ops->gate_enter(e->env, e->gate);
-    e->stats.speculated += proposed;
-    e->stats.accepted += accepted;
+    e->stats.speculated += job->guesses.count - 1;
+    e->stats.accepted += job->guesses.of[right].depth;
     e->env->ops->gate_leave(e->env, e->gate);
     tell(e, job, job->tokens + first, job->count - first, &text, job->request.logprobs ? e->logprobs : NULL);
     bg_str_fini(&text);
     if (job->finish == SERVE_RUNNING) {
+        job_trim(e, job);
         job_publish(e, job);
         return;
     }
@@ -306,16 +393,21 @@ static void take_rows(struct engine *e, struct job *job, const float *logits)
 
 static void take_results(struct engine *e, size_t count, const float *logits)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0, lanes; i < count; i += lanes) {
         struct job *job = e->run_job[i];
-        const struct batch_run *run = &e->runs[i];
-        if (run->logits == 0) {
-            job->fed += run->count;
+        const struct batch_run *runs = &e->runs[i];
+        lanes = 1;
+        if (runs->logits == 0) {
+            job->fed += runs->count;
             job_publish(e, job);
-        } else {
-            take_rows(e, job, logits);
-            logits += (size_t)run->logits * e->vocab;
+            continue;
         }
+        size_t rows = 0;
+        lanes = job->guesses.lanes;
+        for (size_t lane = 0; lane < lanes; lane++)
+            rows += runs[lane].logits;
+        take_rows(e, job, runs, logits);
+        logits += rows * e->vocab;
     }
 }
 
