@@ -1,0 +1,612 @@
+#!/usr/bin/python3
+"""`brigade serve` as clients meet it: the same bytes whatever runs beside, clients that leave, signals, queues, hostile
+bodies, keys, TLS, load. BRIGADE_CHECK_FULL=1: all of it, at full length."""
+import concurrent.futures
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import unittest
+
+import serving
+from serving import FULL, Server, events
+
+LONG = {"prompt": "the 7 little bears", "max_tokens": 480, "ignore_eos": True, "n": 32, "seed": 1}
+
+
+def request(path, body, extra=""):
+    data = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{extra}\r\n"
+            ).encode() + data
+
+
+def is_release():
+    try:
+        with open(os.path.join(os.environ["BRIGADE_BUILD"], "CMakeCache.txt")) as cache:
+            return "CMAKE_BUILD_TYPE:STRING=Release\n" in cache.read()
+    except (KeyError, OSError):
+        return True
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = serving.scratch("serve")
+        cls.addClassCleanup(serving.remove, cls.dir)
+        cls.model = cls.make_model()
+
+    @classmethod
+    def make_model(cls):
+        return serving.small_model(cls.dir)
+
+    def start(self, *args, **more):
+        server = Server(self.model, "--threads", more.pop("threads", "1"), *args, **more)
+        self.addCleanup(server.stop, signal.SIGKILL)
+        return server
+
+    def until(self, what, seconds, fn):
+        end = time.monotonic() + seconds * (1 if is_release() else 10)
+        while time.monotonic() < end:
+            if fn():
+                return
+            time.sleep(0.01)
+        self.fail(f"not within {seconds} s: {what}")
+
+    def refused(self, answer, status, kind=None, param=None):
+        got, body = answer
+        self.assertEqual(got, status, body)
+        self.assertEqual(set(body), {"error"})
+        self.assertTrue({"message", "type", "code", "param"} <= set(body["error"]), body)
+        self.assertTrue(body["error"]["message"])
+        if kind:
+            self.assertEqual(body["error"]["type"], kind)
+        if param:
+            self.assertEqual(body["error"]["param"], param)
+        return body["error"]
+
+
+class Stories(Case):
+    """Published figures of stories260K."""
+
+    @classmethod
+    def make_model(cls):
+        model = serving.stories(cls.dir)
+        if not model:
+            raise unittest.SkipTest("needs stories260K in ../shared")
+        cls.server = Server(model, "--threads", "1")
+        cls.addClassCleanup(cls.server.stop)
+        return model
+
+    def test_counts_tokens_with_bos(self):
+        status, answer = self.server.post("/v1/completions", {"prompt": "I believe the meaning of life is", "max_tokens": 1})
+        self.assertEqual(answer["usage"]["prompt_tokens"], 18)
+        status, answer = self.server.post("/tokenize", {"content": "I believe the meaning of life is", "add_special": True})
+        self.assertEqual(len(answer["tokens"]), 18)
+        self.assertEqual(self.server.post("/detokenize", answer)[1]["content"].strip(), "I believe the meaning of life is")
+
+    def test_greedy_text(self):
+        with open(os.path.join(serving.SHARED, "data", "models", "stories260K.greedy.txt")) as known:
+            want = known.read()
+        bos = self.server.post("/tokenize", {"content": "", "add_special": True})[1]["tokens"][:1]
+        got = self.server.text([bos], temperature=0, max_tokens=199)
+        self.assertTrue(want.strip().startswith(got.strip()) or got.strip().startswith(want.strip()), got)
+        self.assertGreater(len(got), 400)
+
+    def test_reuses_all_but_the_tail(self):
+        first = self.server.post("/v1/completions", {"prompt": "What is the capital of France?", "max_tokens": 1})[1]["usage"]
+        second = self.server.post("/v1/completions", {"prompt": "What is the capital of Germany?", "max_tokens": 1})[1]["usage"]
+        again = self.server.post("/v1/completions", {"prompt": "What is the capital of Germany?", "max_tokens": 1})[1]["usage"]
+        ids = [self.server.post("/tokenize", {"content": f"What is the capital of {c}?", "add_special": True})[1]["tokens"]
+               for c in ("France", "Germany")]
+        same = next(i for i, (a, b) in enumerate(zip(*ids)) if a != b)
+        self.assertEqual(first["prompt_tokens"], len(ids[0]))
+        self.assertEqual(second["prompt_tokens_details"]["cached_tokens"], same)
+        self.assertEqual(again["prompt_tokens_details"]["cached_tokens"], len(ids[1]) - 1)
+
+    def test_context_is_refused_with_both_counts(self):
+        error = self.refused(self.server.post("/v1/completions", {"prompt": "Lily " * 600}), 400, "exceed_context_size_error")
+        self.assertEqual((error["n_ctx"], error["code"]), (512, "context_length_exceeded"))
+        self.assertGreater(error["n_prompt_tokens"], 512)
+
+    def test_structured(self):
+        ask = {"prompt": "Once", "temperature": 0, "max_tokens": 40}
+        self.assertEqual(self.server.text(**ask, grammar='root ::= "a"{5,5}'), "aaaaa")
+        chat = {"messages": [{"role": "user", "content": "Hey"}], "max_tokens": 60, "seed": 3}
+        for schema, check in (({"const": "42"}, lambda t: t == '"42"'),
+                              ({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+                                "additionalProperties": False}, lambda t: isinstance(json.loads(t)["a"], int)),
+                              ({"enum": ["red", 7, None]}, lambda t: json.loads(t) in ("red", 7, None))):
+            answer = self.server.post("/v1/chat/completions", {
+                **chat, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})[1]
+            self.assertTrue(check(answer["choices"][0]["message"]["content"]), answer)
+        self.refused(self.server.post("/v1/chat/completions", {
+            **chat, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}}), 400)
+
+    def test_saved_slots(self):
+        place = os.path.join(self.dir, "slots")
+        os.makedirs(place)
+        server = self.start("--slot-save-path", place)
+        ask = {"prompt": "Once upon a time there was a girl who", "temperature": 0, "max_tokens": 60}
+        first = server.post("/v1/completions", ask)[1]
+        tokens = first["usage"]["total_tokens"] - 1
+        saved = server.post("/slots/0?action=save", {"filename": "one.kv"})[1]
+        self.assertEqual(saved["n_saved"], tokens // 16 * 16)
+        self.assertEqual(server.post("/slots/0?action=erase", {})[1]["n_erased"], tokens)
+        self.assertEqual(server.post("/slots/1?action=restore", {"filename": "one.kv"})[1]["n_restored"], saved["n_saved"])
+        second = server.post("/v1/completions", ask)[1]
+        self.assertEqual(second["choices"][0]["text"], first["choices"][0]["text"])
+        self.assertEqual(second["usage"]["prompt_tokens_details"]["cached_tokens"], second["usage"]["prompt_tokens"] - 1)
+        for name in ("../one.kv", "/etc/passwd", ".x", "", "a/b", "x" * 200, 7):
+            self.refused(server.post("/slots/0?action=restore", {"filename": name}), 400, param="filename")
+        self.refused(server.post("/slots/0?action=restore", {"filename": "none"}), 404)
+        with open(os.path.join(place, "one.kv"), "r+b") as file:
+            file.seek(2000)
+            file.write(b"?")
+        self.refused(server.post("/slots/0?action=restore", {"filename": "one.kv"}), 400)
+        self.refused(server.post("/slots/99?action=save", {"filename": "x"}), 404)
+        self.refused(server.post("/slots/0?action=dance", {}), 400, param="action")
+        self.refused(self.server.post("/slots/0?action=save", {"filename": "x"}), 501)
+
+    def test_embeddings(self):
+        status, one = self.server.post("/v1/embeddings", {"input": ["a dog", "a cat", "a dog"]})
+        rows = [d["embedding"] for d in one["data"]]
+        self.assertEqual(rows[0], rows[2])
+        self.assertAlmostEqual(sum(x * x for x in rows[1]), 1, places=5)
+        self.assertGreater(sum(a * b for a, b in zip(rows[0], rows[0])), sum(a * b for a, b in zip(rows[0], rows[1])))
+        self.refused(self.server.post("/v1/embeddings", {"input": "x " * 2000}), 400, "exceed_context_size_error")
+        for bad in ([], 7, [1, "a"], [[1], ["a"]], [10 ** 9], [[]], ["a"] * 300, None):
+            self.refused(self.server.post("/v1/embeddings", {"input": bad}), 400)
+
+
+class Identity(Case):
+    """The same bytes, whatever runs beside a request and however the server runs."""
+
+    @classmethod
+    def make_model(cls):
+        return serving.stories(cls.dir) or serving.small_model(cls.dir)
+
+    @staticmethod
+    def asks(count):
+        rng = random.Random(6)
+        words = "once upon a time there was little girl named Lily who had big red ball and she loved to play with dog".split()
+        asks = []
+        for i in range(count):
+            ask = {"prompt": " ".join(rng.choice(words) for _ in range(rng.randint(1, 60))), "seed": rng.randint(0, 1 << 50),
+                   "max_tokens": rng.randint(1, 60), "return_tokens": True, "cache_prompt": rng.random() < 0.7}
+            if i % 3 == 0:
+                ask["temperature"] = 0
+            else:
+                ask.update(temperature=rng.choice([0.3, 0.8, 1.2]), top_p=rng.choice([1, 0.9]), top_k=rng.choice([0, 20]),
+                           min_p=rng.choice([0, 0.05]), repeat_penalty=rng.choice([1, 1.1]))
+            if i % 5 == 0:
+                ask["prompt"] = asks[rng.randrange(len(asks))]["prompt"] + " again" if asks else ask["prompt"]
+            asks.append(ask)
+        return asks
+
+    @staticmethod
+    def answer(server, ask):
+        choice = server.post("/v1/completions", ask)[1]["choices"][0]
+        return choice["tokens"], choice["text"], choice["finish_reason"]
+
+    def test_answers(self):
+        count = 200 if FULL else 40
+        asks = self.asks(count)
+        alone = self.start("--slots", "1")
+        want = [self.answer(alone, {**ask, "cache_prompt": False}) for ask in asks]
+        alone.stop()
+        with open("/proc/cpuinfo") as info:
+            cpu = info.read()
+        isas = ["ref"] + ["avx2"] * ("avx2" in cpu) + ["avx512"] * ("avx512vl" in cpu)
+        ways = [(["--slots", "16"], {"BRIGADE_ISA": isas[-1]}, "2"),
+                (["--slots", "3", "--chunk", "7", "--speculate", "ngram"], {"BRIGADE_ISA": isas[0]}, "1")]
+        if FULL:
+            for i in range(12):
+                ways.append((["--slots", str(2 + i), "--chunk", str([1, 3, 16, 17, 64, 512][i % 6]), "--speculate",
+                              ["none", "ngram"][i % 2], "--kv-bytes", str([0, 3 << 20][i % 3 == 0])],
+                             {"BRIGADE_ISA": isas[i % len(isas)]}, "12"[i % 2]))
+        for seed, (args, env, threads) in enumerate(ways):
+            rng = random.Random(seed)
+            server = self.start(*args, env=env, threads=threads)
+            order = list(range(count))
+            rng.shuffle(order)
+            with concurrent.futures.ThreadPoolExecutor(rng.choice([2, 5, 16]) if FULL else 16) as pool:
+                got = dict(zip(order, pool.map(lambda i: self.answer(server, asks[i]), order)))
+            for i in range(count):
+                self.assertEqual(got[i], want[i], (args, env, threads, asks[i]))
+            cached = server.metrics()["brigade_cached_tokens_total"]
+            self.assertGreater(cached, 0)
+            self.assertEqual(server.stop(), 0)
+
+    def test_a_stream_is_the_answer(self):
+        server = self.start()
+        for ask in self.asks(6):
+            tokens, text, finish = self.answer(server, ask)
+            stream = events(server.ask("POST", "/v1/completions", {**ask, "stream": True})[2].splitlines())
+            self.assertEqual("".join(e["choices"][0]["text"] for e in stream), text)
+            self.assertEqual([t for e in stream for t in e["choices"][0].get("tokens", [])], tokens)
+            self.assertEqual([e["choices"][0]["finish_reason"] for e in stream[:-1]], [None] * (len(stream) - 1))
+            self.assertEqual(stream[-1]["choices"][0]["finish_reason"], finish)
+            if len(tokens) > 4: # goes on where another server left off
+                rest = self.answer(server, {**ask, "resume_tokens": tokens[:3], "seed": stream[0]["seed"]})
+                self.assertEqual(rest[0], tokens[3:])
+
+
+class Clients(Case):
+    """Clients that leave, wait, crowd; servers that end."""
+
+    def leaves(self, server, body):
+        before = server.metrics()['brigade_requests_total{finish="cancelled"}']
+        sock = server.socket()
+        sock.sendall(request("/v1/completions", body))
+        if body.get("stream"):
+            sock.recv(400)
+        else:
+            self.until("it runs", 5, lambda: server.metrics()["brigade_requests_running"] > 0)
+        sock.close()
+        self.until("cancelled", 1, lambda: server.metrics()["brigade_requests_running"] == 0)
+        self.assertGreater(server.metrics()['brigade_requests_total{finish="cancelled"}'], before)
+
+    def test_who_leaves_is_cancelled(self):
+        server = self.start("--chunk", "1")
+        self.leaves(server, {**LONG, "stream": True})
+        self.leaves(server, LONG)
+        self.leaves(server, {**LONG, "prompt": "the 7 little bears " * 24, "max_tokens": 20, "cache_prompt": False})  # prefill
+        self.leaves(server, {**LONG, "prompt": "the 7 little bears " * 24, "max_tokens": 20, "cache_prompt": False,
+                             "grammar": 'root ::= "a"*'})
+        self.assertEqual(server.metrics()["brigade_requests_waiting"], 0)
+        self.assertEqual(server.stop(), 0)
+
+    def test_sigterm_finishes_what_runs(self):
+        server = self.start()
+        connection = server.connect()
+        connection.request("POST", "/v1/completions", json.dumps({**LONG, "stream": True}))
+        answer = connection.getresponse()
+        first = answer.readline()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        self.until("503", 1, lambda: server.ask("GET", "/health")[0] == 503)
+        self.refused(server.post("/v1/completions", {"prompt": "x"}), 503)
+        chunks = events([first] + answer.readlines())
+        self.assertEqual([c["choices"][0]["finish_reason"] for c in chunks if c["choices"][0]["finish_reason"]], ["length"] * 32)
+        self.assertEqual(server.process.wait(10), 0)
+
+    def test_second_sigterm_aborts(self):
+        server = self.start("--chunk", "1")
+        sock = server.socket()
+        sock.sendall(request("/v1/completions", {**LONG, "stream": True}))
+        sock.recv(400)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        self.assertEqual(server.stop(seconds=5), -signal.SIGTERM)
+
+    def test_grace_ends(self):
+        server = self.start("--grace", "0")
+        connection = server.connect()
+        connection.request("POST", "/v1/completions", json.dumps({**LONG, "stream": True}))
+        answer = connection.getresponse()
+        first = answer.readline()
+        server.process.send_signal(signal.SIGTERM)
+        chunks = events([first] + answer.readlines())
+        self.assertIn("handed-over", [c["choices"][0]["finish_reason"] for c in chunks])
+        self.assertEqual(server.process.wait(10), 0)
+
+    def test_crowds_are_told_to_come_back(self):
+        server = self.start("--slots", "1", "--queue", "2")
+        body = {**LONG, "n": 1, "stream": True}
+        sockets = [server.socket() for _ in range(12)]
+        for sock in sockets:
+            sock.sendall(request("/v1/completions", body, "Connection: close\r\n"))
+        answers = []
+        for sock in sockets:
+            data = b""
+            while True:
+                got = sock.recv(65536)
+                if not got:
+                    break
+                data += got
+            answers.append(data)
+        codes = [int(a.split()[1]) for a in answers]
+        self.assertEqual(set(codes), {200, 429})
+        for code, data in zip(codes, answers):
+            head, _, rest = data.partition(b"\r\n\r\n")
+            if code == 429:
+                self.assertGreaterEqual(int(re.search(rb"Retry-After: (\d+)", head).group(1)), 1)
+                self.assertEqual(json.loads(rest)["error"]["code"], "rate_limit_exceeded")
+            else:
+                self.assertIn(b"data: [DONE]", rest)
+
+    def test_slow_and_silent_peers(self):
+        server = self.start()
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(request("/v1/completions", {**LONG, "stream": True, "return_tokens": True}, "Connection: close\r\n"))
+        silent = [server.socket() for _ in range(200)]
+        for i, sock in enumerate(silent):
+            sock.sendall([b"", b"POST /v1/completions HTTP/1.1\r\nHo", b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"][i % 3])
+        for _ in range(20):
+            self.assertEqual(server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0], 200)
+        data = b""
+        while True:
+            got = slow.recv(65536)
+            if not got:
+                break
+            data += got
+        self.assertEqual(data.count(b'"finish_reason":"length"'), 32)
+        self.assertIn(b"data: [DONE]", data)
+        for sock in silent:
+            sock.close()
+
+    def test_pipelined(self):
+        server = self.start()
+        sock = server.socket()
+        asks = [{"prompt": "the", "max_tokens": n, "temperature": 0} for n in (5, 1, 3)]
+        sock.sendall(b"".join(request("/v1/completions", a) for a in asks) + b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = b""
+        while True:
+            got = sock.recv(65536)
+            if not got:
+                break
+            data += got
+        self.assertEqual([int(n) for n in re.findall(rb'"completion_tokens":(\d+)', data)], [5, 1, 3])
+        self.assertIn(b'"version"', data)
+
+    def test_load(self):
+        """Streams that wait or are not read, and many small requests beside them: only 429 past the limit, memory flat."""
+        idle, seconds, rate = (2000, 60, 100) if FULL else (150, 4, 50)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < idle + 200:
+            self.skipTest("too few files may be open")
+        server = self.start("--queue", str(idle + 50), threads="2")
+        body = {"prompt": "the 7 little bears", "max_tokens": 100, "ignore_eos": True, "stream": True, "priority": -1}
+        data = request("/v1/completions", body, "Connection: close\r\n")
+        streams = []
+        for _ in range(idle):
+            sock = server.socket()
+            sock.sendall(data)
+            streams.append(sock)
+        codes, memory, lock = {}, [], threading.Lock()
+        begin = time.monotonic()
+
+        def small(i):
+            time.sleep(max(0, begin + i / rate - time.monotonic()))
+            status = server.ask("POST", "/v1/completions", {"prompt": f"bear {i % 10}", "max_tokens": 2})[0]
+            with lock:
+                codes[status] = codes.get(status, 0) + 1
+                if i % rate == 0:
+                    memory.append(server.rss())
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(small, range(int(seconds * rate))))
+        self.assertEqual(set(codes) - {200, 429}, set())
+        self.assertGreater(codes[200], 0.9 * seconds * rate)
+        for sock in streams:
+            data = b""
+            while True:
+                got = sock.recv(65536)
+                if not got:
+                    break
+                data += got
+            self.assertIn(b"data: [DONE]", data)
+            sock.close()
+        if is_release():
+            memory.append(server.rss())
+            self.assertLess(memory[-1] - memory[len(memory) // 4], 24 << 20, memory)
+        self.assertEqual(server.stop(), 0)
+
+
+class Hostile(Case):
+    """Bodies and headers that mean harm are refused, in bounded time and memory; the server goes on."""
+
+    @classmethod
+    def make_model(cls):
+        model = serving.small_model(cls.dir)
+        cls.server = Server(model, "--threads", "1", "--cors", "https://example.org")
+        cls.addClassCleanup(cls.server.stop)
+        return model
+
+    def tearDown(self):
+        self.assertEqual(self.server.ask("GET", "/health")[0], 200)
+
+    def bounded(self, path, body, statuses=(400,), seconds=5):
+        begin, before = time.monotonic(), self.server.rss()
+        status, answer = self.server.post(path, body)
+        self.assertIn(status, statuses, str(answer)[:300])
+        if is_release():
+            self.assertLess(time.monotonic() - begin, seconds)
+            self.assertLess(self.server.rss() - before, 200 << 20)
+        return answer
+
+    def test_bodies(self):
+        for body in ("", "{", "[]", "7", '"x"', "null", '{"prompt": "a"', '{"prompt": "a", "prompt": "b"}', '{"prompt": "\\u0000"}',
+                     '{"prompt": "\\ud800"}', b'{"prompt": "\xff"}', b"\0" * 1000, "[" * 200000, '{"a":' * 200000,
+                     '{"prompt": ' + "[" * 3000 + "]" * 3000 + "}", '{"prompt": 1e999}', '{"prompt": "a"} x',
+                     '{"seed": 99999999999999999999, "prompt": "a"}'):
+            for path in ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize", "/apply-template"):
+                self.refused(self.server.post(path, body), 400)
+
+    def test_fields(self):
+        many = [f"stop {i}" for i in range(10000)]
+        for more in ({"stop": many}, {"stop": ""}, {"stop": "x" * 5000}, {"stop": [7]}, {"n": 0}, {"n": 33}, {"n": 1.5},
+                     {"max_tokens": 0}, {"max_tokens": -1}, {"max_tokens": "9"}, {"temperature": -1}, {"temperature": "hot"},
+                     {"top_p": 1.1}, {"min_p": -0.1}, {"top_k": 1e10}, {"logprobs": 21}, {"logprobs": True}, {"seed": 0.5},
+                     {"logit_bias": {"1": 101}}, {"logit_bias": {"999999": 1}}, {"logit_bias": {"-1": 1}}, {"logit_bias": []},
+                     {"logit_bias": {"01": 1, "1": 1}}, {"logit_bias": {str(i): 1 for i in range(5000)}}, {"stream": "yes"},
+                     {"stream_options": {"include_usage": True}}, {"suffix": "x"}, {"best_of": 3}, {"tools": [{}]}, {"model": 7},
+                     {"echo": True, "logprobs": 1}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [[1], "a"]}, {"prompt": [-1]},
+                     {"prompt": [2 ** 40]}, {"prompt": ["a"] * 1000}, {"prompt": ["a"] * 20, "n": 20}, {"prompt": {}},
+                     {"resume_tokens": [1]}, {"resume_tokens": [10 ** 9], "seed": 1}, {"priority": 1 << 40}, {"timeout_ms": 0}):
+            self.refused(self.server.post("/v1/completions", {"prompt": "x", **more}), 400)
+        self.refused(self.server.post("/v1/completions", {"prompt": "x", "model": "gpt-4"}), 404, param="model")
+        for messages in (None, [], [7], [{}], [{"role": "user"}], [{"role": "user", "content": 7}], "hello", [{"role": 1, "content": ""}],
+                         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]):
+            self.refused(self.server.post("/v1/chat/completions", {"messages": messages}), 400)
+        self.refused(self.server.get("/nothing"), 404)
+        self.refused(self.server.get("/v1/completions"), 405)
+        self.refused(self.server.post("/v1/models", {}), 405)
+
+    def test_structures(self):
+        def nest(n):
+            schema = {"type": "string"}
+            for _ in range(n):
+                schema = {"type": "object", "properties": {"a": schema}}
+            return schema
+        loop = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+        schemas = [nest(400), loop, {"anyOf": [{"const": i} for i in range(20000)]}, {"type": "string", "pattern": "(a*)*b"},
+                   {"type": "string", "minLength": 10 ** 9}, {"type": "array", "minItems": 10 ** 9}, {"enum": []}, {"not": {}}, 7, "x",
+                   {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(3000)}}, {"type": "array", "items": loop},
+                   {"type": "integer", "minimum": 10 ** 30}, {"$ref": "http://example.org/x"}, {"allOf": [{"type": "string"}, {"type": "integer"}]}]
+        for schema in schemas:
+            self.bounded("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "response_format": {
+                "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}, (200, 400))
+        self.refused(self.server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}), 400, param="response_format")
+        for grammar in ("", "root ::= root", "root ::= root \"a\"", "root ::= x", "root ::= \"a\"{4000}{4000}", "root ::= (" * 10000,
+                        "root ::= [", "root ::= [b-a]", "root ::= \"\\q\"", "root ::= " + "\"a\" | " * 20000 + "\"b\"", "x", "\0", "root ::= a\n" * 5000,
+                        "root ::= a a\na ::= b b\nb ::= c c\nc ::= root \"x\"", "root ::= \"a\"{99999999999}", "root ::= (\"a\"*)*"):
+            self.bounded("/v1/completions", {"prompt": "x", "max_tokens": 3, "grammar": grammar}, (200, 400))
+        self.refused(self.server.post("/v1/completions", {"prompt": "x", "grammar": "root ::= root \"a\""}), 400, param="grammar")
+
+    def test_large_bodies(self):
+        before = self.server.rss()
+        sock = self.server.socket()
+        size = 100 << 20
+        sock.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode())
+        block = b" " * (1 << 20)
+        for _ in range(100):
+            sock.sendall(block)
+        self.assertIn(b" 413 ", sock.recv(4096).split(b"\r\n")[0])
+        sock.close()
+        if is_release():
+            self.assertLess(self.server.rss() - before, 30 << 20)
+
+    def test_headers(self):
+        for head in (b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 300000 + b"\r\n\r\n", b"GET /" + b"a" * 300000 + b" HTTP/1.1\r\n\r\n",
+                     b"GET /health HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(20000)) + b"\r\n", b"\x16\x03\x01" + b"\xff" * 500,
+                     b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                     b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n"):
+            sock = self.server.socket(timeout=1)
+            try:
+                sock.sendall(head)
+                got = sock.recv(4096)
+            except (ConnectionError, BrokenPipeError, TimeoutError): # a line without an end waits until it has been silent for a minute
+                got = b""
+            self.assertTrue(got == b"" or got.split()[1][:1] == b"4", got[:100])
+            sock.close()
+
+    def test_cors_head_options(self):
+        status, headers, body = self.server.ask("OPTIONS", "/v1/chat/completions", headers={"Origin": "https://example.org"})
+        self.assertEqual((status, body), (204, b""))
+        self.assertEqual(headers["Access-Control-Allow-Origin"], "https://example.org")
+        self.assertIn("Authorization", headers["Access-Control-Allow-Headers"])
+        for path in ("/", "/health", "/v1/models", "/metrics", "/props", "/slots", "/version"):
+            got, head = self.server.ask("GET", path), self.server.ask("HEAD", path)
+            self.assertEqual((got[0], head[0], head[2]), (200, 200, b""))
+            self.assertEqual(got[1]["Content-Type"], head[1]["Content-Type"])
+
+
+class Doors(Case):
+    """Keys, TLS, the log, the metrics."""
+
+    OPEN = {"/health"}
+    PATHS = ("/health", "/", "/v1/models", "/metrics", "/props", "/slots", "/version", "/nothing")
+
+    def test_keys(self):
+        server = self.start(key="open-sesame")
+        for path in self.PATHS:
+            for headers in ({"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": "Bearer open-sesam"},
+                            {"Authorization": "Bearer open-sesame "}, {"Authorization": "Basic open-sesame"}):
+                self.assertEqual(server.ask("GET", path, headers=headers)[0], 200 if path in self.OPEN else 401, (path, headers))
+            self.assertEqual(server.ask("GET", path)[0], 404 if path == "/nothing" else 200)
+            query = server.ask("GET", path + "?key=open-sesame", headers={"Authorization": ""})[0]
+            self.assertEqual(query, 200 if path in ("/", "/health") else 401)
+        for path in ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/slots/0?action=save"):
+            status, headers, body = server.ask("POST", path, {"prompt": "x"}, headers={"Authorization": "Bearer x"})
+            self.assertEqual((status, headers["WWW-Authenticate"]), (401, "Bearer"))
+            self.assertEqual(json.loads(body)["error"]["type"], "authentication_error")
+        self.assertEqual(server.text("x", max_tokens=1, seed=1), server.text("x", max_tokens=1, seed=1))
+
+    def test_a_key_is_drawn(self):
+        server = self.start(key=False)
+        key = server.wait_for(r"brigade: key (\w{32})\n").group(1)
+        self.assertIn(f"/?key={key}", server.said())
+        self.assertEqual(server.ask("GET", "/v1/models")[0], 401)
+        self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer " + key})[0], 200)
+        done = subprocess.run([serving.BRIGADE, "serve", self.model, "--no-key", "--host", "0.0.0.0"], capture_output=True)
+        self.assertEqual(done.returncode, 64)
+
+    def test_tls(self):
+        if not shutil.which("openssl"):
+            self.skipTest("needs openssl")
+        cert, key = os.path.join(self.dir, "cert.pem"), os.path.join(self.dir, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        server = self.start("--tls-cert", cert, "--tls-key", key)
+        context = ssl.create_default_context(cafile=cert)
+
+        def wrapped():
+            return context.wrap_socket(server.socket(), server_hostname="127.0.0.1")
+        sock = wrapped()
+        sock.sendall(request("/v1/completions", {**LONG, "n": 2, "stream": True}, "Connection: close\r\n"))
+        data = b""
+        while True:
+            got = sock.recv(65536)
+            if not got:
+                break
+            data += got
+        self.assertEqual(data.count(b'"finish_reason":"length"'), 2)
+        self.assertIn(b"data: [DONE]", data)
+        sock = wrapped()  # leaves in mid-stream
+        sock.sendall(request("/v1/completions", {**LONG, "stream": True}))
+        sock.recv(400)
+        sock.close()
+        plain = server.socket()
+        plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        plain.close()
+        sock = wrapped()
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        self.assertIn(b"200", sock.recv(4096))
+        self.assertEqual(server.stop(), 0)
+        done = subprocess.run([serving.BRIGADE, "serve", self.model, "--port", "0", "--no-key", "--tls-cert", key, "--tls-key", cert],
+                              capture_output=True, timeout=30)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"certificate", done.stderr)
+
+    def test_log_and_metrics(self):
+        log = os.path.join(self.dir, "access.log")
+        server = self.start("--access-log", log, "--vllm-metrics")
+        server.text("a secret word", max_tokens=3)
+        server.ask("GET", "/x%0A%22%7B?key=hidden")
+        server.ask("POST", "/v1/completions", "{")
+        with open(log) as file:
+            text = file.read()
+        lines = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual([(l["method"], l["status"]) for l in lines], [("POST", 200), ("GET", 404), ("POST", 400)])
+        self.assertEqual((lines[0]["tokens"], lines[0]["finish"]), (3, "length"))
+        self.assertNotIn("secret", text)
+        self.assertNotIn("hidden", text)
+        values = server.metrics()
+        self.assertEqual(values["brigade_generated_tokens_total"], 3)
+        self.assertEqual(values['brigade_requests_total{finish="length"}'], 1)
+        self.assertEqual(values["vllm:generation_tokens_total"], 3)
+        if not shutil.which("promtool"):
+            self.skipTest("needs promtool (package prometheus) to check the metrics' form")
+        done = subprocess.run(["promtool", "check", "metrics"], input=server.ask("GET", "/metrics")[2], capture_output=True)
+        complaints = [l for l in done.stderr.decode().splitlines() if "should not contain ':'" not in l]  # vLLM's names have one
+        self.assertEqual(complaints, [], done.stderr)
+        plain = self.start()
+        done = subprocess.run(["promtool", "check", "metrics"], input=plain.ask("GET", "/metrics")[2], capture_output=True)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+
+if __name__ == "__main__":
+    unittest.main()
