@@ -102,7 +102,7 @@ class Chat(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.dir = serving.scratch("page")
-        cls.model = serving.stories(cls.dir) or serving.small_model(cls.dir)
+        cls.model = serving.stories(cls.dir) or serving.small_model()
         cls.server = serving.Server(cls.model, "--threads", "1", key="open-sesame")
         cls.page = Page(os.path.join(cls.dir, "browser"), f"http://127.0.0.1:{cls.server.port}/?key=open-sesame")
 

@@ -1,4 +1,6 @@
 """For the tests of `brigade serve`: a small model, a server on a free port, requests to it."""
+import atexit
+import functools
 import http.client
 import json
 import os
@@ -35,14 +37,17 @@ def stories(directory):
     return out
 
 
-def small_model(directory):
-    """A model that knows next to nothing, learnt here; for tests that do not ask what it says."""
+@functools.cache
+def small_model():
+    """A model that knows next to nothing, learnt here once; for tests that do not ask what it says."""
+    directory = scratch("model")
+    atexit.register(remove, directory)
     text = os.path.join(directory, "text.txt")
     with open(text, "w") as out:
         out.write("".join(f"the {n} little bears ate {n * n} honey cakes and {n + 7} pears.\n" for n in range(400)))
     out = os.path.join(directory, "small")
     run("train", text, "model.family=llama", "model.layers=2", "model.dim=32", "model.heads=4", "model.context=512",
-        "train.steps=20", "train.lr=1e-2", "run.dir=" + out)
+        "train.steps=2", "train.lr=1e-2", "run.dir=" + out)
     return out
 
 
