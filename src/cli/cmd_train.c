@@ -162,6 +162,9 @@ static void print_result(const struct cli *cli, const struct job *job, const str
         printf("survived       %llu deaths in %llu generations; recovery p50 %.0f ms, max %.0f ms\n",
                (unsigned long long)fleet->deaths, (unsigned long long)fleet->generations, fleet->recovery_p50_ms,
                fleet->recovery_max_ms);
+    if (fleet && fleet->budget)
+        printf("cost           $%.4f, %s\n", json_number_value(json_object_get(fleet->budget, "cost")),
+               json_is_true(json_object_get(fleet->budget, "met")) ? "in time" : "not in time");
 }
 
 // `key.key=value` is an override, anything else the source.
@@ -279,7 +282,9 @@ static int train(struct cli *cli, const struct job *job, bool resume, bool quiet
                       : trainer_run(cli->env, &options, &err, &result);
     if (!many && resume && (!status || status == BG_STOPPED))
         fleet_end_leftovers(cli->env, job->run.dir);
-    return finish(cli, &p, job, status, &result, many ? &fleet : NULL, &err);
+    code = finish(cli, &p, job, status, &result, many ? &fleet : NULL, &err);
+    json_decref(fleet.budget);
+    return code;
 }
 
 int cmd_train(struct cli *cli, int argc, char **argv)

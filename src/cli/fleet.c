@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "cli/fleet_budget.h"
 #include "ctl/run.h"
 #include "os/host.h"
 #include "os/ipc.h"
@@ -28,7 +29,8 @@ struct fleet {
     struct fleet_children children;
     struct store *store;
     struct comm *comm;
-    struct ctl *ctl;
+    struct fleet_budget *budget; // NULL: none
+    double step_s;               // that a step is expected to take
 
     // What the controller is told of the model.
     double *costs;
@@ -363,7 +365,8 @@ static bg_status tell_started(struct fleet *f, const struct ctl_options *o, uint
         rate = rate * used / cpus;
     double items = (double)o->micro_batches / o->group, bubble = (double)(o->stages - 1) / o->chunks;
     if (rate > 0)
-        info.expected_seconds = info.flops_per_step / rate * (1 + bubble / items) * (double)(info.steps - step);
+        f->step_s = info.flops_per_step / rate * (1 + bubble / items);
+    info.expected_seconds = f->step_s * (double)(info.steps - step);
     return run_tell_started(&f->run, &info, err);
 }
 
@@ -379,9 +382,31 @@ static bg_status spawn(void *arg, uint64_t token, enum message_role role, struct
     uint64_t start = 0;
     if (os_process_start_time(child->process.pid, err, &start))
         return BG_OK; // it has ended already: poll() tells
-    json_t *fields = json_pack("{s:s, s:i, s:I}", "name", child->name, "process", child->process.pid, "process_start",
-                               (json_int_t)start);
+    json_t *fields = json_pack("{s:s, s:i, s:I, s:I}", "name", child->name, "process", child->process.pid,
+                               "process_start", (json_int_t)start, "token", (json_int_t)token);
     return runlog_event(&f->run.log, "spawned", fields, err);
+}
+
+static bg_status rent(void *arg, uint64_t token, struct bg_error *err)
+{
+    return spawn(arg, token, MESSAGE_WORKER, err);
+}
+
+static void give_back(void *arg, uint64_t token)
+{
+    struct fleet *f = arg;
+    (void)fleet_child_end(&f->children, token); // or it has ended
+}
+
+static bg_status decided(void *arg, const struct plan_snapshot *now, enum plan_rent wish, struct bg_error *err)
+{
+    return fleet_budget_decided(((struct fleet *)arg)->budget, now, wish, err);
+}
+
+static const uint32_t *market(void *arg, uint32_t *tick)
+{
+    struct fleet *f = arg;
+    return fleet_budget_market(f->budget, &f->children, tick);
 }
 
 static void poll_children(void *arg, void (*ended)(void *to, uint64_t token, const char *why), void *to)
@@ -425,6 +450,8 @@ static void on_committed(void *arg, const struct message_commit *commit, uint32_
     uint64_t now = env_now_ns(f->env);
     double seconds = 1e-9 * (double)(now - f->last_step_ns);
     f->last_step_ns = now;
+    if (f->budget)
+        fleet_budget_committed(f->budget, commit->step, seconds, workers == f->spread.seats);
     if (workers == f->spread.seats)
         f->seconds[f->second_count++ % f->run.job->train.steps] = seconds;
     if (commit->step < f->logged) // made again after everybody went back
@@ -657,7 +684,13 @@ static bg_status control(struct fleet *f, const struct ctl_options *o, struct bg
                                     .evaluations = evaluations,
                                     .evaluation_count = run->evaluation_count,
                                     .directory = run->written_path};
-    struct ctl_processes processes = {.arg = f, .spawn = spawn, .speed = speed, .poll = poll_children, .lives = lives};
+    struct ctl_processes processes = {.arg = f,
+                                      .spawn = spawn,
+                                      .speed = speed,
+                                      .poll = poll_children,
+                                      .lives = lives,
+                                      .rent = rent,
+                                      .give_back = give_back};
     struct ctl_run_options options = {.job = o,
                                       .comm = f->comm,
                                       .store = &log.base,
@@ -666,9 +699,13 @@ static bg_status control(struct fleet *f, const struct ctl_options *o, struct bg
                                       .arg = f,
                                       .committed = on_committed,
                                       .event = on_event,
+                                      .decided = decided,
+                                      .market = f->budget ? market : NULL,
                                       .ended = on_ended};
     f->last_step_ns = env_now_ns(f->env);
     bg_status status = ctl_run(f->env, &options, err);
+    if (f->budget)
+        f->result.budget = fleet_budget_json(f->budget, f->steps);
     bg_free(evaluations);
     return status;
 }
@@ -739,6 +776,23 @@ static bg_status open_files(struct fleet *f, const struct ctl_options *o, struct
     return status ? status : open_comm(f, err);
 }
 
+static bg_status open_budget(struct fleet *f, struct ctl_options *o, struct bg_error *err)
+{
+    const struct job *job = f->run.job;
+    const struct trainer_observer *observer = f->run.options->observer;
+    if (!job->budget.policy)
+        return BG_OK;
+    bg_status status = fleet_budget_open(f->env, job, o->workers, f->step_s, &f->children, err, &f->budget);
+    if (status)
+        return status;
+    o->budget = fleet_budget_terms(f->budget);
+    char *text = fleet_budget_forecast(f->budget);
+    if (observer && observer->processes)
+        observer->processes(observer->arg, text);
+    bg_free(text);
+    return BG_OK;
+}
+
 static bg_status run_opened(struct fleet *f, const struct trainer_options *options, struct bg_error *err,
                             struct trainer_result *result)
 {
@@ -760,6 +814,9 @@ static bg_status run_opened(struct fleet *f, const struct trainer_options *optio
     status = add_memory(f, &o, err, &info);
     if (!status)
         status = open_files(f, &o, err);
+    if (status)
+        return status;
+    status = open_budget(f, &o, err);
     if (status)
         return status;
     result->memory_bytes = info.memory_bytes;
@@ -796,6 +853,7 @@ bg_status fleet_run(struct bg_env *env, const struct trainer_options *options, s
         f.comm->ops->destroy(f.comm);
     if (f.store)
         f.store->ops->close(f.store);
+    fleet_budget_close(f.budget);
     bg_free(f.spread.cut);
     bg_free(f.costs);
     bg_free(f.speeds);
@@ -812,11 +870,14 @@ bg_status fleet_run(struct bg_env *env, const struct trainer_options *options, s
 
 json_t *fleet_json(const struct fleet_result *r)
 {
-    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:f, s:f, s:f}, s:f}", "workers",
-                     (int)r->workers, "generation", (int)r->generation, "generations", (json_int_t)r->generations,
-                     "deaths", (json_int_t)r->deaths, "leaves_recomputed", (json_int_t)r->leaves_recomputed,
-                     "forwards_recomputed", (json_int_t)r->forwards_recomputed, "steps_redone",
-                     (json_int_t)r->steps_redone, "rollbacks", (json_int_t)r->rollbacks, "fenced",
-                     (json_int_t)r->fenced, "recovery_ms", "count", (json_int_t)r->recoveries, "p50",
-                     r->recovery_p50_ms, "p99", r->recovery_p99_ms, "max", r->recovery_max_ms, "goodput", r->goodput);
+    json_t *o = json_pack(
+        "{s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:f, s:f, s:f}, s:f}", "workers", (int)r->workers,
+        "generation", (int)r->generation, "generations", (json_int_t)r->generations, "deaths", (json_int_t)r->deaths,
+        "leaves_recomputed", (json_int_t)r->leaves_recomputed, "forwards_recomputed",
+        (json_int_t)r->forwards_recomputed, "steps_redone", (json_int_t)r->steps_redone, "rollbacks",
+        (json_int_t)r->rollbacks, "fenced", (json_int_t)r->fenced, "recovery_ms", "count", (json_int_t)r->recoveries,
+        "p50", r->recovery_p50_ms, "p99", r->recovery_p99_ms, "max", r->recovery_max_ms, "goodput", r->goodput);
+    if (r->budget)
+        json_object_set(o, "budget", r->budget);
+    return o;
 }

@@ -12,6 +12,7 @@ struct fleet_result { // beside struct trainer_result
     uint64_t generations, deaths, leaves_recomputed, forwards_recomputed, steps_redone, rollbacks, fenced;
     uint64_t recoveries;                                      // deaths that the job went on after
     double recovery_p50_ms, recovery_p99_ms, recovery_max_ms; // loss noticed to next micro-batch computed
+    json_t *budget;                                           // of a job with one: what it cost; json_decref it
     double goodput;                                           // useful steps x time of an undisturbed step / wall time
 };
 

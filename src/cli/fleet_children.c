@@ -98,13 +98,16 @@ static bool is_ours(const struct fleet_children *c, int pid)
 static void adopt(struct fleet_children *c, const char *line, size_t size)
 {
     struct bg_error ignored; // half a line, or a process that has ended
-    struct fleet_child child = {.place = UINT32_MAX, .name = "adopted"};
+    struct fleet_child child = {.place = UINT32_MAX};
     json_t *event = NULL;
     if (bg_json_parse("events.jsonl", line, size, &ignored, &event))
         return;
     const char *what = json_string_value(json_object_get(event, "event"));
     int pid = (int)json_integer_value(json_object_get(event, "process"));
     uint64_t start = (uint64_t)json_integer_value(json_object_get(event, "process_start"));
+    child.token = (uint64_t)json_integer_value(json_object_get(event, "token"));
+    const char *name = json_string_value(json_object_get(event, "name"));
+    snprintf(child.name, sizeof child.name, "%s", name ? name : "adopted");
     if (what && !strcmp(what, "spawned") && !is_ours(c, pid) && !os_process_open(pid, start, &ignored, &child.process))
         add(c, &child);
     json_decref(event);
@@ -134,6 +137,30 @@ void fleet_end_leftovers(struct bg_env *env, const char *run)
     struct fleet_children left = {0};
     fleet_children_adopt(env, &left, run);
     fleet_children_end(env, &left, 0);
+}
+
+static void end_child(const struct fleet_child *child)
+{
+    struct bg_error ended; // by itself, meanwhile
+    if (os_process_kill(&child->process, SIGNAL_KILL, &ended))
+        return;
+}
+
+bool fleet_child_end(struct fleet_children *c, uint64_t token)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->list[i].token == token) {
+            end_child(&c->list[i]);
+            return true;
+        }
+    return false;
+}
+
+void fleet_children_take(struct fleet_children *c, enum plan_rent all_of)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->list[i].token && strcmp(c->list[i].name, "shadow") != 0 && ctl_token_rent(c->list[i].token) == all_of)
+            end_child(&c->list[i]);
 }
 
 bool fleet_child_ended(struct fleet_children *c, uint64_t *token, char why[64])

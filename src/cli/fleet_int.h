@@ -26,8 +26,10 @@ struct fleet_children {
 };
 BG_MUST_USE bg_status fleet_child_start(struct fleet_children *c, uint64_t token, enum message_role role,
                                         struct bg_error *err, const struct fleet_child **child);
-// Those that an earlier controller started and that live (events.jsonl tells): they have no token here, and at the end
-// they are ours.
+// Ends the one that was started with this token; false: it is not here. `all_of`: every worker on such a machine.
+bool fleet_child_end(struct fleet_children *c, uint64_t token);
+void fleet_children_take(struct fleet_children *c, enum plan_rent all_of);
+// Those that an earlier controller started and that live (events.jsonl tells): at the end they are ours.
 void fleet_children_adopt(struct bg_env *env, struct fleet_children *c, const char *run);
 bool fleet_process_lives(int pid, uint64_t start_time);
 // One that has ended since: its token and how, and it is forgotten. False: none.

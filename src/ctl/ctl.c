@@ -29,6 +29,7 @@ bg_status ctl_create(const struct ctl_options *options, const struct ctl_host *h
     ctl->o = *o;
     ctl->host = *host;
     ctl->member_next = 1;
+    ctl_rental_init(ctl);
     ctl->losses = bg_alloc_array((size_t)o->steps, sizeof *ctl->losses);
     ctl->commits = bg_alloc_array((size_t)o->steps, sizeof *ctl->commits);
     ctl_open_init(ctl);
@@ -419,6 +420,10 @@ void ctl_describe(const struct ctl *ctl, char *text, size_t size)
         snprintf(text, size, "not started");
         return;
     case CTL_GATHER:
+        if (ctl_rents(ctl) && !ctl->o.workers) {
+            snprintf(text, size, "step %llu: no machine is rented", (unsigned long long)ctl->committed);
+            return;
+        }
         snprintf(text, size, "step %llu: waits for %u of %u workers, %u processes are on their way",
                  (unsigned long long)ctl->committed, ctl->o.workers - ctl_members_live(ctl, MESSAGE_WORKER),
                  ctl->o.workers, ctl_spawns(ctl, MESSAGE_WORKER) + ctl_spawns(ctl, MESSAGE_SHADOW));

@@ -7,10 +7,19 @@
 
 #include "base/env.h"
 #include "plan/plan.h"
+#include "plan/policy.h"
 #include "plan/profile.h"
 #include "store/store.h"
 #include "wire/frame.h"
 #include "wire/message.h"
+
+// With a budget the controller has no machines but those that a policy rents, tick by tick. The shadow is not one of
+// them: it keeps the state while nothing is rented, and computes nothing then.
+struct ctl_budget {
+    const struct plan_policy *policy;
+    struct plan_deadline job; // work_s: of all steps; instances: as many as workers are wanted
+    enum plan_rent rent;      // what an earlier controller holds
+};
 
 struct ctl_options { // what it points to must outlive the controller
     // The job.
@@ -38,10 +47,11 @@ struct ctl_options { // what it points to must outlive the controller
     // The machines.
     uint32_t workers; // wanted
     bool shadow, respawn;
-    bool recovery_checkpoint; // the baseline: on any death everybody goes back to the newest checkpoint
-    uint64_t join_ns;         // first generation: how long to wait for all wanted workers
-    uint64_t patience_ns;     // a state that waits longer says on what (event "waiting")
-    uint64_t stop_after;      // 0: none
+    bool recovery_checkpoint;        // the baseline: on any death everybody goes back to the newest checkpoint
+    uint64_t join_ns;                // first generation: how long to wait for all wanted workers
+    uint64_t patience_ns;            // a state that waits longer says on what (event "waiting")
+    uint64_t stop_after;             // 0: none
+    const struct ctl_budget *budget; // NULL: the machines are ours
 };
 
 // Effects. Called from inside ctl_* functions; must not call back into the controller.
@@ -54,6 +64,12 @@ struct ctl_host {
     bg_status (*spawn)(void *arg, uint64_t token, enum message_role role, struct bg_error *err);
     // Relative speed of a process that was started with this token: its share of the items. NULL: all are alike.
     double (*speed)(void *arg, uint64_t token);
+    // With a budget: rents a machine whose worker will say HELLO with this token (ctl_token_rent: of which kind); gives
+    // one back, which ends the worker.
+    bg_status (*rent)(void *arg, uint64_t token, struct bg_error *err);
+    void (*give_back)(void *arg, uint64_t token);
+    // What the policy decided, before anything is done about it. `now` is good during the call.
+    bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
     // What happened, for events.jsonl, steps.jsonl and the screen.
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields); // "\"member\": 3, ..." without braces
@@ -87,6 +103,10 @@ void ctl_lost(struct ctl *ctl, uint64_t now_ns, uint32_t member, const char *why
 void ctl_spawn_ended(struct ctl *ctl, uint64_t now_ns, uint64_t token, const char *why); // died before its HELLO too
 void ctl_stop(struct ctl *ctl, uint64_t now_ns); // finish the step, write a checkpoint, end
 void ctl_tick(struct ctl *ctl, uint64_t now_ns);
+// With a budget, at the beginning of each of its ticks (of those that nobody missed): spot machines that were there to
+// be had so far, (tick + 1).
+void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t *spot);
+enum plan_rent ctl_token_rent(uint64_t token); // of a token that `rent` was called with
 
 // CTL_RUNS, or how it ended; *err then says why.
 enum ctl_end { CTL_RUNS, CTL_FINISHED, CTL_STOPPED, CTL_FAILED };

@@ -71,8 +71,15 @@ struct ctl_task {
     bool owed; // of no task: the checkpoint that died with its scribe
 };
 
+struct ctl_rental {
+    enum plan_rent rent;  // what is held
+    uint32_t machines;    // of a gang
+    uint32_t tick, since; // now; when it was rented
+    uint64_t steps;       // committed when it was rented
+};
+
 struct ctl {
-    struct ctl_options o;
+    struct ctl_options o; // with a budget, o.workers is what is rented now
     struct ctl_host host;
     enum ctl_phase phase;
     enum ctl_end end;
@@ -107,6 +114,8 @@ struct ctl {
     double *losses;             // (steps)
     struct ctl_commit *commits; // (steps)
     struct ctl_open open;
+
+    struct ctl_rental rental; // with a budget
 
     // Tasks and the end.
     struct ctl_task task;
@@ -145,6 +154,8 @@ void ctl_members_gather(struct ctl *ctl); // waits for members
 void ctl_members_tick(struct ctl *ctl);   // welcomes, awaits; begins the first generation
 uint32_t ctl_members_live(const struct ctl *ctl, enum message_role role); // welcomed ones
 uint32_t ctl_spawns(const struct ctl *ctl, enum message_role role);       // that may still come (awaited ones too)
+// Workers on machines of another kind than this one go back, which is no death.
+void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why);
 bool ctl_members_wait(const struct ctl *ctl); // somebody lives who ought to be in a generation and is not
 
 // generation.c
@@ -155,6 +166,11 @@ bool ctl_go_back(struct ctl *ctl); // the open step becomes that of the newest c
 void ctl_take_report(struct ctl *ctl, struct ctl_member *member, const void *payload, size_t bytes);
 bool ctl_member_has(const struct ctl *ctl, const struct ctl_member *member, uint32_t unit); // at the open step
 void ctl_generation_fini(struct ctl *ctl);
+
+// budget.c
+void ctl_rental_init(struct ctl *ctl);
+bool ctl_rents(const struct ctl *ctl);                              // there is a budget, and steps to be done with it
+uint64_t ctl_rental_token(struct ctl *ctl, enum message_role role); // of a process to be started
 
 // draft.c
 struct ctl_seats { // who computes which pipeline rank

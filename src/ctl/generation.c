@@ -56,14 +56,15 @@ void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, cons
     va_end(args);
     if (who == CTL_EVERYBODY)
         choose_everybody(ctl);
-    uint32_t count = 0;
+    uint32_t count = 0, workers = 0;
     for (uint32_t i = 0; i < ctl->member_count; i++) {
         struct ctl_member *m = &ctl->members[i];
         forget_report(m);
         m->voted = false;
         count += m->in;
+        workers += m->in && m->role == MESSAGE_WORKER;
     }
-    if (count == 0) {
+    if (count == 0 || (workers == 0 && ctl_rents(ctl))) {
         ctl_members_gather(ctl);
         return;
     }

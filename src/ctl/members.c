@@ -111,8 +111,9 @@ static void spawn_failed(struct ctl *ctl, enum message_role role, const char *wh
 static void spawn(struct ctl *ctl, enum message_role role)
 {
     struct bg_error err = {0};
-    const uint64_t token = ctl->token_next++;
-    if (ctl->host.spawn(ctl->host.arg, token, role, &err)) {
+    const uint64_t token = ctl_rental_token(ctl, role);
+    const bool rents = ctl->o.budget && role == MESSAGE_WORKER;
+    if (rents ? ctl->host.rent(ctl->host.arg, token, &err) : ctl->host.spawn(ctl->host.arg, token, role, &err)) {
         spawn_failed(ctl, role, err.text);
         return;
     }
@@ -135,7 +136,7 @@ void ctl_members_spawn(struct ctl *ctl)
 static bool nobody_comes(const struct ctl *ctl)
 {
     return ctl->host.spawn && ctl->member_count == 0 && ctl->spawn_count == 0 &&
-           (ctl->spawn_failures >= SPAWN_FAILURES_MAX || !ctl->o.respawn);
+           (ctl->spawn_failures >= SPAWN_FAILURES_MAX || !ctl->o.respawn) && (ctl->o.workers || !ctl_rents(ctl));
 }
 
 static void fail_alone(struct ctl *ctl)
@@ -296,6 +297,9 @@ static bool gathered(const struct ctl *ctl)
     const uint32_t coming = ctl_spawns(ctl, MESSAGE_WORKER) + ctl_spawns(ctl, MESSAGE_SHADOW);
     if (workers + shadows == 0)
         return false;
+    if (ctl_rents(ctl)) // the gang
+        return workers > 0 && ctl->o.workers > 0 &&
+               (workers >= ctl->o.workers || coming == 0 || ctl->now_ns >= ctl->gather_until_ns);
     bool all = workers >= ctl->o.workers && shadows >= ctl->o.shadow;
     bool warm = false; // somebody is there who may hold state
     for (uint32_t i = 0; i < ctl->member_count; i++)
@@ -378,6 +382,48 @@ void ctl_member_lose(struct ctl *ctl, uint32_t id, const char *why, bool drop)
     } else if (in && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE)) {
         ctl_generation_begin(ctl, CTL_THE_SAME, false, "member %u is lost", id);
     }
+}
+
+static void say_released(struct ctl *ctl, uint64_t token, const char *why)
+{
+    json_t *fields = json_object();
+    json_object_set_new(fields, "kind", ctl_text(plan_rent_name(ctl_token_rent(token))));
+    json_object_set_new(fields, "why", ctl_text(why));
+    ctl_say(ctl, "released", fields);
+}
+
+static bool goes_back(enum message_role role, uint64_t token, enum plan_rent keep)
+{
+    return role == MESSAGE_WORKER && token && ctl_token_rent(token) != keep;
+}
+
+void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why)
+{
+    bool in = false;
+    for (uint32_t i = ctl->spawn_count; i > 0; i--) {
+        const struct ctl_spawn s = ctl->spawns[i - 1];
+        if (!goes_back(s.role, s.token, keep))
+            continue;
+        ctl->spawns[i - 1] = ctl->spawns[--ctl->spawn_count];
+        ctl->host.give_back(ctl->host.arg, s.token);
+        say_released(ctl, s.token, why);
+    }
+    for (uint32_t i = ctl->member_count; i > 0; i--) {
+        const struct ctl_member m = ctl->members[i - 1];
+        if (!goes_back(m.role, m.token, keep))
+            continue;
+        if (m.presence != CTL_AWAITED)
+            ctl->host.drop(ctl->host.arg, m.id);
+        member_remove(ctl, m.id);
+        in |= m.in;
+        const struct store_record record = {.kind = STORE_LOST, .a = m.id};
+        if ((m.presence != CTL_HELLOED || m.back) && !ctl_append(ctl, &record))
+            return;
+        ctl->host.give_back(ctl->host.arg, m.token);
+        say_released(ctl, m.token, why);
+    }
+    if (in && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE))
+        ctl_generation_begin(ctl, CTL_THE_SAME, false, "%s", why);
 }
 
 void ctl_lost(struct ctl *ctl, uint64_t now_ns, uint32_t member, const char *why)

@@ -102,6 +102,24 @@ static bg_status host_spawn(void *arg, uint64_t token, enum message_role role, s
     return run->o->processes->spawn(run->o->processes->arg, token, role, err);
 }
 
+static bg_status host_rent(void *arg, uint64_t token, struct bg_error *err)
+{
+    const struct ctl_processes *p = ((struct run *)arg)->o->processes;
+    return p->rent(p->arg, token, err);
+}
+
+static void host_give_back(void *arg, uint64_t token)
+{
+    const struct ctl_processes *p = ((struct run *)arg)->o->processes;
+    p->give_back(p->arg, token);
+}
+
+static bg_status host_decided(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err)
+{
+    const struct ctl_run_options *o = ((struct run *)arg)->o;
+    return o->decided ? o->decided(o->arg, now, decided, err) : BG_OK;
+}
+
 static void host_committed(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation)
 {
     struct run *run = arg;
@@ -237,6 +255,9 @@ static bg_status start(struct run *run, struct bg_error *err)
                                          .append = host_append,
                                          .spawn = host_spawn,
                                          .speed = host_speed,
+                                         .rent = host_rent,
+                                         .give_back = host_give_back,
+                                         .decided = host_decided,
                                          .committed = host_committed,
                                          .event = host_event,
                                          .point = host_point};
@@ -261,6 +282,10 @@ static bg_status turn(struct run *run, struct bg_error *err)
     if (p->poll)
         p->poll(p->arg, process_ended, run);
     lose_full(run);
+    uint32_t tick = 0;
+    const uint32_t *spot = run->o->market ? run->o->market(run->o->arg, &tick) : NULL;
+    if (spot)
+        ctl_market(run->ctl, env_now_ns(run->env), tick, spot);
     if (run->env->ops->stop_signal(run->env))
         ctl_stop(run->ctl, env_now_ns(run->env));
     ctl_tick(run->ctl, env_now_ns(run->env));

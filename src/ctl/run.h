@@ -14,7 +14,10 @@ struct ctl_processes { // of the host
     void (*poll)(void *arg, void (*ended)(void *to, uint64_t token, const char *why), void *to);
     // A process that an earlier controller recorded: does it still live?
     bool (*lives)(void *arg, uint64_t process, uint64_t process_start);
-    double (*speed)(void *arg, uint64_t token); // as in struct ctl_host; may be NULL
+    // As in struct ctl_host; each may be NULL.
+    double (*speed)(void *arg, uint64_t token);
+    bg_status (*rent)(void *arg, uint64_t token, struct bg_error *err);
+    void (*give_back)(void *arg, uint64_t token);
 };
 
 struct ctl_run_options {
@@ -27,6 +30,9 @@ struct ctl_run_options {
     void *arg;
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields);
+    bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
+    // With a budget: NULL, or at the beginning of a tick its number and what was there so far, as ctl_market takes it.
+    const uint32_t *(*market)(void *arg, uint32_t *tick);
     // How it stands, when it has ended; the view's pointers are gone after the call.
     void (*ended)(void *arg, enum ctl_end end, const struct ctl_view *view);
 };

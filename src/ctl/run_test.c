@@ -337,7 +337,7 @@ static bg_status run_here(struct bench *b, const struct ctl_checkpoint *newest, 
                                     .respawn = true,
                                     .join_ns = 1000000000,
                                     .patience_ns = 2000000000};
-    const struct ctl_processes processes = {b, spawn_here, poll_here, lives_here, NULL};
+    const struct ctl_processes processes = {.arg = b, .spawn = spawn_here, .poll = poll_here, .lives = lives_here};
     const struct ctl_run_options options = {.job = &job,
                                             .comm = &b->comm,
                                             .store = &b->store,

@@ -332,6 +332,11 @@ static bg_status check(struct resolver *r, struct bg_error *err)
     struct bg_error fault = {0};
     uint32_t units = r->job.model.from ? 0 : r->job.model.config.layers + 2;
     bg_status status = job_spread(NULL, &r->job, units, &fault, &spread);
+    if (!status && r->job.budget.policy) {
+        const struct plan_policy *policy;
+        struct plan_deadline deadline;
+        status = job_budget(&r->job, spread.seats ? spread.seats : 1, &fault, &policy, &deadline);
+    }
     if (status)
         return locate(r, &fault, err);
     status = check_train(r, err);
@@ -350,7 +355,8 @@ char *job_to_yaml(const struct job *job)
         if (job->model.from && shape && (strcmp(name, "model.context") != 0 || !job->model.config.context))
             continue;
         if ((strcmp(name, "model.bias") == 0 && job->model.config.family == MODEL_GPT2) ||
-            (strcmp(name, "model.vocab") == 0 && !job->model.vocab_set))
+            (strcmp(name, "model.vocab") == 0 && !job->model.vocab_set) ||
+            (strncmp(name, "budget.", 7) == 0 && !job->budget.policy))
             continue;
         struct job_value value;
         job_key_get(job_key_at(i), job, &value);

@@ -41,6 +41,7 @@ enum job_type {
     JOB_COUNT32, // unsigned integer from min to max
     JOB_COUNT64,
     JOB_NUMBER, // double
+    JOB_TIME,   // seconds as double; written 90, 90s, 20m, 48h, 3d
     JOB_FLAG,   // bool
     JOB_TEXT,   // string
     JOB_WORD,   // enum: the index of the word
@@ -67,7 +68,7 @@ struct job_key {
     const char *meaning;
 };
 
-enum { JOB_KEYS_MAX = 64 };
+enum { JOB_KEYS_MAX = 96 };
 #define JOB_U64_MAX 18446744073709551615.0
 
 size_t job_key_count(void);

@@ -113,6 +113,27 @@ static const struct job_key keys[] = {
      .meaning = "micro-batches computed together; 0: chosen. Never changes the bits"},
     {"run.order", JOB_ORDER, AT(run.order), .standard = "ascending",
      .meaning = "in which groups are computed. Never changes the bits"},
+
+    {"budget.policy", JOB_TEXT, AT(budget.policy), .derived = "none",
+     .meaning = "what rents the machines, as in `brigade sim deadline`: patient, greedy, on-demand, ..."},
+    {"budget.deadline", JOB_TIME, AT(budget.deadline), RANGE(0, 1e9), JOB_ABOVE_MIN,
+     .derived = "required with a policy", .meaning = "from the start of the job"},
+    {"budget.work", JOB_TIME, AT(budget.work), RANGE(0, 1e9), .standard = "0",
+     .meaning = "how long all steps take with all machines; 0: measured"},
+    {"budget.overhead", JOB_TIME, AT(budget.overhead), RANGE(0, 1e9), .standard = "120",
+     .meaning = "what was just rented does no work for so long"},
+    {"budget.gap", JOB_TIME, AT(budget.gap), RANGE(0, 1e9), JOB_ABOVE_MIN, .standard = "600",
+     .meaning = "between two decisions; a trace of counts brings its own"},
+    {"budget.spot_price", JOB_NUMBER, AT(budget.spot_price), RANGE(0, 1e6), .standard = "0",
+     .meaning = "of a spot machine, $ an hour"},
+    {"budget.on_demand_price", JOB_NUMBER, AT(budget.on_demand_price), RANGE(0, 1e6), .standard = "0",
+     .meaning = "of a machine on demand, $ an hour"},
+    {"budget.trace", JOB_TEXT, AT(budget.trace), .derived = "none: spot is always there",
+     .meaning = "spot machines as they came and went (`brigade trace`); takes them from the job as it says"},
+    {"budget.trace_start", JOB_COUNT32, AT(budget.trace_start), RANGE(0, 1e7), .standard = "0",
+     .meaning = "tick of the trace at which the job starts"},
+    {"budget.time_scale", JOB_NUMBER, AT(budget.time_scale), RANGE(0, 1e6), JOB_ABOVE_MIN, .standard = "1",
+     .meaning = "the section's times pass so many times as fast (tests)"},
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 _Static_assert((int)KEYS <= (int)JOB_KEYS_MAX, "a place for every key");
@@ -157,7 +178,7 @@ static bool is_section(const char *name)
 
 bg_status job_key_find(const char *where, const char *section, const char *leaf, struct bg_error *err, size_t *index)
 {
-    static const char *const sections[] = {"model", "data", "train", "run"};
+    static const char *const sections[] = {"model", "data", "train", "run", "budget"};
     for (size_t i = 0; leaf && i < KEYS; i++) {
         size_t length = strlen(section);
         if (strncmp(keys[i].name, section, length) == 0 && keys[i].name[length] == '.' &&
@@ -168,7 +189,7 @@ bg_status job_key_find(const char *where, const char *section, const char *leaf,
     }
     if (!leaf && is_section(section))
         return BG_OK;
-    const char *nearest = leaf ? NULL : bg_nearest(section, sections, 4);
+    const char *nearest = leaf ? NULL : bg_nearest(section, sections, 5);
     if (!nearest)
         nearest = nearest_key(section, leaf);
     if (nearest)

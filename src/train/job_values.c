@@ -74,6 +74,24 @@ static bool parse_number(const struct job_key *key, const char *text, double *va
     return !*end && isfinite(*value) && in_range(key, *value);
 }
 
+static bool parse_time(const struct job_key *key, const char *text, double *seconds)
+{
+    static const struct {
+        const char *name;
+        double seconds;
+    } units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    char *end = NULL;
+    const double value = strtod(text, &end);
+    if (!strpbrk(text, "0123456789") || text[strspn(text, "0123456789+-.eE")] != *end)
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].name) == 0) {
+            *seconds = value * units[i].seconds;
+            return isfinite(value) && in_range(key, *seconds);
+        }
+    return false;
+}
+
 static bool is_order(const char *text)
 {
     uint64_t seed = 0;
@@ -147,6 +165,11 @@ static bool set_scalar(const struct job_key *key, const char *text, bool plain, 
         return true;
     case JOB_NUMBER:
         if (!plain || !parse_number(key, text, &number))
+            return false;
+        *(double *)place = number;
+        return true;
+    case JOB_TIME:
+        if (!plain || !parse_time(key, text, &number))
             return false;
         *(double *)place = number;
         return true;
@@ -228,6 +251,9 @@ const char *job_key_takes(const struct job_key *key, char text[256])
     case JOB_NUMBER:
         snprintf(text, 256, "a number %s", range);
         break;
+    case JOB_TIME:
+        snprintf(text, 256, "a time such as 90s, 20m, 48h or 3d");
+        break;
     case JOB_FLAG:
         snprintf(text, 256, "true or false");
         break;
@@ -308,6 +334,13 @@ void job_key_get(const struct job_key *key, const struct job *job, struct job_va
         break;
     case JOB_COUNT64:
         add_count(value, *(const uint64_t *)place);
+        break;
+    case JOB_TIME:
+        if (!key->standard && *(const double *)place <= 0) { // not given
+            value->kind = JOB_NOTHING;
+            break;
+        }
+        add_number(value, *(const double *)place);
         break;
     case JOB_NUMBER:
         add_number(value, *(const double *)place);

@@ -1,0 +1,366 @@
+// The mock of a market, the log of decisions, the bill, and the simulator's word on all of it. Ticks are told by the
+// wall clock from RUN/budget.start on, so a controller that starts again finds itself at the right one.
+#include "cli/fleet_budget.h"
+
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/trace.h"
+#include "plan/deadline.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICKS_MAX = 10000000 };
+
+struct fleet_budget {
+    struct bg_env *env;
+    const struct job *job;
+    struct ctl_budget terms;
+    struct plan_trace trace; // counts; none without entries
+    int64_t start_ms;
+    struct bg_file *log;
+    bool begun;
+    uint32_t tick;
+    uint32_t *spot; // (tick + 1)
+    uint32_t spot_room;
+
+    // The bill: of decisions so far.
+    bool decided;
+    uint32_t decided_tick;
+    enum plan_rent rent;
+    uint32_t ticks[PLAN_RENTS], switches[PLAN_RENTS];
+
+    // As measured, in seconds of this clock.
+    uint64_t rented_ns; // no step has come from what was rented then; 0: one has
+    double start_sum, step_sum;
+    uint32_t start_count;
+    uint64_t step_count;
+};
+
+static double scale(const struct fleet_budget *b)
+{
+    return b->job->budget.time_scale;
+}
+
+static uint32_t there(const struct fleet_budget *b, uint32_t tick)
+{
+    if (!b->trace.count)
+        return b->terms.job.instances;
+    const size_t at = (size_t)b->job->budget.trace_start + tick;
+    return b->trace.counts[at < b->trace.count ? at : b->trace.count - 1];
+}
+
+// ---- Opening ----
+
+static bg_status read_trace(struct fleet_budget *b, struct bg_error *err)
+{
+    const char *path = b->job->budget.trace;
+    bg_status status = path ? trace_load(b->env, path, err, &b->trace) : BG_OK;
+    if (!path || status)
+        return status ? bg_fail_prefix(err, "budget.trace") : BG_OK;
+    if (b->trace.kind == PLAN_TRACE_REQUESTS)
+        return bg_fail(err, BG_INVALID, "budget.trace: %s is a trace of requests: expected one of machines", path);
+    if (b->trace.kind == PLAN_TRACE_EVENTS)
+        status = plan_trace_to_counts(&b->trace, b->terms.job.gap_s, err);
+    b->terms.job.gap_s = b->trace.gap_s;
+    if (!status && b->job->budget.trace_start >= b->trace.count)
+        status = bg_fail(err, BG_INVALID, "budget.trace_start: %u, but %s has %zu ticks", b->job->budget.trace_start,
+                         path, b->trace.count);
+    return status;
+}
+
+static void note(struct fleet_budget *b, uint32_t tick, enum plan_rent held, enum plan_rent decided)
+{
+    if (!b->decided) {
+        b->ticks[PLAN_RENT_NONE] += tick + 1; // as in the simulator, the first instant counts as one
+    } else {
+        const uint32_t passed = tick > b->decided_tick ? tick - b->decided_tick : 0;
+        const uint32_t paid =
+            held == b->rent || passed < 1 ? passed : 1; // it was lost, or we were not there to hold it
+        b->ticks[b->rent] += paid;
+        b->ticks[PLAN_RENT_NONE] += passed - paid;
+    }
+    b->switches[decided] += decided != b->rent;
+    b->decided = true;
+    b->decided_tick = tick;
+    b->rent = decided;
+}
+
+// A line of the log, which ends at a '\0'.
+static bg_status take_line(struct fleet_budget *b, const char *line, struct bg_error *err)
+{
+    struct plan_snapshot now;
+    uint32_t *spot = NULL;
+    const char *word = strstr(line, " decided "), *text = strstr(line, " on rent ");
+    bg_status status =
+        word && text ? plan_snapshot_parse(text + 4, err, &now, &spot) : bg_fail(err, BG_FORMAT, "not a decision");
+    if (status)
+        return status;
+    enum plan_rent decided = PLAN_RENT_NONE;
+    for (int kind = 0; kind < PLAN_RENTS; kind++) {
+        const char *name = plan_rent_name((enum plan_rent)kind);
+        if (!strncmp(word + 9, name, strlen(name)) && word[9 + strlen(name)] == ' ')
+            decided = (enum plan_rent)kind;
+    }
+    note(b, now.tick, now.rent, decided);
+    if (b->job->budget.work <= 0)
+        b->terms.job.work_s = now.job.work_s; // as it was measured then
+    bg_free(spot);
+    return BG_OK;
+}
+
+// What an earlier controller decided. A line that it did not finish never was.
+static bg_status read_log(struct fleet_budget *b, const char *path, struct bg_error *err)
+{
+    struct bg_file_info info;
+    struct bg_map map;
+    bg_status status = b->env->ops->path_info(b->env, path, err, &info);
+    if (status || !info.exists)
+        return status;
+    status = b->env->ops->map_open(b->env, path, err, &map);
+    if (status)
+        return status;
+    const char *text = (const char *)map.data, *end = NULL;
+    size_t at = 0;
+    for (size_t line = 1; !status && (end = memchr(text + at, '\n', map.size - at)); line++) {
+        char *one = bg_strndup(text + at, (size_t)(end - text) - at);
+        status = take_line(b, one, err);
+        if (status)
+            bg_fail_prefix(err, "%s:%zu", path, line);
+        bg_free(one);
+        at = (size_t)(end - text) + 1;
+    }
+    b->env->ops->map_close(b->env, &map);
+    return status || at == info.size ? status : b->env->ops->path_truncate(b->env, path, at, err);
+}
+
+static bg_status find_start(struct fleet_budget *b, const char *path, struct bg_error *err)
+{
+    struct bg_file_info info;
+    struct bg_map map;
+    char text[32] = "";
+    bg_status status = b->env->ops->path_info(b->env, path, err, &info);
+    if (!status && !info.exists) {
+        b->start_ms = b->env->ops->wall_ms(b->env);
+        const int size = snprintf(text, sizeof text, "%lld\n", (long long)b->start_ms);
+        return env_write_file(b->env, path, text, (size_t)size, err);
+    }
+    if (!status)
+        status = b->env->ops->map_open(b->env, path, err, &map);
+    if (status)
+        return status;
+    memcpy(text, map.data, map.size < sizeof text ? map.size : sizeof text - 1);
+    b->env->ops->map_close(b->env, &map);
+    char *end;
+    b->start_ms = strtoll(text, &end, 10);
+    if (end == text || *end != '\n' || b->start_ms <= 0)
+        return bg_fail(err, BG_CORRUPT, "%s: expected the milliseconds since 1970 at which the job began", path);
+    return BG_OK;
+}
+
+static bg_status open_log(struct fleet_budget *b, struct bg_error *err)
+{
+    char *log = bg_format("%s/decisions.log", b->job->run.dir), *start = bg_format("%s/budget.start", b->job->run.dir);
+    bg_status status = read_log(b, log, err);
+    if (!status)
+        status = find_start(b, start, err);
+    if (!status)
+        status = b->env->ops->file_open(b->env, log, BG_FILE_APPEND, err, &b->log);
+    bg_free(log);
+    bg_free(start);
+    return status;
+}
+
+static bool holds(const struct fleet_children *children, enum plan_rent rent)
+{
+    for (size_t i = 0; i < children->count; i++)
+        if (children->list[i].token && ctl_token_rent(children->list[i].token) == rent)
+            return true;
+    return false;
+}
+
+bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t machines, double step_s,
+                            const struct fleet_children *children, struct bg_error *err, struct fleet_budget **out)
+{
+    struct fleet_budget *b = bg_alloc(sizeof *b);
+    *b = (struct fleet_budget){.env = env, .job = job};
+    struct plan_deadline *terms = &b->terms.job;
+    bg_status status = job_budget(job, machines, err, &b->terms.policy, terms);
+    if (!status)
+        status = read_trace(b, err);
+    if (!status && terms->work_s <= 0)
+        terms->work_s = fmax(step_s, 1e-6) * (double)job->train.steps * scale(b);
+    if (!status)
+        status = open_log(b, err);
+    if (!status)
+        status = plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
+    b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
+    if (status)
+        fleet_budget_close(b);
+    else
+        *out = b;
+    return status;
+}
+
+void fleet_budget_close(struct fleet_budget *b)
+{
+    struct bg_error ignored; // every line was written as it came
+    if (!b)
+        return;
+    if (b->log && b->env->ops->file_close(b->env, b->log, &ignored))
+        b->log = NULL;
+    plan_trace_fini(&b->trace);
+    bg_free(b->spot);
+    bg_free(b);
+}
+
+// ---- What happens ----
+
+const struct ctl_budget *fleet_budget_terms(const struct fleet_budget *b)
+{
+    return &b->terms;
+}
+
+static double elapsed_s(const struct fleet_budget *b) // of the job's time
+{
+    return 1e-3 * (double)(b->env->ops->wall_ms(b->env) - b->start_ms) * scale(b);
+}
+
+const uint32_t *fleet_budget_market(struct fleet_budget *b, struct fleet_children *children, uint32_t *tick)
+{
+    const double at = elapsed_s(b) / b->terms.job.gap_s;
+    const uint32_t now = at < 0 ? 0 : at > TICKS_MAX ? TICKS_MAX : (uint32_t)at;
+    if (b->begun && now <= b->tick)
+        return NULL;
+    if (now >= b->spot_room) {
+        b->spot_room = 2 * now + 64;
+        b->spot = bg_realloc_array(b->spot, b->spot_room, sizeof *b->spot);
+    }
+    bool taken = false;
+    for (uint32_t t = b->begun ? b->tick + 1 : 0; t <= now; t++) {
+        b->spot[t] = there(b, t);
+        taken |= b->spot[t] < b->terms.job.instances;
+    }
+    if (taken)
+        fleet_children_take(children, PLAN_RENT_SPOT);
+    b->begun = true;
+    *tick = b->tick = now;
+    return b->spot;
+}
+
+bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapshot *now, enum plan_rent decided,
+                               struct bg_error *err)
+{
+    char *line = plan_decision_format(b->terms.policy, now, decided), *all = bg_format("%s\n", line);
+    bg_status status = b->env->ops->file_write(b->env, b->log, all, strlen(all), err);
+    bg_free(line);
+    bg_free(all);
+    if (decided != now->rent)
+        b->rented_ns = decided == PLAN_RENT_NONE ? 0 : env_now_ns(b->env);
+    if (!status)
+        note(b, now->tick, now->rent, decided);
+    return status;
+}
+
+void fleet_budget_committed(struct fleet_budget *b, uint64_t step, double seconds, bool full)
+{
+    if (b->rented_ns) {
+        b->start_sum += 1e-9 * (double)(env_now_ns(b->env) - b->rented_ns);
+        b->start_count++;
+        b->rented_ns = 0;
+    } else if (full && step > 0) {
+        b->step_sum += seconds;
+        b->step_count++;
+    }
+}
+
+// ---- What is said ----
+
+// The simulator's run of the same policy on the same trace.
+static void simulate(const struct fleet_budget *b, const struct plan_deadline *job, struct plan_bill *bill)
+{
+    const uint32_t ticks = plan_deadline_ticks(job);
+    uint32_t *spot = bg_alloc_array(ticks, sizeof *spot);
+    for (uint32_t t = 0; t < ticks; t++)
+        spot[t] = there(b, t);
+    plan_deadline_run(job, b->terms.policy, spot, NULL, NULL, bill);
+    bg_free(spot);
+}
+
+static void add_time(struct bg_str *text, double seconds)
+{
+    char time[32];
+    cli_duration(time, sizeof time, seconds);
+    bg_str_add(text, time);
+}
+
+char *fleet_budget_forecast(const struct fleet_budget *b)
+{
+    struct plan_bill bill;
+    struct bg_str text = {0};
+    simulate(b, &b->terms.job, &bill);
+    bg_str_addf(&text, "budget     %s: ", b->terms.policy->name);
+    add_time(&text, b->terms.job.work_s);
+    bg_str_add(&text, " of work, ");
+    add_time(&text, b->terms.job.deadline_s);
+    bg_str_addf(&text, " until the deadline; %s ", b->trace.count ? "the trace makes it" : "where spot stays");
+    bg_str_addf(&text, "$%.4f, ", bill.cost);
+    if (bill.met) {
+        bg_str_add(&text, "done after ");
+        add_time(&text, bill.finish_s);
+    } else {
+        bg_str_add(&text, "not in time");
+    }
+    return bg_str_take(&text);
+}
+
+static json_t *ticks_json(const uint32_t ticks[PLAN_RENTS])
+{
+    return json_pack("{s:I, s:I, s:I}", "idle", (json_int_t)ticks[PLAN_RENT_NONE], "spot",
+                     (json_int_t)ticks[PLAN_RENT_SPOT], "on_demand", (json_int_t)ticks[PLAN_RENT_ON_DEMAND]);
+}
+
+static double cost_of(const struct plan_deadline *job, const uint32_t ticks[PLAN_RENTS])
+{
+    double cost = 0;
+    for (int k = 0; k < PLAN_RENTS; k++)
+        cost += ticks[k] * job->price[k] * job->instances * job->gap_s / 3600;
+    return cost;
+}
+
+// With what was measured in place of what was assumed.
+static json_t *hindsight(const struct fleet_budget *b)
+{
+    struct plan_deadline job = b->terms.job;
+    struct plan_bill bill;
+    if (!b->step_count)
+        return NULL;
+    const double step_s = b->step_sum / (double)b->step_count;
+    job.work_s = step_s * (double)b->job->train.steps * scale(b);
+    if (b->start_count) // the first step of a start is work
+        job.overhead_s = fmax(b->start_sum / b->start_count - step_s, 0) * scale(b);
+    simulate(b, &job, &bill);
+    return json_pack("{s:f, s:f, s:f, s:o, s:f, s:b}", "work_s", job.work_s, "overhead_s", job.overhead_s, "cost",
+                     bill.cost, "ticks", ticks_json(bill.ticks), "finish_s", bill.finish_s, "met", bill.met);
+}
+
+json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)
+{
+    const struct plan_deadline *job = &b->terms.job;
+    const bool done = steps == b->job->train.steps;
+    const double at_s = elapsed_s(b);
+    uint32_t ticks[PLAN_RENTS];
+    memcpy(ticks, b->ticks, sizeof ticks);
+    if (b->decided) // the tick that runs is paid for as a whole
+        ticks[b->rent] += (b->tick > b->decided_tick ? b->tick - b->decided_tick : 0) + 1;
+    json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:b}", "policy", b->terms.policy->name, "gap_s",
+                          job->gap_s, "work_s", job->work_s, "deadline_s", job->deadline_s, "overhead_s",
+                          job->overhead_s, "cost", cost_of(job, ticks), "ticks", ticks_json(ticks),
+                          done ? "finish_s" : "stopped_s", at_s, "met", done && at_s <= job->deadline_s);
+    json_t *simulated = hindsight(b);
+    if (simulated)
+        json_object_set_new(o, "simulated", simulated);
+    return o;
+}
