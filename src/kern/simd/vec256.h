@@ -4,13 +4,14 @@
 
 #include "kern/simd/vec.h"
 
-#define SIMD(name)       kern_avx2_##name
-#define SIMD_TILE_ROWS   4 // register tile of attention: rows x vectors, 8 ymm of sums
-#define SIMD_TILE_VECS   1
-#define SIMD_PACKED_ROWS 3 // register tile of packed products: 12 ymm of sums
-#define SIMD_PACKED_VECS 2
-#define SIMD_PAGED_ROWS  1 // of paged attention: rows at the values, pages at the scores
-#define SIMD_PAGED_PAGES 1
+#define SIMD(name)                kern_avx2_##name
+#define SIMD_TILE_ROWS            4 // register tile of attention: rows x vectors, 8 ymm of sums
+#define SIMD_TILE_VECS            1
+#define SIMD_PACKED_ROWS          3 // register tile of packed products: 12 ymm of sums
+#define SIMD_PACKED_VECS          2
+#define SIMD_PACKED_EACH(X, type) X(type, 1) X(type, 2) X(type, 3)
+#define SIMD_PAGED_ROWS           1 // of paged attention: rows at the values, pages at the scores
+#define SIMD_PAGED_PAGES          1
 
 typedef struct {
     __m256 a, b;
@@ -179,6 +180,12 @@ INLINE vf v_widen_bytes(__m128i x) // 16 signed bytes
 {
     return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)))};
+}
+
+INLINE vf v_widen_halves(__m128i x, int shift) // 4 bits of 16 bytes, less 8
+{
+    x = _mm_and_si128(_mm_srli_epi16(x, shift), _mm_set1_epi8(15));
+    return v_widen_bytes(_mm_sub_epi8(x, _mm_set1_epi8(8)));
 }
 
 // Integers, for Philox.

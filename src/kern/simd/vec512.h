@@ -4,13 +4,14 @@
 
 #include "kern/simd/vec.h"
 
-#define SIMD(name)       kern_avx512_##name
-#define SIMD_TILE_ROWS   8 // register tile of attention: rows x vectors, 16 sums
-#define SIMD_TILE_VECS   2
-#define SIMD_PACKED_ROWS 6 // register tile of packed products: 24 zmm of sums
-#define SIMD_PACKED_VECS 4
-#define SIMD_PAGED_ROWS  4 // of paged attention: rows at the values, pages at the scores
-#define SIMD_PAGED_PAGES 2
+#define SIMD(name)                kern_avx512_##name
+#define SIMD_TILE_ROWS            8 // register tile of attention: rows x vectors, 16 sums
+#define SIMD_TILE_VECS            2
+#define SIMD_PACKED_ROWS          6 // register tile of packed products: 24 zmm of sums
+#define SIMD_PACKED_VECS          4
+#define SIMD_PACKED_EACH(X, type) X(type, 1) X(type, 2) X(type, 3) X(type, 4) X(type, 5) X(type, 6)
+#define SIMD_PAGED_ROWS           4 // of paged attention: rows at the values, pages at the scores
+#define SIMD_PAGED_PAGES          2
 
 typedef __m512 vf;
 typedef __m512i vu; // 16 x uint32
@@ -169,6 +170,12 @@ INLINE vf v_from_bf16(const uint16_t *p)
 INLINE vf v_widen_bytes(__m128i x) // 16 signed bytes
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x));
+}
+
+INLINE vf v_widen_halves(__m128i x, unsigned shift) // 4 bits of 16 bytes, less 8
+{
+    const vf numbers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_cvtepu8_epi32(x), shift), numbers);
 }
 
 // Integers, for Philox.
