@@ -142,9 +142,11 @@ void exchange_resume(struct exchange *x)
     MHD_resume_connection(x->connection);
 }
 
-// The client of a suspended exchange has gone: libmicrohttpd closes the connection when it goes on.
+// A client has gone: libmicrohttpd closes the connection of a suspended exchange when it goes on.
 static void on_gone(struct exchange *x)
 {
+    if (!x->suspended) // it had its answer, or is found out by writing
+        return;
     x->gone = true;
     x->status = 499;
     if (x->running > 0)
