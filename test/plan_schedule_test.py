@@ -140,6 +140,21 @@ class Schedule(unittest.TestCase):
                     hashes[name, shape] = json.load(result)["weights_sha256"]
             self.assertEqual(len(set(hashes.values())), 1, hashes)
 
+    def test_least_memory(self):
+        """What a refusal names is enough, and a little less is not."""
+        for name in NAMES:
+            for workers, items in ((1, 5), (4, 3), (5, 15), (13, 8)):
+                if name.startswith("interleaved") and items % workers:
+                    continue
+                code, out, err = run(name, "--stages", workers, "--micro-batches", items, "--memory-limit", 1, "--json")
+                if code == 0:
+                    continue
+                least = float(re.search(r"(?:give it|need it for|;) ([\d.]+)(?: is enough|,|;)", err).group(1))
+                with self.subTest(schedule=name, workers=workers, least=least):
+                    made = plan(self, name, workers, items, "--memory-limit", least)
+                    self.assertLessEqual(max(made["peak_activations"]), least)
+                    self.assertEqual(run(name, "--stages", workers, "--micro-batches", items, "--memory-limit", least - 0.125)[0], 78)
+
     def test_refusals(self):
         for name, args, code, text in (
                 ("zigzag", (2, 2), 78, "expected gpipe, 1f1b, interleaved[:CHUNKS]"),

@@ -245,7 +245,7 @@ static void what_cannot_be_says_what_would(void **state)
         {{PLAN_GPIPE, 2, 8, 1, 1, 1, 1, 1, 0, 7, NULL}, "give it 8", 8},
         {{PLAN_ZB_H1, 4, 8, 1, 1, 1, 1, 1, 0, 0.5, NULL}, "at least 1", 1},
         {{PLAN_ZB_V, 4, 8, 1, 1, 1, 1, 1, 0, 7, NULL}, "4 workers need it for 8", 8},
-        {{PLAN_ZB_V, 6, 3, 1, 1, 1, 1, 1, 0, 5, NULL}, "6 workers need it for 11", 11},
+        {{PLAN_ZB_V, 6, 3, 1, 1, 1, 1, 1, 0, 5, NULL}, "6 workers need it for 6", 6},
         {{PLAN_ZB_V_MIN, 4, 8, 1, 1, 1, 1, 1, 0, 3, NULL}, "give it 4", 4},
         {{PLAN_INTERLEAVED, 4, 6, 2, 1, 1, 1, 1, 0, 0, NULL}, "take 8 micro-batches", 0},
     };

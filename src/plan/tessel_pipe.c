@@ -235,6 +235,7 @@ static bg_status search(const struct wanted *w, struct bg_error *err, struct pla
     const struct plan_placement *p = w->p;
     const uint32_t most = w->items < p->block_count ? w->items : p->block_count;
     struct plan_tessel_run run;
+    struct bg_error why; // what a number in flight lacks; a periodic schedule lacks less
     bg_status status = BG_OK;
     *best = (struct plan_tessel_run){0};
     for (int last = 0; last < 2; last++) {
@@ -246,9 +247,9 @@ static bg_status search(const struct wanted *w, struct bg_error *err, struct pla
         const struct plan_tessel_options options = {
             .in_flight = n, .memory = w->memory, .comm = w->comm, .effort = EFFORT};
         struct plan_tessel tessel;
-        if (p->block_count > SEARCHED || plan_tessel_solve(p, &options, err, &tessel))
+        if (p->block_count > SEARCHED || plan_tessel_solve(p, &options, &why, &tessel))
             continue;
-        if (plan_tessel_unroll(p, &tessel, w->items, w->comm, err, &run) == BG_OK)
+        if (plan_tessel_unroll(p, &tessel, w->items, w->comm, &why, &run) == BG_OK)
             consider(w, best, &run);
         plan_tessel_fini(&tessel);
     }

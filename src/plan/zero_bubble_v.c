@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 struct worker {
@@ -304,14 +305,26 @@ static double search_alike(const struct plan_pipe *pipe, double limit, struct pl
     return best;
 }
 
+static bool order(const struct plan_pipe *pipe, double limit, struct plan_list *lists)
+{
+    return search(pipe, limit, lists) >= 0 || search_alike(pipe, limit, lists) >= 0;
+}
+
 bg_status plan_order_zero_bubble_v(const struct plan_pipe *pipe, struct bg_error *err, struct plan_list *lists)
 {
-    const double limit = pipe->memory > 0 ? pipe->memory : 2.0 * pipe->workers;
-    if (search(pipe, limit, lists) >= 0 || search_alike(pipe, limit, lists) >= 0)
+    const double all = 2.0 * pipe->workers, limit = pipe->memory > 0 ? pipe->memory : all;
+    if (order(pipe, limit, lists))
         return BG_OK;
-    const uint32_t p = pipe->workers, enough = pipe->items >= p ? 2 * p : pipe->items > 1 ? 2 * p - 1 : 2;
+    double enough = all; // unless there are too few micro-batches to hold as many
+    if (limit < all && order(pipe, all, lists)) {
+        enough = 0;
+        for (uint32_t w = 0; w < pipe->workers; w++)
+            enough = fmax(enough, plan_list_peak(&lists[w], 1));
+        if (enough <= limit)
+            return BG_OK;
+    }
     return bg_fail(err, BG_INVALID,
-                   "zb-v: memory for %g micro-batches of a stage, %u workers need it for %u; give it that, or take "
+                   "zb-v: memory for %g micro-batches of a stage, %u workers need it for %g; give it that, or take "
                    "zb-v-half or zb-v-min",
-                   limit, p, enough);
+                   limit, pipe->workers, enough);
 }
