@@ -1,0 +1,335 @@
+// Towards the clients: libmicrohttpd on our epoll. Every request is suspended until its answer is known, its socket is
+// watched meanwhile: a client that goes away takes its upstream requests with it. The same pattern as serve/http, whose
+// exchanges belong to an engine; a visit belongs to transfers.
+#include "serve/route/route_int.h"
+
+#include "base/hash.h"
+#include "base/mem.h"
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+enum {
+    TAKEN_MAX = 1 << 30, // bytes of a body; more, and the connection is closed without an answer
+    SILENT_MS = 60000,   // a peer that acknowledges nothing for so long is gone
+};
+
+// ---- Answers ----
+void visit_answer(struct visit *v, uint32_t status, const char *type, const void *bytes, size_t size)
+{
+    if (v->status)
+        return;
+    v->status = status;
+    snprintf(v->type, sizeof v->type, "%s", type);
+    bg_str_add_bytes(&v->out, bytes, size);
+    visit_resume(v);
+}
+
+void visit_answer_json(struct visit *v, uint32_t status, json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)); // as the replicas write
+    visit_answer(v, text ? status : 500, "application/json; charset=utf-8", text ? text : "{}",
+                 text ? strlen(text) : 2);
+    bg_free(text);
+    json_decref(json);
+}
+
+void visit_refuse(struct visit *v, uint32_t status, const char *type, const char *code, const char *format, ...)
+{
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    json_t *message = json_string(text), *code_json = code ? json_string(code) : json_null();
+    visit_answer_json(v, status,
+                      json_pack("{s:{s:o, s:s, s:o, s:n}}", "error", "message",
+                                message ? message : json_string("what was asked is no UTF-8"), "type", type, "code",
+                                code_json, "param"));
+}
+
+static enum MHD_Result send_headers(struct visit *v, struct MHD_Response *response)
+{
+    char seconds[16];
+    if (!response)
+        return MHD_NO;
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, v->type);
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (v->streams) {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+        MHD_add_response_header(response, "X-Accel-Buffering", "no");
+    }
+    if (v->status == 401)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    if (v->status == 429 || v->status == 503) {
+        snprintf(seconds, sizeof seconds, "%d", v->retry_s >= 1 && v->retry_s < 3600 ? (int)(v->retry_s + 0.5) : 1);
+        MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+    }
+    v->queued = true;
+    enum MHD_Result result = MHD_queue_response(v->connection, v->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+static void suspend(struct visit *v)
+{
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = v};
+    if (v->suspended)
+        return;
+    MHD_suspend_connection(v->connection);
+    v->suspended = true;
+    if (epoll_ctl(v->route->epoll, v->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, v->fd, &event) == 0)
+        v->watched = true;
+}
+
+void visit_resume(struct visit *v)
+{
+    if (!v->suspended)
+        return;
+    v->suspended = false;
+    MHD_resume_connection(v->connection);
+}
+
+static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)
+{
+    struct visit *v = arg;
+    (void)position;
+    if (v->gone)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    const size_t left = v->out.size - v->sent, count = left < most ? left : most;
+    if (count > 0) {
+        memcpy(to, v->out.data + v->sent, count);
+        v->sent += count;
+        if (v->sent == v->out.size) {
+            bg_str_reset(&v->out);
+            v->sent = 0;
+        }
+        return (ssize_t)count;
+    }
+    if (v->complete)
+        return v->broken ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+    suspend(v);
+    return 0;
+}
+
+static enum MHD_Result send_answer(struct visit *v)
+{
+    if (v->streams)
+        return send_headers(v, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, v, NULL));
+    return send_headers(v, MHD_create_response_from_buffer(v->out.size, (void *)(uintptr_t)bg_str_text(&v->out),
+                                                           MHD_RESPMEM_MUST_COPY));
+}
+
+// ---- Visits ----
+static void drop(struct visit *v)
+{
+    if (v->answer)
+        relay_drop(v->answer);
+    v->answer = NULL;
+    if (v->pass)
+        transfer_end(v->pass);
+    v->pass = NULL;
+}
+
+void front_gone(struct visit *v)
+{
+    v->gone = true;
+    if (!v->status)
+        v->status = 499;
+    drop(v);
+    visit_resume(v);
+}
+
+static void visit_destroy(struct visit *v)
+{
+    drop(v);
+    v->route->open -= v->counted;
+    *(v->previous ? &v->previous->next : &v->route->visits) = v->next;
+    if (v->next)
+        v->next->previous = v->previous;
+    bg_str_fini(&v->out);
+    bg_str_fini(&v->body);
+    bg_free(v->path);
+    bg_free(v);
+}
+
+static void hash_of(const char *text, size_t size, uint8_t hash[32])
+{
+    char hex[65];
+    bg_sha256_hex(text, size, hex);
+    bg_sha256_to_bytes(hex, hash);
+}
+
+// Hashes are compared, all of them and in constant time.
+static bool may_ask(const struct visit *v)
+{
+    const struct route *route = v->route;
+    const char *key = MHD_lookup_connection_value(v->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    uint8_t hash[32];
+    int good = route->o.key_count == 0 || strcmp(v->path, "/health") == 0;
+    if (good)
+        return true;
+    if (key)
+        key = strncmp(key, "Bearer ", 7) == 0 ? key + 7 : NULL;
+    else if (strcmp(v->path, "/") == 0)
+        key = MHD_lookup_connection_value(v->connection, MHD_GET_ARGUMENT_KIND, "key");
+    if (!key)
+        return false;
+    hash_of(key, strlen(key), hash);
+    for (uint32_t i = 0; i < route->o.key_count; i++)
+        good |= CRYPTO_memcmp(hash, route->key_hash[i], sizeof hash) == 0;
+    return good != 0;
+}
+
+static struct visit *visit_create(struct route *route, struct MHD_Connection *connection, const char *path,
+                                  const char *method)
+{
+    static const char *const methods[] = {"GET", "POST", "HEAD"};
+    struct visit *v = bg_alloc(sizeof *v);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *v =
+        (struct visit){.route = route, .connection = connection, .fd = info ? info->connect_fd : -1, .method = "OTHER"};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(method, methods[i]) == 0)
+            v->method = methods[i];
+    v->path = bg_strdup(path);
+    v->arrived_ns = env_now_ns(route->env);
+    v->next = route->visits;
+    if (v->next)
+        v->next->previous = v;
+    route->visits = v;
+    return v;
+}
+
+static enum MHD_Result handle(struct visit *v)
+{
+    if (v->gone)
+        return MHD_NO;
+    if (v->status)
+        return send_answer(v);
+    if (v->taken) // woken for nothing
+        goto wait;
+    v->taken = true;
+    if (v->refused)
+        visit_refuse(v, 401, "authentication_error", "invalid_api_key",
+                     "this needs a key: send the header Authorization: Bearer KEY");
+    else if (v->too_large)
+        visit_refuse(v, 413, "invalid_request_error", NULL, "the body is larger than %zu bytes", v->route->o.body_max);
+    else
+        pass_begin(v);
+    if (v->status)
+        return send_answer(v);
+wait:
+    suspend(v);
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *data_size, void **state)
+{
+    struct route *route = arg;
+    struct visit *v = *state;
+    (void)version;
+    if (!v) {
+        *state = v = visit_create(route, connection, url, method);
+        v->refused = !may_ask(v);
+        return MHD_YES;
+    }
+    if (v->queued)
+        return MHD_YES;
+    if (*data_size > 0) { // taken in to its end also where it is refused: the answer can then be read
+        v->took += *data_size;
+        v->too_large |= v->took > route->o.body_max;
+        if (!v->too_large && !v->refused)
+            bg_str_add_bytes(&v->body, data, *data_size);
+        *data_size = 0;
+        return v->took > TAKEN_MAX ? MHD_NO : MHD_YES;
+    }
+    return handle(v);
+}
+
+static void on_completed(void *arg, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct route *route = arg;
+    struct visit *v = *state;
+    (void)connection;
+    (void)code;
+    if (!v)
+        return;
+    *state = NULL;
+    if (v->watched)
+        epoll_ctl(route->epoll, EPOLL_CTL_DEL, v->fd, NULL);
+    route->answers[v->status < 600 ? v->status : 0]++;
+    visit_destroy(v);
+}
+
+// A peer that vanished without a word is found out.
+static void on_connection(void *arg, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const int on = 1, idle_s = SILENT_MS / 2000, unanswered_ms = SILENT_MS;
+    (void)arg;
+    (void)state;
+    if (code != MHD_CONNECTION_NOTIFY_STARTED || !info)
+        return;
+    const int fd = info->connect_fd;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+}
+
+// ---- Life ----
+bg_status front_listen(struct route *route, struct bg_error *err)
+{
+    const struct route_options *o = &route->o;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    struct rlimit limit;
+    route->key_hash = bg_alloc_array(o->key_count + 1u, sizeof *route->key_hash);
+    for (uint32_t i = 0; i < o->key_count; i++)
+        hash_of(o->keys[i], strlen(o->keys[i]), route->key_hash[i]);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) { // two a request
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
+        return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
+    route->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, o->port, NULL, NULL, on_request, route,
+                                     MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, on_completed, route,
+                                     MHD_OPTION_NOTIFY_CONNECTION, on_connection, route, MHD_OPTION_CONNECTION_LIMIT,
+                                     o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, 60u,
+                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_END);
+    if (!route->daemon)
+        return bg_fail(err, BG_IO,
+                       "cannot listen at %s port %u: is the port in use? Another one: --port, any: --port 0", o->host,
+                       o->port);
+    const union MHD_DaemonInfo *port = MHD_get_daemon_info(route->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    const union MHD_DaemonInfo *poll = MHD_get_daemon_info(route->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    struct epoll_event own = {.events = EPOLLIN, .data.ptr = route};
+    route->port = port ? port->port : o->port;
+    route->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (route->epoll < 0 || !poll || epoll_ctl(route->epoll, EPOLL_CTL_ADD, poll->epoll_fd, &own))
+        return bg_fail(err, BG_IO, "cannot make the router's event queue");
+    return BG_OK;
+}
+
+void front_close(struct route *route)
+{
+    for (struct visit *v = route->visits; v; v = v->next) {
+        v->gone = true;
+        visit_resume(v);
+    }
+    if (route->daemon)
+        MHD_stop_daemon(route->daemon);
+    while (route->visits)
+        visit_destroy(route->visits);
+    bg_free(route->key_hash);
+}

@@ -1,0 +1,514 @@
+// Text requests. Each choice of each prompt is a branch: a chain of upstream requests, of which every one goes on after
+// the tokens that are committed. A branch without a replica waits in line, first come first, those already begun before
+// all others; new ones need credit.
+#include "serve/route/route_int.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000 };
+
+// ---- Reading what is asked ----
+static json_t *field(const json_t *body, const char *name)
+{
+    json_t *value = json_object_get(body, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+static bool flag(const json_t *body, const char *name, bool *value)
+{
+    const json_t *v = field(body, name);
+    *value = json_is_true(v);
+    return !v || json_is_boolean(v);
+}
+
+static bool whole(const json_t *body, const char *name, json_int_t low, json_int_t high, json_int_t *value)
+{
+    const json_t *v = field(body, name);
+    if (v)
+        *value = json_integer_value(v);
+    return !v || (json_is_integer(v) && *value >= low && *value <= high);
+}
+
+static json_t *prompt_at(const struct answer *a, uint32_t p)
+{
+    json_t *prompt = json_object_get(a->body, "prompt"), *first = json_array_get(prompt, 0);
+    return json_is_array(prompt) && !json_is_integer(first) ? json_array_get(prompt, p) : prompt;
+}
+
+// How many prompts; 0: what stands there is none, and a replica shall say so.
+static size_t prompts_of(const json_t *body, bool chat)
+{
+    const json_t *prompt = field(body, chat ? "messages" : "prompt"), *first = json_array_get(prompt, 0);
+    if (chat || json_is_string(prompt) || json_is_integer(first))
+        return prompt != NULL;
+    return first ? json_array_size(prompt) : 0;
+}
+
+// Only what the router itself needs to know; the rest is for the replicas to judge.
+static bool read_body(struct answer *a, size_t *prompts)
+{
+    json_t *o = a->body, *options = field(o, "stream_options"), *drawn = field(o, "resume_tokens"),
+           *probs = field(o, "logprobs");
+    json_int_t n = 1, best = 0, choice = 0, most = 0;
+    *prompts = prompts_of(o, a->chat);
+    if (!json_is_object(o) || *prompts == 0 || !flag(o, "stream", &a->stream) || !flag(o, "echo", &a->echo) ||
+        !flag(o, "return_tokens", &a->return_tokens) || !flag(options, "include_usage", &a->include_usage) ||
+        !whole(o, "n", 1, CHOICES_MAX, &n) || !whole(o, "best_of", n, n, &best) ||
+        !whole(o, "choice", 0, CHOICES_MAX - 1, &choice) || !whole(o, "seed", INT64_MIN, INT64_MAX, &a->seed) ||
+        !whole(o, "max_tokens", 1, 1 << 24, &most) || !whole(o, "max_completion_tokens", 1, 1 << 24, &most) ||
+        *prompts * (size_t)n > CHOICES_MAX || (options && (!a->stream || !json_is_object(options))) ||
+        (drawn && (!json_is_array(drawn) || n != 1 || *prompts != 1 || !field(o, "seed"))))
+        return false;
+    a->logprobs = a->chat ? json_is_true(probs) : probs != NULL;
+    a->max_tokens = (uint32_t)(most ? most : a->chat ? UINT32_MAX : 16);
+    a->n = (uint32_t)n;
+    a->count = (uint32_t)*prompts * a->n;
+    for (uint32_t i = 1; i < a->count; i++) // the keys of draws stay below what a replica takes
+        if (choice + i >= CHOICES_MAX)
+            return false;
+    return true;
+}
+
+static void branch_init(struct branch *b, struct answer *a, uint32_t index, uint64_t now)
+{
+    json_t *drawn = field(a->body, "resume_tokens"), *what = field(a->body, "messages");
+    *b = (struct branch){.answer = a, .index = index, .waits_ns = now};
+    const uint32_t count = (uint32_t)json_array_size(drawn);
+    b->capacity = count;
+    b->tokens = bg_alloc_array(count + 1u, sizeof *b->tokens);
+    for (; b->count < count; b->count++)
+        b->tokens[b->count] = (int32_t)json_integer_value(json_array_get(drawn, b->count));
+    b->given = count;
+    char *text = json_dumps(a->chat ? what : prompt_at(a, index / a->n), JSON_COMPACT | JSON_ENCODE_ANY);
+    b->hash_count = text ? route_prefixes(text, strlen(text), b->hashes) : 0;
+    bg_free(text);
+}
+
+static void answer_free(struct answer *a)
+{
+    for (uint32_t i = 0; i < a->count && a->branches; i++) {
+        struct branch *b = &a->branches[i];
+        record_drop_held(b);
+        bg_free(b->tokens);
+        bg_str_fini(&b->text);
+        json_decref(b->logprobs);
+        json_decref(b->ids);
+        json_decref(b->finish);
+    }
+    bg_free(a->branches);
+    json_decref(a->frame);
+    json_decref(a->body);
+    bg_free(a);
+}
+
+// ---- The line ----
+static void stand_in_line(struct branch *b)
+{
+    struct route *route = b->answer->visit->route;
+    struct branch **at = &route->waiting;
+    if (b->begun || b->failures > 0) {
+        while (*at && ((*at)->begun || (*at)->failures > 0))
+            at = &(*at)->next;
+    } else {
+        at = route->waiting_end;
+    }
+    b->next = *at;
+    *at = b;
+    if (!b->next)
+        route->waiting_end = &b->next;
+    route->waiting_count++;
+}
+
+static void leave_line(struct branch *b)
+{
+    struct route *route = b->answer->visit->route;
+    for (struct branch **at = &route->waiting; *at; at = &(*at)->next)
+        if (*at == b) {
+            *at = b->next;
+            if (!*at)
+                route->waiting_end = at;
+            route->waiting_count--;
+            return;
+        }
+}
+
+static void cancel_all(struct answer *a)
+{
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct branch *b = &a->branches[i];
+        if (b->transfer)
+            transfer_end(b->transfer);
+        else if (!b->ended)
+            leave_line(b);
+        b->transfer = NULL;
+        b->ended = true;
+    }
+}
+
+void relay_drop(struct answer *a)
+{
+    cancel_all(a);
+    answer_free(a);
+}
+
+bool relay_begin(struct visit *v)
+{
+    struct route *route = v->route;
+    struct answer *a = bg_alloc(sizeof *a);
+    struct bg_error err;
+    size_t prompts;
+    *a = (struct answer){.visit = v, .chat = strcmp(v->path, "/v1/chat/completions") == 0};
+    a->body = json_loadb(bg_str_text(&v->body), v->body.size, JSON_REJECT_DUPLICATES, NULL);
+    if (!read_body(a, &prompts)) {
+        a->count = 0;
+        answer_free(a);
+        return false;
+    }
+    if (!field(a->body, "seed")) {
+        if (route->env->ops->entropy(route->env, &a->seed, sizeof a->seed, &err))
+            a->seed = (json_int_t)env_now_ns(route->env);
+        a->seed &= ((json_int_t)1 << 53) - 1; // a number that every reader of JSON can hold
+    }
+    if (route->waiting_count + a->count > route->o.queue_max) {
+        route->refused++;
+        v->retry_s = 1 + route->request_s;
+        answer_free(a);
+        visit_refuse(v, 429, "rate_limit_error", "rate_limit_exceeded",
+                     "%u requests wait for a replica already: ask again later", route->waiting_count);
+        return true;
+    }
+    v->answer = a;
+    v->counted = true;
+    route->open++;
+    route->requests++;
+    a->branches = bg_alloc_array(a->count, sizeof *a->branches);
+    for (uint32_t i = 0; i < a->count; i++) {
+        branch_init(&a->branches[i], a, i, v->arrived_ns);
+        stand_in_line(&a->branches[i]);
+    }
+    return true;
+}
+
+// ---- Upstream ----
+static char *upstream_body(const struct branch *b, uint64_t now)
+{
+    const struct answer *a = b->answer;
+    json_t *o = json_copy(a->body), *tokens;
+    json_int_t choice = 0, timeout_ms = 0;
+    whole(o, "choice", 0, CHOICES_MAX, &choice);
+    json_object_del(o, "n");
+    json_object_del(o, "best_of");
+    json_object_set_new(o, "choice", json_integer(choice + b->index));
+    json_object_set_new(o, "seed", json_integer(a->seed));
+    json_object_set_new(o, "stream", json_true());
+    json_object_set_new(o, "return_tokens", json_true());
+    json_object_set_new(o, "stream_options", json_pack("{s:b}", "include_usage", 1));
+    if (!a->chat)
+        json_object_set(o, "prompt", prompt_at(a, b->index / a->n));
+    if (b->echoed)
+        json_object_del(o, "echo");
+    if (whole(o, "timeout_ms", 1, INT64_MAX, &timeout_ms) && timeout_ms > 0) {
+        const json_int_t gone = (json_int_t)((now - a->visit->arrived_ns) / 1000000u);
+        json_object_set_new(o, "timeout_ms", json_integer(timeout_ms > gone ? timeout_ms - gone : 1));
+    }
+    if (b->count > 0) {
+        tokens = json_array();
+        for (uint32_t i = 0; i < b->count; i++)
+            json_array_append_new(tokens, json_integer(b->tokens[i]));
+        json_object_set_new(o, "resume_tokens", tokens);
+    }
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
+}
+
+static void begin(struct branch *b, struct replica *r, uint64_t now)
+{
+    struct answer *a = b->answer;
+    struct route *route = a->visit->route;
+    leave_line(b);
+    b->offset_base = b->offset;
+    b->leave_ns = 0;
+    route_affinity_note(route->affinity, b->hashes, b->hash_count, r->id);
+    b->transfer = transfer_start(route, TRANSFER_BRANCH, r, b, "POST", a->visit->path, upstream_body(b, now), 0);
+}
+
+static void count_resumed(struct branch *b, uint64_t now)
+{
+    static const double upper[24] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30};
+    struct route *route = b->answer->visit->route;
+    const double s = (double)(now - b->lost_ns) * 1e-9;
+    size_t i = 0;
+    while (i < 15 && s > upper[i])
+        i++;
+    route->resume_buckets[i]++;
+    route->resume_s += s;
+    route->resumed++;
+    route->resumed_tokens += b->count;
+    b->lost_ns = 0;
+}
+
+void relay_leave(struct branch *b, const char *why)
+{
+    struct route *route = b->answer->visit->route;
+    const uint64_t now = env_now_ns(route->env);
+    (void)why;
+    b->avoid = b->transfer->replica->id;
+    transfer_end(b->transfer);
+    b->transfer = NULL;
+    record_drop_held(b);
+    b->failures++;
+    b->waits_ns = now;
+    if (b->accepted && !b->lost_ns)
+        b->lost_ns = now;
+    stand_in_line(b);
+}
+
+// ---- Ends ----
+static void refuse_stream(struct answer *a, const char *text)
+{
+    struct visit *v = a->visit;
+    json_t *o =
+        json_pack("{s:{s:s, s:s, s:n, s:n}}", "error", "message", text, "type", "unavailable_error", "code", "param");
+    char *line = json_dumps(o, JSON_COMPACT);
+    bg_str_addf(&v->out, "data: %s\n\n", line ? line : "{}");
+    bg_free(line);
+    json_decref(o);
+    v->complete = v->broken = true;
+    visit_resume(v);
+}
+
+// No replica within the time that was given.
+static void give_up(struct branch *b, bool overload, const char *what)
+{
+    struct answer *a = b->answer;
+    struct visit *v = a->visit;
+    struct bg_str who = {0};
+    replicas_say(v->route, &who);
+    char *text = bg_format("%s: %s", what, bg_str_text(&who));
+    cancel_all(a);
+    a->failed = true;
+    v->retry_s = 1 + v->route->request_s;
+    v->route->refused++;
+    if (v->status)
+        refuse_stream(a, text);
+    else if (overload)
+        visit_refuse(v, 429, "rate_limit_error", "rate_limit_exceeded", "%s", text);
+    else
+        visit_refuse(v, 503, "unavailable_error", NULL, "%s", text);
+    bg_free(text);
+    bg_str_fini(&who);
+}
+
+static void finish_answer(struct answer *a)
+{
+    struct visit *v = a->visit;
+    const double s = (double)(env_now_ns(v->route->env) - v->arrived_ns) * 1e-9;
+    v->route->request_s = v->route->request_s > 0 ? 0.9 * v->route->request_s + 0.1 * s : s;
+    if (!a->stream) {
+        visit_answer_json(v, 200, record_answer(a));
+        return;
+    }
+    if (a->include_usage)
+        record_usage(a, &v->out);
+    bg_str_add(&v->out, "data: [DONE]\n\n");
+    v->complete = true;
+    visit_resume(v);
+}
+
+static void end_branch(struct branch *b)
+{
+    struct answer *a = b->answer;
+    if (b->lost_ns)
+        count_resumed(b, env_now_ns(a->visit->route->env));
+    transfer_end(b->transfer);
+    b->transfer = NULL;
+    b->ended = true;
+    if (++a->ended == a->count)
+        finish_answer(a);
+}
+
+// ---- What comes ----
+// A whole answer that is no stream: a refusal to pass on, or a reason to go elsewhere.
+static void take_refusal(struct transfer *t)
+{
+    struct branch *b = t->owner;
+    struct answer *a = b->answer;
+    struct route *route = t->route;
+    struct replica *r = t->replica;
+    char said[200];
+    transfer_tell(t, said, sizeof said);
+    const bool client = t->code == CURLE_OK && t->status >= 400 && t->status < 500 && t->status != 401 &&
+                        t->status != 403 && t->status != 429;
+    if (client && !b->accepted) {
+        const struct bg_str in = t->in;
+        const uint32_t status = (uint32_t)t->status;
+        char type[100];
+        memcpy(type, t->type, sizeof type);
+        t->in = (struct bg_str){0};
+        cancel_all(a);
+        visit_answer(a->visit, status, type, bg_str_text(&in), in.size);
+        bg_free(in.data);
+        return;
+    }
+    if (t->code == CURLE_OK && t->status == 429) {
+        route_credit_refused(&r->credit);
+        b->not_before_ns = env_now_ns(route->env) + RETRY_MS * 1000000ull;
+        const uint64_t waits = b->waits_ns;
+        relay_leave(b, said);
+        b->failures--; // it is not the request's
+        b->waits_ns = waits;
+        return;
+    }
+    const bool drains = t->code == CURLE_OK && t->status == 503 && strstr(said, "drain");
+    if (!client)
+        replica_away(r, route, drains ? REPLICA_DRAINING : REPLICA_AWAY, said);
+    relay_leave(b, said);
+}
+
+// Takes the whole records in. A last record with the beginning of another behind it waits for that one: where the text
+// and the finish of an event were sent together, they are taken together.
+static bool take_records(struct branch *b, const char **why)
+{
+    struct bg_str *in = &b->transfer->in;
+    size_t at = 0;
+    bool good = true;
+    const uint32_t before = b->count;
+    while (good && at < in->size) {
+        const char *data;
+        size_t size, used = route_record(in->data + at, in->size - at, &data, &size), more;
+        const char *next;
+        if (used == 0 || (at + used < in->size && !b->transfer->done &&
+                          !route_record(in->data + at + used, in->size - at - used, &next, &more)))
+            break;
+        at += used;
+        if (data)
+            good = record_take(b, data, size, why);
+    }
+    if (at > 0 && in->size > 0) {
+        memmove(in->data, in->data + at, in->size - at);
+        in->size -= at;
+    }
+    if (b->count > before) {
+        b->failures = 0;
+        if (b->lost_ns)
+            count_resumed(b, env_now_ns(b->answer->visit->route->env));
+    }
+    return good;
+}
+
+static void take_up(struct branch *b)
+{
+    struct answer *a = b->answer;
+    if (b->accepted)
+        return;
+    b->accepted = true;
+    a->accepted++;
+}
+
+void relay_came(struct transfer *t)
+{
+    struct branch *b = t->owner;
+    struct answer *a = b->answer;
+    struct visit *v = a->visit;
+    if (t->status != 200) {
+        if (t->done)
+            take_refusal(t);
+        return;
+    }
+    const char *why = "";
+    take_up(b);
+    bool good = take_records(b, &why);
+    if (a->stream && a->accepted == a->count && !v->status) { // as a server does: the stream begins when all run
+        v->streams = true;
+        v->status = 200;
+        snprintf(v->type, sizeof v->type, "text/event-stream; charset=utf-8");
+        visit_resume(v);
+    }
+    if (a->stream && v->status && v->out.size > v->sent)
+        visit_resume(v);
+    if (b->done) {
+        end_branch(b);
+    } else if (!good || t->done) {
+        char said[200];
+        if (good)
+            transfer_tell(t, said, sizeof said);
+        else
+            snprintf(said, sizeof said, "%s", why);
+        if (good || strcmp(why, "handed-over") != 0)
+            replica_away(t->replica, t->route, REPLICA_AWAY, said);
+        else
+            replica_away(t->replica, t->route, REPLICA_DRAINING, said);
+        relay_leave(b, said);
+    } else if (v->out.size - v->sent > WAITING_MAX) {
+        cancel_all(a);
+        a->failed = true;
+        refuse_stream(a, "the stream is not read");
+    }
+}
+
+// ---- Time ----
+// A replica that drains keeps what it can finish; the rest leaves before its machine does.
+static void arrange(struct branch *b, uint64_t now)
+{
+    struct route *route = b->answer->visit->route;
+    const struct replica *r = b->transfer->replica;
+    const uint32_t most = b->answer->max_tokens, drawn = b->count;
+    const uint64_t grace = route->o.notice_ms * 1000000ull, end = r->drains_ns + grace,
+                   margin = MARGIN_MS * 1000000ull < grace / 4 ? MARGIN_MS * 1000000ull : grace / 4;
+    if (b->leave_ns)
+        return;
+    const struct route_notice notice = {.grace_s = end > now + margin ? (double)(end - now - margin) * 1e-9 : 0,
+                                        .tokens_held = drawn,
+                                        .tokens_left = most > drawn ? most - drawn : 0,
+                                        .token_s = r->token_s};
+    b->leave_ns = route_arrange(&notice).leave == ROUTE_FINISH ? UINT64_MAX : end - margin;
+}
+
+static void move_branches(struct route *route, uint64_t now)
+{
+    const bool elsewhere = replicas_any_up(route);
+    for (struct visit *v = route->visits; v && elsewhere; v = v->next)
+        for (uint32_t i = 0; v->answer && i < v->answer->count; i++) {
+            struct branch *b = &v->answer->branches[i];
+            if (!b->transfer)
+                continue;
+            const enum replica_state state = b->transfer->replica->state;
+            if (state == REPLICA_DRAINING)
+                arrange(b, now);
+            if (state == REPLICA_STALLED) {
+                route->moved_stalled++;
+                relay_leave(b, "stalled");
+            } else if (state == REPLICA_DRAINING && now >= b->leave_ns) {
+                relay_leave(b, "its machine goes");
+            }
+        }
+}
+
+void relay_tick(struct route *route, uint64_t now)
+{
+    move_branches(route, now);
+    bool fresh_full = false; // nobody has credit left for a new one: the rest need not ask
+    for (struct branch *b = route->waiting, *next; b; b = next) {
+        const bool fresh = !b->begun && b->failures == 0;
+        next = b->next;
+        if (b->failures > FAILURES_MAX) {
+            give_up(b, false, "this request failed on every replica that took it");
+            next = route->waiting; // the line is another one now
+            continue;
+        }
+        struct replica *r = now < b->not_before_ns || (fresh && fresh_full) ? NULL : replica_choose(route, b, fresh);
+        if (r) {
+            begin(b, r, now);
+        } else if (now > b->waits_ns + route->o.wait_ms * 1000000ull) {
+            const bool up = replicas_any_up(route);
+            give_up(b, up, up ? "all replicas have as much to do as they can" : "no replica answers");
+            next = route->waiting;
+        } else {
+            fresh_full |= fresh && now >= b->not_before_ns;
+        }
+    }
+}

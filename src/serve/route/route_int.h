@@ -1,0 +1,203 @@
+// Inside the router. One thread owns everything; nothing here is shared.
+#ifndef SERVE_ROUTE_ROUTE_INT_H
+#define SERVE_ROUTE_ROUTE_INT_H
+
+#include "serve/route/route.h"
+#include "serve/route_policy.h"
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <microhttpd.h>
+
+#define ROUTE_HOT_QUANTILE 0.84 // of requests in flight, as Prequal found best
+
+enum {
+    BODY_MAX = 64 << 20,   // of an answer that is taken in whole
+    RECORD_MAX = 4 << 20,  // of a stream's record
+    WAITING_MAX = 8 << 20, // of a stream that its client does not read: more, and it is given up
+    FAILURES_MAX = 16,     // of a request, without a new token between them
+};
+
+// ---- Replicas (replicas.c) ----
+enum replica_state {
+    REPLICA_AWAY,     // does not answer, or not with 200: asked for its health, less and less often
+    REPLICA_UP,       // probed
+    REPLICA_STALLED,  // takes connections, answers nothing
+    REPLICA_DRAINING, // finishes what it has
+};
+struct replica {
+    uint32_t id; // never used again
+    char *url;
+    enum replica_state state;
+    bool leaving;   // no longer listed: freed when nobody uses it
+    bool alive;     // was up before
+    char said[200]; // the last that was heard of it
+    struct transfer *probe;
+    uint64_t probe_due_ns, probed_ns, backoff_ns, drains_ns;
+    uint32_t probes;            // since it is up
+    uint32_t told, ours_then;   // in flight: as probed, and how many of ours then
+    uint32_t ours;              // transfers of requests
+    struct route_sample sample; // totals as probed last
+    bool sampled;
+    double latency_s, token_s; // a first token, a token, of late
+    struct route_credit credit;
+    uint64_t sent, failed;
+};
+
+// ---- Transfers (upstream.c) ----
+enum transfer_kind { TRANSFER_PROBE, TRANSFER_PASS, TRANSFER_BRANCH };
+struct transfer {
+    enum transfer_kind kind;
+    struct route *route;
+    struct replica *replica;
+    void *owner; // struct visit, struct branch
+    CURL *easy;
+    struct curl_slist *headers;
+    char *body;
+    struct bg_str in; // came, not taken yet
+    size_t limit;
+    long status; // 0 until the headers are there
+    double retry_s;
+    char type[100], error[CURL_ERROR_SIZE];
+    bool health; // of a probe
+    bool ready, done;
+    CURLcode code;
+    struct transfer *next_ready;
+};
+
+// ---- Clients (front.c) ----
+struct visit { // one HTTP request of a client
+    struct route *route;
+    struct MHD_Connection *connection;
+    const char *method;
+    char *path;
+    struct bg_str body;
+    int fd;
+    bool refused, too_large, taken, suspended, watched, queued, gone, counted;
+    uint64_t took;
+    // The answer:
+    uint32_t status; // 0: not known yet
+    char type[100];
+    double retry_s;
+    bool streams, complete, broken; // broken: the connection is closed without an end
+    struct bg_str out;
+    size_t sent;
+    // Who makes it:
+    struct answer *answer;
+    struct transfer *pass;
+    uint64_t arrived_ns;
+    uint32_t tries;
+    struct visit *next, *previous;
+};
+
+// ---- Text requests (relay.c) ----
+struct branch { // one choice of one prompt: a chain of upstream requests
+    struct answer *answer;
+    uint32_t index;
+    struct transfer *transfer;                    // NULL: waits for a replica, or has ended
+    bool accepted;                                // a replica took it
+    bool begun, echoed, told_finish, ended, done; // done: [DONE] came
+    json_t *held;                    // text that may come again: the replica's last words before the finish
+    int32_t *tokens;                 // committed: the client has their text
+    uint32_t count, capacity, given; // given: with the client's request
+    json_int_t offset, offset_base;  // of log probabilities, in characters
+    uint32_t failures;
+    uint32_t avoid; // id of the replica that failed it
+    uint64_t waits_ns, not_before_ns, leave_ns, lost_ns;
+    uint64_t hashes[ROUTE_BLOCKS_MAX];
+    uint32_t hash_count;
+    json_int_t prompt_tokens, cached_tokens, drawn_tokens;
+    // Of an answer that goes out whole:
+    struct bg_str text;
+    json_t *logprobs, *ids, *finish;
+    struct branch *next; // that wait
+};
+struct answer {
+    struct visit *visit;
+    json_t *body; // as the client sent it
+    bool chat, stream, include_usage, echo, return_tokens, logprobs;
+    json_int_t seed;
+    uint32_t n, count, ended, accepted, max_tokens;
+    struct branch *branches;
+    json_t *frame; // id, created, model, system_fingerprint of the first replica that spoke
+    bool failed;
+};
+
+struct route {
+    struct bg_env *env;
+    struct route_options o;
+    struct MHD_Daemon *daemon;
+    CURLM *multi;
+    int epoll;
+    uint16_t port;
+    uint64_t curl_due_ns; // 0: nothing to wait for
+    struct transfer *ready, **ready_end;
+    struct replica **replicas;
+    uint32_t replica_count, next_replica, turn;
+    struct bg_file_info file;
+    uint64_t file_due_ns;
+    struct route_affinity *affinity;
+    struct branch *waiting, **waiting_end;
+    uint32_t waiting_count, open;
+    struct visit *visits;
+    uint8_t (*key_hash)[32];
+    bool draining;
+    double request_s; // of late
+    uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred;
+    uint64_t resume_buckets[24];
+    double resume_s;
+};
+
+// front.c
+bg_status front_listen(struct route *route, struct bg_error *err);
+void front_gone(struct visit *visit);
+void front_close(struct route *route);
+void visit_resume(struct visit *visit);
+void visit_answer(struct visit *visit, uint32_t status, const char *type, const void *bytes, size_t size);
+void visit_answer_json(struct visit *visit, uint32_t status, json_t *json);
+void visit_refuse(struct visit *visit, uint32_t status, const char *type, const char *code, const char *format, ...)
+    BG_PRINTF(5, 6);
+
+// pass.c: what is not a text request, and the router's own pages
+void pass_begin(struct visit *visit);
+void pass_done(struct transfer *transfer);
+
+// relay.c
+bool relay_begin(struct visit *visit); // false: not for us to judge, a replica shall
+void relay_drop(struct answer *answer);
+void relay_came(struct transfer *transfer);
+void relay_tick(struct route *route, uint64_t now);
+void relay_leave(struct branch *branch, const char *why); // the replica is given up, another shall go on
+
+// record.c: the records of a stream, as the client gets them
+// Takes one in. False: the replica has broken off; *why says how.
+bool record_take(struct branch *branch, const char *data, size_t size, const char **why);
+void record_drop_held(struct branch *branch);
+json_t *record_answer(const struct answer *answer);
+void record_usage(const struct answer *answer, struct bg_str *out);
+
+// upstream.c
+bg_status upstream_open(struct route *route, struct bg_error *err);
+void upstream_close(struct route *route);
+// body: taken over; NULL: GET. timeout_ms: of all of it; 0: none
+struct transfer *transfer_start(struct route *route, enum transfer_kind kind, struct replica *replica, void *owner,
+                                const char *method, const char *path, char *body, uint32_t timeout_ms);
+void transfer_end(struct transfer *transfer); // breaks it off where it is not done
+void upstream_event(struct route *route, int fd, uint32_t events);
+void upstream_work(struct route *route, uint64_t now);
+// What an answer that is no 200 says, in at most size - 1 bytes.
+void transfer_tell(const struct transfer *transfer, char *text, size_t size);
+
+// replicas.c
+bg_status replicas_open(struct route *route, struct bg_error *err);
+void replicas_tick(struct route *route, uint64_t now);
+void replicas_probed(struct transfer *probe);
+void replica_away(struct replica *replica, struct route *route, enum replica_state state, const char *said);
+// fresh: a new request, which needs credit. NULL: nobody.
+struct replica *replica_choose(struct route *route, const struct branch *branch, bool fresh);
+bool replicas_any_up(const struct route *route);
+void replicas_say(const struct route *route, struct bg_str *text); // who they are and what they said
+json_t *replicas_json(const struct route *route);
+void replicas_close(struct route *route);
+
+#endif
