@@ -21,9 +21,10 @@ struct batch {
     uint32_t *position, *page;                                    // (rows_max): of each row; the page that it writes
     struct kern_paged *attention;                                 // (rows_max): of each run
     size_t *items;                                                // (rows_max + 1): attention items before each run
+    uint32_t *first, *long_runs; // (rows_max): first row of each run; runs with several items a head
     void **lane_scratch;
     void *memory;
-    size_t memory_bytes, rows, runs;
+    size_t memory_bytes, rows, runs, long_count;
     struct block block; // the one at work
     uint32_t layer;
 };
@@ -88,6 +89,8 @@ bg_status batch_create(struct bg_env *env, const struct packed_model *packed, co
     b->page = bg_alloc_array(options->rows_max, sizeof *b->page);
     b->attention = bg_alloc_array(options->rows_max, sizeof *b->attention);
     b->items = bg_alloc_array(options->rows_max + 1u, sizeof *b->items);
+    b->first = bg_alloc_array(options->rows_max, sizeof *b->first);
+    b->long_runs = bg_alloc_array(options->rows_max, sizeof *b->long_runs);
     b->lane_scratch = bg_alloc_array(env->threads, sizeof *b->lane_scratch);
     struct lay lay = {0};
     lay_memory(b, &lay);
@@ -113,6 +116,8 @@ void batch_destroy(struct batch *batch)
     bg_free(batch->page);
     bg_free(batch->attention);
     bg_free(batch->items);
+    bg_free(batch->first);
+    bg_free(batch->long_runs);
     bg_free(batch->lane_scratch);
     bg_free(batch);
 }
@@ -178,29 +183,40 @@ static float *layer_keys(const struct batch *b, uint32_t page)
     return b->pool + page * b->page_floats + (size_t)b->layer * 2 * BATCH_PAGE * b->kv_width;
 }
 
-// Rotates q and k, and puts k and v where their page has them.
+// Rotates q and k of the heads that share keys `kv`, and puts k and v where the row's page has them.
+static void store_head(struct batch *b, size_t row, size_t kv)
+{
+    const struct model *model = b->packed->model;
+    const struct model_config *c = &model->config;
+    const size_t group = c->heads / c->kv_heads, slot = b->position[row] % BATCH_PAGE;
+    float *q = b->q + row * b->q_width + kv * group * c->head_dim;
+    float *k = b->k + row * b->kv_width + kv * c->head_dim;
+    float *keys = layer_keys(b, b->page[row]) + kv * c->head_dim * BATCH_PAGE;
+    if (b->block.rotary) {
+        b->kern->rope(q, model->rope_cos, model->rope_sin, 1, b->q_width, group, c->head_dim, b->position[row], 1,
+                      false);
+        b->kern->rope(k, model->rope_cos, model->rope_sin, 1, b->kv_width, 1, c->head_dim, b->position[row], 1, false);
+    }
+    for (size_t d = 0; d < c->head_dim; d++)
+        keys[d * BATCH_PAGE + slot] = k[d];
+    memcpy(keys + BATCH_PAGE * b->kv_width + slot * c->head_dim, b->v + row * b->kv_width + kv * c->head_dim,
+           c->head_dim * sizeof *keys);
+}
+
+// A run with one item a head stores in that item; one with more, before any of them.
+static bool stores_alone(const struct batch *b, size_t run)
+{
+    return b->items[run + 1] - b->items[run] == b->packed->model->config.kv_heads;
+}
+
 static void store_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
-    const struct model *model = b->packed->model;
-    const struct model_config *c = &model->config;
-    const struct span at = span_at(index, b->rows);
+    const uint32_t kv_heads = b->packed->model->config.kv_heads;
+    const size_t run = b->long_runs[index / kv_heads];
     (void)lane;
-    for (size_t r = at.first; r < at.first + at.count; r++) {
-        float *k = b->k + r * b->kv_width, *v = b->v + r * b->kv_width, *keys = layer_keys(b, b->page[r]);
-        const size_t slot = b->position[r] % BATCH_PAGE;
-        if (b->block.rotary) {
-            b->kern->rope(b->q + r * b->q_width, model->rope_cos, model->rope_sin, 1, b->q_width, c->heads, c->head_dim,
-                          b->position[r], 1, false);
-            b->kern->rope(k, model->rope_cos, model->rope_sin, 1, b->kv_width, c->kv_heads, c->head_dim, b->position[r],
-                          1, false);
-        }
-        for (size_t d = 0; d < b->kv_width; d++)
-            keys[d * BATCH_PAGE + slot] = k[d];
-        float *values = keys + BATCH_PAGE * b->kv_width + slot * c->head_dim;
-        for (size_t h = 0; h < c->kv_heads; h++)
-            memcpy(values + h * BATCH_PAGE * c->head_dim, v + h * c->head_dim, c->head_dim * sizeof *v);
-    }
+    for (size_t r = 0; r < b->attention[run].queries; r++)
+        store_head(b, b->first[run] + r, index % kv_heads);
 }
 
 static void attention_item(void *arg, size_t index, unsigned lane)
@@ -214,6 +230,8 @@ static void attention_item(void *arg, size_t index, unsigned lane)
         else
             high = middle;
     }
+    for (size_t r = 0; stores_alone(b, low) && r < b->attention[low].queries; r++)
+        store_head(b, b->first[low] + r, index - b->items[low]);
     b->kern->paged(&b->attention[low], index - b->items[low], b->lane_scratch[lane]);
 }
 
@@ -227,16 +245,21 @@ static void middle_item(void *arg, size_t index, unsigned lane)
     norm_rows(b, &b->block.norm2, b->norm + first, b->mid + first, at.count);
 }
 
-static void activation_item(void *arg, size_t index, unsigned lane)
+// A panel of gate and of up, and the activation of its columns.
+static void wide_item(void *arg, size_t panel, unsigned lane)
 {
-    struct batch *b = arg;
-    const struct span at = span_at(index, b->rows);
-    const size_t ffn = b->block.config->ffn, first = at.first * ffn;
-    (void)lane;
-    if (b->block.gated)
-        b->kern->swiglu(b->up + first, b->gate + first, b->up + first, at.count * ffn);
-    else
-        b->kern->gelu(b->up + first, b->up + first, at.count * ffn);
+    const struct products *p = arg;
+    struct batch *b = p->b;
+    const size_t ffn = b->block.config->ffn, first = panel * KERN_PANEL;
+    const size_t columns = ffn - first < KERN_PANEL ? ffn - first : KERN_PANEL;
+    for (size_t i = 0; i < p->count; i++)
+        b->kern->packed_gemm(&p->g[i], panel, b->lane_scratch[lane]);
+    for (size_t at = first; at < b->rows * ffn; at += ffn) {
+        if (b->block.gated)
+            b->kern->swiglu(b->up + at, b->gate + at, b->up + at, columns);
+        else
+            b->kern->gelu(b->up + at, b->up + at, columns);
+    }
 }
 
 static void out_item(void *arg, size_t index, unsigned lane)
@@ -259,7 +282,7 @@ static void run_block(struct batch *b)
     products_add(&qkv, &w->k, b->k, b->norm, b->rows);
     products_add(&qkv, &w->v, b->v, b->norm, b->rows);
     products_run(&qkv);
-    env_parallel_for(b->env, span_items(b->rows), store_item, b);
+    env_parallel_for(b->env, b->long_count * b->packed->model->config.kv_heads, store_item, b);
     for (size_t i = 0; i < b->runs; i++) {
         b->attention[i].keys = layer_keys(b, 0);
         b->attention[i].values = b->attention[i].keys + BATCH_PAGE * b->kv_width;
@@ -271,8 +294,7 @@ static void run_block(struct batch *b)
     if (b->block.gated)
         products_add(&wide, &w->gate, b->gate, b->norm, b->rows);
     products_add(&wide, &w->up, b->up, b->norm, b->rows);
-    products_run(&wide);
-    env_parallel_for(b->env, span_items(b->rows), activation_item, b);
+    env_parallel_for(b->env, kern_packed_panels(w->up.w.n), wide_item, &wide);
     products_add(&down, &w->down, b->branch, b->up, b->rows);
     products_run(&down);
     env_parallel_for(b->env, span_items(b->rows), out_item, b);
@@ -315,6 +337,7 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
     const float *positions = model_at(b->packed->weights, model_offset(model, 0, MODEL_ROLE_POSITION));
     b->rows = 0;
     b->runs = count;
+    b->long_count = 0;
     b->items[0] = 0;
     for (size_t i = 0; i < count; i++) {
         const struct batch_run *r = &runs[i];
@@ -332,6 +355,9 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
                                               .pages = r->pages,
                                               .page_stride = b->page_floats};
         b->items[i + 1] = b->items[i] + b->kern->paged_items(&b->attention[i]);
+        b->first[i] = (uint32_t)b->rows;
+        if (!stores_alone(b, i))
+            b->long_runs[b->long_count++] = (uint32_t)i;
         for (uint32_t j = 0; j < r->count; j++, b->rows++) {
             b->position[b->rows] = r->position + j;
             b->page[b->rows] = r->pages[(r->position + j) / BATCH_PAGE];
