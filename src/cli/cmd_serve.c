@@ -12,10 +12,10 @@
 
 struct request {
     const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access,
-        *pack_cache, *slots_path;
+        *pack_cache, *disk_cache, *slots_path;
     struct bg_strlist keys;
     uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib;
-    uint64_t kv_bytes, host_cache;
+    uint64_t kv_bytes, host_cache, disk_bytes;
     float batch_wait_us;
     bool no_key, vllm;
 };
@@ -27,7 +27,7 @@ struct server {
     struct tokenizer *own;
     const struct tokenizer *tokenizer;
     struct packed_model *packed, *draft;
-    struct packed_cache *pack_cache;
+    struct packed_cache *pack_cache, *disk_cache;
     struct chat_template *chat;
     struct engine *engine;
     struct http *http;
@@ -182,6 +182,8 @@ static bg_status start_engine(struct server *s, struct bg_error *err)
                                            .queue_max = r->queue,
                                            .batch_wait_us = (double)r->batch_wait_us,
                                            .host_cache_bytes = r->host_cache,
+                                           .disk_cache = r->disk_cache,
+                                           .disk_cache_bytes = r->disk_bytes,
                                            .speculate = speculation(r),
                                            .draft = s->draft,
                                            .event = http_event,
@@ -343,6 +345,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"queue", CLI_U32, &r->queue, "N", "requests that may wait; beyond: 429 (default 256)"},
         {"kv-bytes", CLI_U64, &r->kv_bytes, "BYTES", "memory for keys and values (default: slots x context)"},
         {"host-cache", CLI_U64, &r->host_cache, "BYTES", "memory for prompts dropped from there (default 0)"},
+        {"disk-cache", CLI_TEXT, &r->disk_cache, "DIR", "prompts dropped from memory, also over restarts"},
+        {"disk-cache-bytes", CLI_U64, &r->disk_bytes, "BYTES", "most of --disk-cache (default 1 GiB)"},
         {"batch-wait", CLI_FLOAT, &r->batch_wait_us, "US", "wait so long for a companion when one is likely"},
         {"speculate", CLI_TEXT, &r->speculate, "HOW",
          "none, ngram, draft or tree; the tokens stay the same (default none)"},

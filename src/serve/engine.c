@@ -47,6 +47,7 @@ static void set_defaults(struct engine *e)
     o->slots = o->slots ? o->slots : 16;
     o->chunk = o->chunk ? o->chunk : 256;
     o->queue_max = o->queue_max ? o->queue_max : 256;
+    o->disk_cache_bytes = o->disk_cache_bytes ? o->disk_cache_bytes : (uint64_t)1 << 30;
     e->context = o->context && o->context < c->context ? o->context : c->context;
     o->queue_tokens_max = o->queue_tokens_max ? o->queue_tokens_max : 64 * (uint64_t)e->context;
     o->speculate_max = o->speculate_max ? o->speculate_max : 4;
@@ -110,10 +111,15 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
     bg_status status = batch_create(env, packed, kern, &batch, err, &e->batch);
     if (!status)
         status = env->ops->gate_create(env, err, &e->gate);
-    if (!status) {
-        e->pages = pages_create(e->batch, e->page_total, e->o.host_cache_bytes);
+    if (!status)
         status = drafter_create(e, err);
+    if (!status) {
+        const struct outside_options outside = {batch_page_bytes(e->batch), e->fingerprint, e->o.host_cache_bytes,
+                                                e->o.disk_cache, e->o.disk_cache_bytes};
+        status = outside_create(env, &outside, err, &e->outside);
     }
+    if (!status)
+        e->pages = pages_create(e->batch, e->page_total, e->outside);
     if (status)
         engine_destroy(e);
     else
@@ -137,6 +143,7 @@ void engine_destroy(struct engine *engine)
         }
     drafter_destroy(e->drafter);
     pages_destroy(e->pages);
+    outside_destroy(e->outside);
     batch_destroy(e->batch);
     draw_destroy(e->draw);
     if (e->gate)

@@ -21,6 +21,8 @@ struct engine_options {
     uint64_t queue_tokens_max; // prompt tokens waiting; 0: 64 contexts
     double batch_wait_us;      // mu of adaptive batching; 0: never wait
     uint64_t host_cache_bytes; // evicted pages kept in memory outside the pool; 0: none
+    const char *disk_cache;    // directory for those evicted from there, for this engine alone; NULL: none
+    uint64_t disk_cache_bytes; // default 1 GiB
     enum { ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT, ENGINE_TREE } speculate;
     const struct packed_model *draft; // of ENGINE_DRAFT, ENGINE_TREE: same vocabulary
     uint32_t speculate_max;           // tokens proposed one after the other (default 4)
@@ -61,6 +63,9 @@ struct engine_stats {
     uint32_t running, waiting, slots;
     uint64_t waiting_tokens;
     uint32_t pages, pages_used, pages_cached; // of the pool; cached: kept for later, free to take
+    uint64_t outside_bytes, disk_bytes;       // kept in memory beside the pool, and in the directory
+    uint64_t outside_hits, disk_hits;         // pages that came back from there
+    uint64_t disk_errors;                     // files not written, or damaged: computed again instead
     uint64_t last_step_ns;                    // env clock at the end of the last step
     bool draining;
     // Histograms: counts of values <= engine_bucket_s[i], cumulative by the reader; sums in seconds

@@ -66,6 +66,7 @@ struct engine {
     uint64_t fingerprint; // of the weights: pages of another model are refused
     struct batch *batch;
     uint32_t page_total;
+    struct outside *outside;
     struct pages *pages;
     struct draw *draw;
     struct drafter *drafter;

@@ -382,6 +382,34 @@ static void prefixes_are_used_again(void **state)
     world_destroy(&w);
 }
 
+// Prompts outlive the engine on disk; what lies there damaged is computed again.
+static void disk_does_not_show(void **state)
+{
+    (void)state;
+    struct world w;
+    struct engine_stats stats;
+    struct bg_error err;
+    char directory[] = "/tmp/brigade-engine-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    world_create(&w, 1);
+    for (int turn = 0; turn < 4; turn++) {
+        start(&w, (struct engine_options){.slots = 3,
+                                          .chunk = 32,
+                                          .kv_bytes = (turn % 2 ? 50 : 9) * page_bytes(),
+                                          .host_cache_bytes = turn % 2 ? 0 : 3 * page_bytes(),
+                                          .disk_cache = directory,
+                                          .disk_cache_bytes = turn == 3 ? 3 * page_bytes() : 0});
+        run_all(&w);
+        engine_get_stats(w.engine, &stats, NULL, 0);
+        assert_true(turn == 0 || stats.disk_hits > 0);
+        assert_int_equal(stats.pages_used, 0);
+        assert_int_equal(stats.disk_errors, 0);
+        engine_destroy(w.engine);
+    }
+    assert_int_equal(w.env->ops->path_remove(w.env, directory, &err), BG_OK);
+    world_destroy(&w);
+}
+
 static uint64_t head_offset(const struct model *m)
 {
     const struct model_unit *head = &m->units[m->unit_count - 1];
@@ -593,11 +621,17 @@ static void threads_may_ask(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(neighbours_do_not_show),  cmocka_unit_test(a_small_pool_costs_time_only),
-        cmocka_unit_test(a_draft_does_not_show),   cmocka_unit_test(an_answer_goes_on_elsewhere),
-        cmocka_unit_test(prefixes_are_used_again), cmocka_unit_test(limits_and_ends),
-        cmocka_unit_test(deadlines_end_requests),  cmocka_unit_test(stops_end_text),
-        cmocka_unit_test(threads_may_ask),         cmocka_unit_test(embeddings_are_the_head_s_input),
+        cmocka_unit_test(neighbours_do_not_show),
+        cmocka_unit_test(a_small_pool_costs_time_only),
+        cmocka_unit_test(a_draft_does_not_show),
+        cmocka_unit_test(an_answer_goes_on_elsewhere),
+        cmocka_unit_test(prefixes_are_used_again),
+        cmocka_unit_test(limits_and_ends),
+        cmocka_unit_test(deadlines_end_requests),
+        cmocka_unit_test(stops_end_text),
+        cmocka_unit_test(threads_may_ask),
+        cmocka_unit_test(disk_does_not_show),
+        cmocka_unit_test(embeddings_are_the_head_s_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,16 +14,8 @@ struct node {
     uint32_t page, parent, child, next;
     uint32_t held; // by requests; who holds a page holds those before it
     uint32_t depth;
-    uint64_t used; // turn of the last use
-};
-
-// A page that was dropped: its bytes, and the whole prefix it stands for by hash.
-struct kept {
-    uint64_t prefix; // of the pages before
-    int32_t tokens[BATCH_PAGE];
-    uint32_t depth;
-    uint64_t used;
-    void *bytes; // NULL: the entry is free
+    uint64_t used;          // turn of the last use
+    struct outside_key key; // where something is kept outside
 };
 
 struct pages {
@@ -32,15 +24,14 @@ struct pages {
     uint32_t *free;
     struct node *nodes;
     uint32_t free_node; // chain by next
-    uint64_t turn, host_hits;
-    struct kept *kept;
-    uint32_t kept_count;
-    uint32_t cached; // nodes that nobody holds
+    uint64_t turn;
+    struct outside *outside; // NULL: nothing is kept there
+    uint32_t cached;         // nodes that nobody holds
 };
 
 enum { ROOT = 0 };
 
-struct pages *pages_create(struct batch *batch, uint32_t count, uint64_t host_bytes)
+struct pages *pages_create(struct batch *batch, uint32_t count, struct outside *outside)
 {
     struct pages *p = bg_alloc(sizeof *p);
     *p = (struct pages){.batch = batch, .count = count, .free_count = count, .node_count = count + 1};
@@ -52,85 +43,45 @@ struct pages *pages_create(struct batch *batch, uint32_t count, uint64_t host_by
         p->nodes[i].next = i < count ? i + 1 : PAGES_NONE;
     p->free_node = count ? 1 : PAGES_NONE;
     p->nodes[ROOT] = (struct node){.page = PAGES_NONE, .parent = PAGES_NONE, .child = PAGES_NONE, .held = 1};
-    p->kept_count = (uint32_t)(host_bytes / batch_page_bytes(batch));
-    p->kept = bg_alloc_array(p->kept_count, sizeof *p->kept);
+    p->turn = outside_first_turn(outside);
+    if (outside_keeps(outside)) {
+        p->outside = outside;
+        p->nodes[ROOT].key = outside_root(outside);
+    }
     return p;
+}
+
+// ---- Outside the pool ----
+static void keep_outside(struct pages *p, uint32_t node)
+{
+    const struct node *n = &p->nodes[node];
+    if (p->outside && n->count == BATCH_PAGE)
+        outside_put(p->outside, &n->key, n->depth, n->used, p->turn, batch_page(p->batch, n->page));
+}
+
+static uint32_t page_from_outside(struct pages *p, uint32_t parent, const int32_t *tokens)
+{
+    if (!p->outside)
+        return PAGES_NONE;
+    const struct outside_key key = outside_next(p->nodes[parent].key, tokens, BATCH_PAGE);
+    const uint32_t page = outside_has(p->outside, &key) ? pages_take(p) : PAGES_NONE;
+    if (page == PAGES_NONE || outside_get(p->outside, &key, p->turn, batch_page(p->batch, page)))
+        return page;
+    pages_give(p, page); // to take one, it was dropped
+    return PAGES_NONE;
 }
 
 void pages_destroy(struct pages *pages)
 {
     if (!pages)
         return;
-    for (uint32_t i = 0; i < pages->kept_count; i++)
-        bg_free(pages->kept[i].bytes);
-    bg_free(pages->kept);
+    if (pages->outside)
+        outside_flush(pages->outside, pages->turn);
+    for (uint32_t i = 1; i < pages->node_count && pages->outside; i++)
+        keep_outside(pages, i);
     bg_free(pages->nodes);
     bg_free(pages->free);
     bg_free(pages);
-}
-
-// ---- Outside the pool ----
-// Of the chain that ends with this node: not of where it lies.
-static uint64_t chain_hash(const struct pages *p, uint32_t node)
-{
-    uint64_t hash = 0x9e3779b97f4a7c15u;
-    for (; node != ROOT && node != PAGES_NONE; node = p->nodes[node].parent)
-        for (uint32_t i = 0; i < BATCH_PAGE; i++) {
-            hash ^= (uint32_t)p->nodes[node].tokens[i] + 1u;
-            hash *= 0xbf58476d1ce4e5b9u;
-            hash ^= hash >> 29;
-        }
-    return hash;
-}
-
-// What it costs to compute a page again grows with its position (attention); what it is worth falls with its idle time.
-static double worth(const struct pages *p, const struct kept *k)
-{
-    return (1.0 + (double)k->depth / 64) / (double)(p->turn - k->used + 1);
-}
-
-static void keep_outside(struct pages *p, uint32_t node)
-{
-    const struct node *n = &p->nodes[node];
-    struct kept *place = NULL;
-    if (n->count < BATCH_PAGE)
-        return;
-    for (uint32_t i = 0; i < p->kept_count; i++) {
-        if (!p->kept[i].bytes) {
-            place = &p->kept[i];
-            break;
-        }
-        if (!place || worth(p, &p->kept[i]) < worth(p, place))
-            place = &p->kept[i];
-    }
-    if (!place)
-        return;
-    void *bytes = place->bytes ? place->bytes : bg_alloc(batch_page_bytes(p->batch));
-    memcpy(bytes, batch_page(p->batch, n->page), batch_page_bytes(p->batch));
-    *place = (struct kept){.prefix = chain_hash(p, n->parent), .depth = n->depth, .used = n->used, .bytes = bytes};
-    memcpy(place->tokens, n->tokens, sizeof n->tokens);
-}
-
-static uint32_t page_from_outside(struct pages *p, uint32_t parent, const int32_t *tokens)
-{
-    if (p->kept_count == 0)
-        return PAGES_NONE;
-    const uint64_t prefix = chain_hash(p, parent);
-    for (uint32_t i = 0; i < p->kept_count; i++) {
-        struct kept *k = &p->kept[i];
-        if (!k->bytes || k->prefix != prefix || memcmp(k->tokens, tokens, sizeof k->tokens) != 0)
-            continue;
-        void *bytes = k->bytes; // pages_take() may put another page in its place
-        k->bytes = NULL;
-        uint32_t page = pages_take(p);
-        if (page != PAGES_NONE) {
-            memcpy(batch_page(p->batch, page), bytes, batch_page_bytes(p->batch));
-            p->host_hits++;
-        }
-        bg_free(bytes);
-        return page;
-    }
-    return PAGES_NONE;
 }
 
 // ---- The tree ----
@@ -199,6 +150,8 @@ static uint32_t add(struct pages *p, uint32_t parent, const int32_t *tokens, uin
                                    .next = p->nodes[parent].child,
                                    .depth = p->nodes[parent].depth + 1};
     memcpy(p->nodes[node].tokens, tokens, count * sizeof *tokens);
+    if (p->outside)
+        p->nodes[node].key = outside_next(p->nodes[parent].key, tokens, count);
     p->nodes[parent].child = node;
     p->cached++;
     return node;
@@ -300,6 +253,8 @@ uint32_t pages_forget(struct pages *pages, const int32_t *tokens, uint32_t count
         const uint32_t leaf = at;
         at = pages->nodes[leaf].parent;
         dropped += pages->nodes[leaf].count;
+        if (pages->outside)
+            outside_drop(pages->outside, &pages->nodes[leaf].key);
         pages_give(pages, drop(pages, leaf));
     }
     return dropped;
@@ -307,9 +262,6 @@ uint32_t pages_forget(struct pages *pages, const int32_t *tokens, uint32_t count
 
 struct pages_counts pages_count(const struct pages *pages)
 {
-    struct pages_counts counts = {.free = pages->free_count, .cached = pages->cached, .host_hits = pages->host_hits};
-    counts.used = pages->count - pages->free_count - pages->cached;
-    for (uint32_t i = 0; i < pages->kept_count; i++)
-        counts.host_bytes += pages->kept[i].bytes ? batch_page_bytes(pages->batch) : 0;
-    return counts;
+    return (struct pages_counts){
+        .used = pages->count - pages->free_count - pages->cached, .cached = pages->cached, .free = pages->free_count};
 }

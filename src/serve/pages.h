@@ -1,18 +1,18 @@
 // The pool of pages and what is kept in it: a tree of pages that hold prompt prefixes (radix over runs of BATCH_PAGE
 // tokens), shared by reference, dropped leaf by leaf, the least recently used first. What is dropped may be kept
-// outside the pool for a while (Pensieve, EuroSys'25: what costs most to compute again per time since its use stays
-// longest).
+// outside the pool for a while (outside.h).
 #ifndef SERVE_PAGES_H
 #define SERVE_PAGES_H
 
 #include "model/batch.h"
+#include "serve/outside.h"
 
 #define PAGES_NONE UINT32_MAX
 
 struct pages;
-// count: pages of the batch's pool, all of them ours from here. host_bytes: for what is dropped; 0: nothing is kept.
-struct pages *pages_create(struct batch *batch, uint32_t count, uint64_t host_bytes);
-void pages_destroy(struct pages *pages);
+// count: pages of the batch's pool, all of them ours from here. outside: for what is dropped; stays the caller's.
+struct pages *pages_create(struct batch *batch, uint32_t count, struct outside *outside);
+void pages_destroy(struct pages *pages); // what is cached goes to disk, where there is one
 
 // A page for the caller alone. PAGES_NONE: none is free, and nothing that is cached can be dropped.
 uint32_t pages_take(struct pages *pages);
@@ -35,7 +35,6 @@ struct pages_counts {
     uint32_t used;   // held by somebody
     uint32_t cached; // not held, kept for later
     uint32_t free;
-    uint64_t host_bytes, host_hits; // kept outside; pages that came back from there
 };
 struct pages_counts pages_count(const struct pages *pages);
 

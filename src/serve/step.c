@@ -414,6 +414,7 @@ static void take_results(struct engine *e, size_t count, const float *logits)
 static void note_step(struct engine *e, size_t count, size_t rows)
 {
     const struct pages_counts pages = pages_count(e->pages);
+    const struct outside_counts outside = outside_count(e->outside);
     e->env->ops->gate_enter(e->env, e->gate);
     struct engine_stats *s = &e->stats;
     s->steps += count > 0;
@@ -422,6 +423,11 @@ static void note_step(struct engine *e, size_t count, size_t rows)
     s->pages = e->page_total;
     s->pages_used = pages.used;
     s->pages_cached = pages.cached;
+    s->outside_bytes = outside.memory_bytes;
+    s->outside_hits = outside.memory_hits;
+    s->disk_bytes = outside.disk_bytes;
+    s->disk_hits = outside.disk_hits;
+    s->disk_errors = outside.disk_errors;
     s->last_step_ns = env_now_ns(e->env);
     for (uint32_t i = 0; i < e->o.slots; i++) {
         const struct job *job = e->slots[i];
@@ -434,6 +440,7 @@ static void note_step(struct engine *e, size_t count, size_t rows)
 bool engine_step(struct engine *engine)
 {
     struct engine *e = engine;
+    outside_turn(e->outside);
     take_inbox(e);
     admit(e);
     if (e->running == 0) {
