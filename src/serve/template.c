@@ -406,12 +406,8 @@ static json_t *items_of(struct template_run *run, const struct template_node *n,
     } else if (json_is_object(value)) {
         json_object_foreach(value, key, each) json_array_append_new(list, json_string(key));
     } else if (json_is_string(value)) {
-        const char *text = json_string_value(value);
-        for (size_t i = 0, size; i < json_string_length(value); i += size) {
-            for (size = 1; i + size < json_string_length(value) && ((unsigned char)text[i + size] & 0xc0) == 0x80;)
-                size++;
-            json_array_append_new(list, json_stringn(text + i, size));
-        }
+        json_decref(list);
+        list = template_characters(value);
     } else if (!run->failed) {
         template_fail(run, n->line, "cannot loop over %s", value ? "this value" : "what is undefined");
     }

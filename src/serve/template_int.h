@@ -84,6 +84,7 @@ struct template_run {
 // New references; NULL: undefined (or failed). line: for errors.
 json_t *template_evaluate(struct template_run *run, const struct template_node *n);
 bool template_true(const json_t *value);
+json_t *template_characters(const json_t *text); // a list of texts of one character each
 json_t *template_fail(struct template_run *run, uint32_t line, const char *format, ...) BG_PRINTF(3, 4);
 void template_print(struct bg_str *out, const json_t *value, bool quoted);
 json_t *template_filter(struct template_run *run, const struct template_node *n, json_t *value, json_t **args,

@@ -158,32 +158,45 @@ static json_t *evaluate_binary(struct template_run *run, const struct template_n
 }
 
 // ---- Parts of values ----
+// A text's characters as a list, so that parts of it are counted as Python counts.
+json_t *template_characters(const json_t *text)
+{
+    const char *at = json_string_value(text), *end = at + json_string_length(text);
+    json_t *list = json_array();
+    while (at < end) {
+        size_t size = 1;
+        while (at + size < end && ((unsigned char)at[size] & 0xc0) == 0x80)
+            size++;
+        json_array_append_new(list, json_stringn(at, size));
+        at += size;
+    }
+    return list;
+}
+
 static json_t *index_value(const json_t *of, const json_t *by)
 {
     if (json_is_object(of) && is_text(by))
         return json_incref(json_object_get(of, json_string_value(by)));
-    if (!json_is_integer(by))
+    if (!json_is_integer(by) || !(json_is_array(of) || is_text(of)))
         return NULL;
-    json_int_t i = json_integer_value(by);
-    if (json_is_array(of)) {
-        i = i < 0 ? i + (json_int_t)json_array_size(of) : i;
-        return i < 0 ? NULL : json_incref(json_array_get(of, (size_t)i));
-    }
-    if (is_text(of)) {
-        i = i < 0 ? i + (json_int_t)json_string_length(of) : i;
-        if (i >= 0 && i < (json_int_t)json_string_length(of))
-            return json_stringn(json_string_value(of) + i, 1);
-    }
-    return NULL;
+    json_t *list = is_text(of) ? template_characters(of) : json_incref((json_t *)(uintptr_t)of);
+    json_int_t i = json_integer_value(by), size = (json_int_t)json_array_size(list);
+    i = i < 0 ? i + size : i;
+    json_t *value = i < 0 ? NULL : json_incref(json_array_get(list, (size_t)i));
+    json_decref(list);
+    return value;
 }
 
-static json_int_t bound(struct template_run *run, const struct template_node *n, json_int_t size, json_int_t otherwise)
+// The n-th bound of a slice, as Python has it: from the end where negative, then moved to [low, high].
+static json_int_t bound(struct template_run *run, const struct template_node *n, json_int_t size, json_int_t low,
+                        json_int_t high, json_int_t otherwise)
 {
     json_t *value = n ? template_evaluate(run, n) : NULL;
     json_int_t i = json_is_integer(value) ? json_integer_value(value) : otherwise;
+    if (json_is_integer(value) && i < 0)
+        i += size;
     json_decref(value);
-    i = i < 0 ? i + size : i;
-    return i < 0 ? 0 : i > size ? size : i;
+    return i < low ? low : i > high ? high : i;
 }
 
 static json_t *slice(struct template_run *run, const struct template_node *n)
@@ -191,18 +204,32 @@ static json_t *slice(struct template_run *run, const struct template_node *n)
     json_t *of = template_evaluate(run, n->child[0]), *value = NULL;
     json_t *by = n->child[3] ? template_evaluate(run, n->child[3]) : NULL;
     const json_int_t step = json_is_integer(by) ? json_integer_value(by) : 1;
-    const json_int_t size = (json_int_t)(is_text(of) ? json_string_length(of) : json_array_size(of));
-    const json_int_t first = bound(run, n->child[1], size, 0), last = bound(run, n->child[2], size, size);
+    const bool text = is_text(of);
     json_decref(by);
-    if (is_text(of) && step == 1) {
-        value = json_stringn(json_string_value(of) + first, first < last ? (size_t)(last - first) : 0);
-    } else if (json_is_array(of) && (step == 1 || (step == -1 && !n->child[1] && !n->child[2]))) {
-        value = json_array();
-        for (json_int_t i = 0; i < last - first; i++)
-            json_array_append(value, json_array_get(of, (size_t)(step == 1 ? first + i : last - 1 - i)));
-    } else {
+    if ((!text && !json_is_array(of)) || step == 0 || step > INT32_MAX || step < -INT32_MAX) {
         template_fail(run, n->line, "cannot take a slice of this, or by this step");
+        json_decref(of);
+        return NULL;
     }
+    json_t *list = text ? template_characters(of) : json_incref(of);
+    const json_int_t size = (json_int_t)json_array_size(list), low = step > 0 ? 0 : -1,
+                     high = step > 0 ? size : size - 1;
+    const json_int_t first = bound(run, n->child[1], size, low, high, step > 0 ? 0 : size - 1);
+    const json_int_t last = bound(run, n->child[2], size, low, high, step > 0 ? size : -1);
+    struct bg_str joined = {0};
+    if (!text)
+        value = json_array();
+    for (json_int_t i = first; step > 0 ? i < last : i > last; i += step) {
+        json_t *each = json_array_get(list, (size_t)i);
+        if (text)
+            bg_str_add_bytes(&joined, json_string_value(each), json_string_length(each));
+        else
+            json_array_append(value, each);
+    }
+    if (text)
+        value = json_stringn(bg_str_text(&joined), joined.size);
+    bg_str_fini(&joined);
+    json_decref(list);
     json_decref(of);
     return value;
 }
