@@ -5,16 +5,20 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "model/packed_cache.h"
+#include "os/fault.h"
 #include "os/live.h"
 #include "serve/http/http.h"
+#include "serve/watchdog.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 struct request {
     const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access,
         *pack_cache, *disk_cache, *slots_path;
     struct bg_strlist keys;
-    uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib;
+    uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib, watchdog_s;
     uint64_t kv_bytes, host_cache, disk_bytes;
     float batch_wait_us;
     bool no_key, vllm;
@@ -31,6 +35,7 @@ struct server {
     struct chat_template *chat;
     struct engine *engine;
     struct http *http;
+    struct watchdog *watchdog;
     char *certificate, *tls_key, *chat_text;
     struct bg_file *log;
 };
@@ -53,6 +58,8 @@ static bool is_loopback(const char *host)
 
 static int check(const struct request *r)
 {
+    if (r->watchdog_s == 0)
+        return cli_misuse("serve", "--watchdog 0: expected 1 second or more");
     if (r->port > 65535)
         return cli_misuse("serve", "--port %u: expected 0 to 65535", r->port);
     if (r->no_key && !is_loopback(r->host))
@@ -270,6 +277,15 @@ static bg_status drain(struct server *s, struct bg_error *err)
     return BG_OK;
 }
 
+// Nothing can be mended from here: whoever started this process sees it end and starts another.
+static void on_dead(void *arg, const char *doing, double seconds)
+{
+    (void)arg;
+    fprintf(stderr, "brigade: the engine has not stepped for %.1f s (%s): giving up\n", seconds, doing);
+    fflush(stderr);
+    _Exit(EX_SOFTWARE);
+}
+
 static int serve(struct server *s, const char *path)
 {
     struct bg_error err = {0};
@@ -277,7 +293,9 @@ static int serve(struct server *s, const char *path)
     if (start_http(s, &err))
         return cli_fail(&err);
     say_address(s, drawn);
-    if (load(s, path, &err) || start_engine(s, &err))
+    const struct watchdog_options watchdog = {.limit_s = s->r.watchdog_s, .dead = on_dead};
+    if (load(s, path, &err) || start_engine(s, &err) ||
+        watchdog_start(s->cli->env, s->engine, &watchdog, &err, &s->watchdog))
         return cli_fail(&err);
     const struct model_config *config = &s->files.model->config;
     const char *slash = strrchr(path, '/');
@@ -300,6 +318,7 @@ static int serve(struct server *s, const char *path)
 
 static void close_all(struct server *s)
 {
+    watchdog_stop(s->watchdog);
     http_stop(s->http);
     engine_destroy(s->engine);
     chat_template_destroy(s->chat);
@@ -328,6 +347,7 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
                              .chunk = 256,
                              .queue = 256,
                              .grace_s = 30,
+                             .watchdog_s = 120,
                              .body_mib = 4}};
     struct request *r = &s.r;
     const struct cli_option options[] = {
@@ -361,6 +381,7 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"vllm-metrics", CLI_FLAG, &r->vllm, NULL, "vllm:* names in /metrics beside brigade_*"},
         {"body-limit", CLI_U32, &r->body_mib, "MIB", "largest body of a request (default 4)"},
         {"grace", CLI_U32, &r->grace_s, "S", "time to finish requests after SIGTERM (default 30)"},
+        {"watchdog", CLI_U32, &r->watchdog_s, "S", "end with code 70 when no step ended for so long (default 120)"},
         {"threads", CLI_U32, &r->threads, "N", "default: all cores"},
     };
     const struct cli_usage usage = {
@@ -382,6 +403,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
     if (!code)
         code = cli_env(cli, r->threads);
     struct bg_error err;
+    if (!code && os_fault_name("serve", &err))
+        code = cli_fail(&err);
     if (!code && r->access && strcmp(r->access, "-") != 0 &&
         cli->env->ops->file_open(cli->env, r->access, BG_FILE_APPEND, &err, &s.log))
         code = cli_fail(&err);

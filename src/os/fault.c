@@ -12,12 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FAULTS_MAX = 64, POINTS_MAX = 128, NAME_MAX_BYTES = 48 };
+enum { FAULTS_MAX = 64, POINTS_MAX = 128, NAME_MAX_BYTES = 48, HANG = -1 };
 
 struct fault {
     char point[NAME_MAX_BYTES];
     uint64_t count;
-    int signal;
+    int signal; // or HANG
 };
 struct passed {
     char point[NAME_MAX_BYTES];
@@ -49,6 +49,7 @@ static int action(const char *text)
     return strcmp(text, "KILL") == 0   ? SIGKILL
            : strcmp(text, "STOP") == 0 ? SIGSTOP
            : strcmp(text, "TERM") == 0 ? SIGTERM
+           : strcmp(text, "HANG") == 0 ? HANG
                                        : 0;
 }
 
@@ -71,7 +72,7 @@ static bg_status parse(const char *text, const char *name, struct faults *out, s
         if (!at || !ended || *end || number[0] < '0' || number[0] > '9' || !fault.count || !fault.signal)
             return bg_fail(err, BG_INVALID,
                            "BRIGADE_FAULT, character %zu: \"%s\": expected NAME:POINT:COUNT:ACTION with COUNT from 1 "
-                           "and ACTION KILL, STOP or TERM",
+                           "and ACTION KILL, STOP, TERM or HANG",
                            (size_t)(start - text) + 1, start);
         if (out->fault_count == FAULTS_MAX)
             return bg_fail(err, BG_FULL, "BRIGADE_FAULT, character %zu: more than %d faults",
@@ -133,6 +134,9 @@ void os_point(struct bg_env *env, const char *name)
         (void)written;
     }
     for (size_t i = 0; i < active->fault_count; i++)
-        if (active->faults[i].count == count && strcmp(active->faults[i].point, name) == 0)
+        if (active->faults[i].count == count && strcmp(active->faults[i].point, name) == 0) {
+            while (active->faults[i].signal == HANG)
+                pause();
             raise(active->faults[i].signal);
+        }
 }

@@ -91,6 +91,7 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
                        packed->model->config.vocab);
     struct engine *e = bg_alloc(sizeof *e);
     *e = (struct engine){.env = env, .packed = packed, .kern = kern, .tokenizer = tokenizer, .o = *options};
+    atomic_init(&e->doing, "waiting for work");
     set_defaults(e);
     e->fingerprint = fingerprint_of(packed);
     e->slots = bg_alloc_array(e->o.slots, sizeof *e->slots);
@@ -313,6 +314,11 @@ void engine_stop(struct engine *engine)
     e->stopping = true;
     e->env->ops->gate_ring(e->env, e->gate);
     e->env->ops->gate_leave(e->env, e->gate);
+}
+
+struct engine_pulse engine_pulse(struct engine *engine)
+{
+    return (struct engine_pulse){atomic_load(&engine->turns), atomic_load(&engine->doing)};
 }
 
 void engine_get_stats(struct engine *engine, struct engine_stats *stats, struct engine_slot *slots, uint32_t slot_count)

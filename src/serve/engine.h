@@ -49,6 +49,13 @@ bool engine_step(struct engine *engine);
 void engine_run(struct engine *engine);
 void engine_stop(struct engine *engine); // any thread
 
+// For who watches the engine; waits for nothing, from any thread.
+struct engine_pulse {
+    uint64_t turns;    // steps that ended, also those without work
+    const char *doing; // what this step is at
+};
+struct engine_pulse engine_pulse(struct engine *engine);
+
 // No new requests. hand_over: those that run end at once with SERVE_HANDED; else they may finish.
 void engine_drain(struct engine *engine, bool hand_over);
 

@@ -8,6 +8,8 @@
 #include "serve/pages.h"
 #include "serve/text.h"
 
+#include <stdatomic.h>
+
 enum { ENGINE_NO_SLOT = -1, GUESS_LANES = 8, GUESS_MAX = 1 + GUESS_LANES * ENGINE_SPECULATE_MAX };
 
 // Tokens proposed for a sequence: a tree whose root stands for the last token that is certain. Each lane is a path from
@@ -80,6 +82,8 @@ struct engine {
     struct job *waiting; // in the order in which they will run
     struct job **slots;  // (o.slots), NULL: free
     uint32_t running;
+    atomic_uint_fast64_t turns; // what a pulse is made of
+    _Atomic(const char *) doing;
 
     struct bg_gate *gate;
     struct job *inbox;                           // gate

@@ -437,28 +437,42 @@ static void note_step(struct engine *e, size_t count, size_t rows)
     e->env->ops->gate_leave(e->env, e->gate);
 }
 
+static void compute(struct engine *e)
+{
+    size_t rows = 0;
+    const float *logits = NULL;
+    struct bg_error err;
+    atomic_store(&e->doing, "guessing tokens");
+    drafter_propose(e);
+    atomic_store(&e->doing, "forming a batch");
+    const size_t count = form_batch(e);
+    for (size_t i = 0; i < count; i++)
+        rows += e->runs[i].count;
+    if (count > 0) {
+        atomic_store(&e->doing, "computing a batch");
+        env_point(e->env, "serve-batch");
+        bg_status status = batch_forward(e->batch, e->runs, count, &err, &logits);
+        BG_ASSERT(!status); // all that it checks was checked at submission
+        atomic_store(&e->doing, "drawing and telling tokens");
+        take_results(e, count, logits);
+    }
+    note_step(e, count, rows);
+}
+
 bool engine_step(struct engine *engine)
 {
     struct engine *e = engine;
     outside_turn(e->outside);
+    atomic_store(&e->doing, "taking requests in");
     take_inbox(e);
+    atomic_store(&e->doing, "giving out slots");
     admit(e);
-    if (e->running == 0) {
+    const bool busy = e->running > 0;
+    if (busy)
+        compute(e);
+    else
         note_step(e, 0, 0);
-        return false;
-    }
-    drafter_propose(e);
-    const size_t count = form_batch(e);
-    size_t rows = 0;
-    const float *logits = NULL;
-    struct bg_error err;
-    for (size_t i = 0; i < count; i++)
-        rows += e->runs[i].count;
-    if (count > 0) {
-        bg_status status = batch_forward(e->batch, e->runs, count, &err, &logits);
-        BG_ASSERT(!status); // all that it checks was checked at submission
-        take_results(e, count, logits);
-    }
-    note_step(e, count, rows);
-    return true;
+    atomic_store(&e->doing, "waiting for work");
+    atomic_fetch_add(&e->turns, 1);
+    return busy;
 }
