@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,24 @@ static void value(struct bg_str *s, const char *name, const char *type, const ch
     bg_str_addf(s, "%s %.17g\n", name, v);
 }
 
+const double route_resume_bucket_s[16] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
+                                          0.4,   0.6,   0.8,   1,    2,    5,    10,  INFINITY};
+
+static void resume_histogram(struct bg_str *s, const struct route *r)
+{
+    static const char name[] = "brigade_route_resume_seconds";
+    uint64_t count = 0;
+    head(s, name, "histogram", "From the last token of one replica to the first of the next.");
+    for (size_t i = 0; i < 16; i++) {
+        count += r->resume_buckets[i];
+        if (i < 15)
+            bg_str_addf(s, "%s_bucket{le=\"%g\"} %llu\n", name, route_resume_bucket_s[i], (unsigned long long)count);
+        else
+            bg_str_addf(s, "%s_bucket{le=\"+Inf\"} %llu\n", name, (unsigned long long)count);
+    }
+    bg_str_addf(s, "%s_sum %.17g\n%s_count %llu\n", name, r->resume_s, name, (unsigned long long)count);
+}
+
 static void metrics(struct visit *v)
 {
     const struct route *r = v->route;
@@ -28,8 +47,7 @@ static void metrics(struct visit *v)
           (double)r->refused);
     value(&s, "brigade_route_resumed_total", "counter", "Choices that went on at another replica.", (double)r->resumed);
     value(&s, "brigade_route_resumed_tokens_total", "counter", "Tokens they had by then.", (double)r->resumed_tokens);
-    value(&s, "brigade_route_resume_seconds_sum", "counter", "From the loss of a replica to the next token.",
-          r->resume_s);
+    resume_histogram(&s, r);
     value(&s, "brigade_route_stalled_total", "counter", "Choices taken away from a replica that stalled.",
           (double)r->moved_stalled);
     value(&s, "brigade_route_handed_over_total", "counter", "Choices that a draining replica handed over.",

@@ -181,7 +181,7 @@ bool record_take(struct branch *b, const char *data, size_t size, const char **w
         *why = "its stream ended without a finish";
         return b->done;
     }
-    json_t *o = json_loadb(data, size, 0, NULL), *choices = json_object_get(o, "choices"),
+    json_t *o = json_loadb(data, size, JSON_ALLOW_NUL, NULL), *choices = json_object_get(o, "choices"),
            *choice = json_array_get(choices, 0);
     bool good = json_is_object(o) && json_is_array(choices) && (!choice || json_is_object(choice));
     *why = "its stream holds what is no chunk";

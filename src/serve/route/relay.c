@@ -236,13 +236,13 @@ static void begin(struct branch *b, struct replica *r, uint64_t now)
     b->transfer = transfer_start(route, TRANSFER_BRANCH, r, b, "POST", a->visit->path, upstream_body(b, now), 0);
 }
 
+// How long the reader of a choice went without: from the last that the old replica said.
 static void count_resumed(struct branch *b, uint64_t now)
 {
-    static const double upper[24] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30};
     struct route *route = b->answer->visit->route;
     const double s = (double)(now - b->lost_ns) * 1e-9;
     size_t i = 0;
-    while (i < 15 && s > upper[i])
+    while (s > route_resume_bucket_s[i])
         i++;
     route->resume_buckets[i]++;
     route->resume_s += s;
@@ -263,7 +263,7 @@ void relay_leave(struct branch *b, const char *why)
     b->failures++;
     b->waits_ns = now;
     if (b->accepted && !b->lost_ns)
-        b->lost_ns = now;
+        b->lost_ns = b->heard_ns;
     stand_in_line(b);
 }
 
@@ -394,8 +394,9 @@ static bool take_records(struct branch *b, const char **why)
     }
     if (b->count > before) {
         b->failures = 0;
+        b->heard_ns = env_now_ns(b->answer->visit->route->env);
         if (b->lost_ns)
-            count_resumed(b, env_now_ns(b->answer->visit->route->env));
+            count_resumed(b, b->heard_ns);
     }
     return good;
 }
@@ -406,6 +407,7 @@ static void take_up(struct branch *b)
     if (b->accepted)
         return;
     b->accepted = true;
+    b->heard_ns = env_now_ns(a->visit->route->env);
     a->accepted++;
 }
 

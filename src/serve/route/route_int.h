@@ -103,7 +103,7 @@ struct branch { // one choice of one prompt: a chain of upstream requests
     json_int_t offset, offset_base;  // of log probabilities, in characters
     uint32_t failures;
     uint32_t avoid; // id of the replica that failed it
-    uint64_t waits_ns, not_before_ns, leave_ns, lost_ns;
+    uint64_t waits_ns, not_before_ns, leave_ns, lost_ns, heard_ns;
     uint64_t hashes[ROUTE_BLOCKS_MAX];
     uint32_t hash_count;
     json_int_t prompt_tokens, cached_tokens, drawn_tokens;
@@ -123,6 +123,7 @@ struct answer {
     bool failed;
 };
 
+extern const double route_resume_bucket_s[16]; // last: infinity
 struct route {
     struct bg_env *env;
     struct route_options o;
@@ -144,7 +145,7 @@ struct route {
     bool draining;
     double request_s; // of late
     uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred;
-    uint64_t resume_buckets[24];
+    uint64_t resume_buckets[16]; // by route_resume_bucket_s
     double resume_s;
 };
 
