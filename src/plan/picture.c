@@ -121,7 +121,7 @@ void plan_picture_name(const struct plan_picture *picture, uint32_t worker, char
     else if (strlen(name) > NAME_MAX)
         snprintf(text, PLAN_PICTURE_NAME, "%u %.*s...", worker, NAME_MAX - 3, name);
     else
-        snprintf(text, PLAN_PICTURE_NAME, "%u %s", worker, name);
+        snprintf(text, PLAN_PICTURE_NAME, "%u %.36s", worker, name);
 }
 
 static double bar_height(const struct drawing *d)
