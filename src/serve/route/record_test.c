@@ -1,0 +1,199 @@
+// Chunks of replicas that die at every place, made into one stream; against the stream of one that lives.
+#include "base/mem.h"
+#include "serve/route/route_int.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct bench {
+    struct route route;
+    struct visit visit;
+    struct answer answer;
+    struct branch branch;
+};
+
+static void bench_init(struct bench *t, bool stream, bool chat)
+{
+    memset(t, 0, sizeof *t);
+    t->visit.route = &t->route;
+    t->answer = (struct answer){.visit = &t->visit,
+                                .n = 1,
+                                .count = 1,
+                                .stream = stream,
+                                .chat = chat,
+                                .logprobs = true,
+                                .branches = &t->branch};
+    t->branch.answer = &t->answer;
+}
+
+static void bench_fini(struct bench *t)
+{
+    record_drop_held(&t->branch);
+    bg_str_fini(&t->visit.out);
+    bg_str_fini(&t->branch.text);
+    bg_free(t->branch.tokens);
+    json_decref(t->branch.logprobs);
+    json_decref(t->branch.ids);
+    json_decref(t->branch.finish);
+    json_decref(t->answer.frame);
+}
+
+static bool feed(struct bench *t, const char *record)
+{
+    const char *why;
+    return record_take(&t->branch, record, strlen(record), &why);
+}
+
+// The stream of replica `name` that goes on after `from` tokens of five; the last text has no token of its own.
+enum { TOKENS = 5, RECORDS = TOKENS + 5 };
+static size_t records_of(char name, uint32_t from, bool chat, char records[RECORDS][512])
+{
+    size_t count = 0;
+    char frame[200];
+    snprintf(frame, sizeof frame,
+             "\"id\":\"%c\",\"object\":\"o\",\"created\":%d,\"model\":\"m\",\"system_fingerprint\":\"f\"", name, name);
+    if (chat)
+        snprintf(records[count++], 512,
+                 "{%s,\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                 "\"finish_reason\":null}],\"seed\":9,\"usage\":null}",
+                 frame);
+    for (uint32_t i = from; i < TOKENS; i++) {
+        char text[64];
+        snprintf(text, sizeof text, chat ? "\"delta\":{\"content\":\"t%u\"}" : "\"text\":\"t%u\"", i);
+        snprintf(records[count++], 512,
+                 "{%s,\"choices\":[{\"index\":0,%s,\"logprobs\":{\"tokens\":[\"t%u\"],\"text_offset\":[%u]},"
+                 "\"finish_reason\":null,\"tokens\":[%u]}]%s,\"usage\":null}",
+                 frame, text, i, 2 * (i - from), 100 + i, !chat && i == from ? ",\"seed\":9" : "");
+    }
+    snprintf(
+        records[count++], 512,
+        "{%s,\"choices\":[{\"index\":0,%s,\"logprobs\":null,\"finish_reason\":null,\"tokens\":[]}],\"usage\":null}",
+        frame, chat ? "\"delta\":{\"content\":\"held\"}" : "\"text\":\"held\"");
+    snprintf(records[count++], 512,
+             "{%s,\"choices\":[{\"index\":0,%s,\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":null}", frame,
+             chat ? "\"delta\":{}" : "\"text\":\"\"");
+    snprintf(records[count++], 512,
+             "{%s,\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"prompt_tokens_details\":"
+             "{\"cached_tokens\":1}}}",
+             frame);
+    snprintf(records[count++], 512, "[DONE]");
+    return count;
+}
+
+// Replicas that die after `cuts[i]` records each, then one that lives.
+static void run(struct bench *t, const size_t *cuts, size_t cut_count)
+{
+    char records[RECORDS][512];
+    for (size_t i = 0; i <= cut_count; i++) {
+        const size_t all = records_of((char)('a' + (int)i), t->branch.count, t->answer.chat, records);
+        t->branch.offset_base = t->branch.offset;
+        for (size_t k = 0; k < all && (i == cut_count || k < cuts[i]); k++)
+            assert_true(feed(t, records[k]));
+        record_drop_held(&t->branch);
+        if (t->branch.done)
+            return;
+    }
+}
+
+static char *whole_of(struct bench *t)
+{
+    if (t->answer.stream) {
+        record_usage(&t->answer, &t->visit.out);
+        return bg_strdup(bg_str_text(&t->visit.out));
+    }
+    json_t *o = record_answer(&t->answer);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
+}
+
+static void deaths(bool stream, bool chat)
+{
+    struct bench alive, dying;
+    bench_init(&alive, stream, chat);
+    run(&alive, NULL, 0);
+    char *want = whole_of(&alive);
+    assert_non_null(strstr(want, "held"));
+    for (size_t a = 0; a < RECORDS; a++)
+        for (size_t b = 0; b < RECORDS; b++) {
+            bench_init(&dying, stream, chat);
+            run(&dying, (const size_t[]){a, b}, 2);
+            char *got = whole_of(&dying);
+            if (a > 0) { // whoever speaks first gives the name
+                assert_string_equal(got, want);
+            }
+            assert_true(dying.branch.done);
+            assert_int_equal(dying.branch.count, TOKENS);
+            bg_free(got);
+            bench_fini(&dying);
+        }
+    bg_free(want);
+    bench_fini(&alive);
+}
+
+static void deaths_at_every_record(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        deaths(i & 1, i & 2);
+}
+
+static void breaks(void **state)
+{
+    (void)state;
+    static const char *const records[] = {
+        "x",
+        "[]",
+        "{}",
+        "{\"choices\":5}",
+        "{\"choices\":[7]}",
+        "[DONE]",
+        "",
+        "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"handed-over\"}]}",
+        "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"failed\"}]}",
+        "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"cancelled\"}]}"};
+    for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
+        struct bench t;
+        bench_init(&t, true, false);
+        assert_false(feed(&t, records[i]));
+        assert_int_equal(t.visit.out.size, 0);
+        bench_fini(&t);
+    }
+}
+
+// Records with bytes changed: taken or refused, nothing worse.
+static void damage(void **state)
+{
+    (void)state;
+    uint64_t seed = 1;
+    char records[RECORDS][512];
+    for (int round = 0; round < 4000; round++) {
+        struct bench t;
+        bench_init(&t, round & 1, round & 2);
+        const size_t count = records_of('a', 0, round & 2, records);
+        for (size_t k = 0; k < count; k++) {
+            for (int changes = 0; changes < 2; changes++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                records[k][(seed >> 33) % strlen(records[k])] = "0{}[]\",:nx"[(seed >> 20) % 10];
+            }
+            if (!feed(&t, records[k]))
+                break;
+        }
+        bench_fini(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(deaths_at_every_record),
+        cmocka_unit_test(breaks),
+        cmocka_unit_test(damage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
