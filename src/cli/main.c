@@ -15,6 +15,7 @@ static const struct cli_verb verbs[] = {
     {"chaos", cmd_chaos, "train while processes are killed, and compare with an undisturbed run"},
     {"serve", cmd_serve, "answer over HTTP as OpenAI's API has it, with a page to chat"},
     {"route", cmd_route, "one address in front of several servers; no stream breaks when one dies"},
+    {"bench", cmd_bench, "send a trace of requests to a server, and tell how long clients waited"},
     {"sim", cmd_sim, "what a job would have cost on spot machines, and when it would have been done"},
     {"trace", cmd_trace, "read, mend, change and draw traces of machines and requests"},
     {"plan", cmd_plan, "cut a profiled graph of layers over machines: stages, replicas, time"},
