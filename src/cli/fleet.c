@@ -776,13 +776,10 @@ static bg_status open_files(struct fleet *f, const struct ctl_options *o, struct
     return status ? status : open_comm(f, err);
 }
 
-static bg_status open_budget(struct fleet *f, struct ctl_options *o, struct bg_error *err)
+static bg_status start_budget(struct fleet *f, struct ctl_options *o, struct bg_error *err)
 {
-    const struct job *job = f->run.job;
     const struct trainer_observer *observer = f->run.options->observer;
-    if (!job->budget.policy)
-        return BG_OK;
-    bg_status status = fleet_budget_open(f->env, job, o->workers, f->step_s, &f->children, err, &f->budget);
+    bg_status status = fleet_budget_start(f->budget, f->step_s, &f->children, err);
     if (status)
         return status;
     o->budget = fleet_budget_terms(f->budget);
@@ -812,11 +809,12 @@ static bg_status run_opened(struct fleet *f, const struct trainer_options *optio
     struct ctl_options o = controller_options(f);
     struct trainer_info info = {0};
     status = add_memory(f, &o, err, &info);
+    if (!status && f->run.job->budget.policy)
+        status = fleet_budget_open(f->env, f->run.job, o.workers, err, &f->budget);
     if (!status)
         status = open_files(f, &o, err);
-    if (status)
-        return status;
-    status = open_budget(f, &o, err);
+    if (!status && f->budget)
+        status = start_budget(f, &o, err);
     if (status)
         return status;
     result->memory_bytes = info.memory_bytes;

@@ -21,16 +21,15 @@ struct fleet_budget {
     struct plan_trace trace; // counts; none without entries
     int64_t start_ms;
     struct bg_file *log;
-    bool begun;
-    uint32_t tick;
-    uint32_t *spot; // (tick + 1)
+    uint32_t ticks_seen;
+    uint32_t *spot; // (ticks_seen)
     uint32_t spot_room;
 
     // The bill: of decisions so far.
     bool decided;
     uint32_t decided_tick;
     enum plan_rent rent;
-    uint32_t ticks[PLAN_RENTS], switches[PLAN_RENTS];
+    uint32_t ticks[PLAN_RENTS];
 
     // As measured, in seconds of this clock.
     uint64_t rented_ns; // no step has come from what was rented then; 0: one has
@@ -39,17 +38,27 @@ struct fleet_budget {
     uint64_t step_count;
 };
 
-static double scale(const struct fleet_budget *b)
-{
-    return b->job->budget.time_scale;
-}
-
 static uint32_t there(const struct fleet_budget *b, uint32_t tick)
 {
     if (!b->trace.count)
         return b->terms.job.instances;
     const size_t at = (size_t)b->job->budget.trace_start + tick;
     return b->trace.counts[at < b->trace.count ? at : b->trace.count - 1];
+}
+
+// Sees all ticks up to this one. True: in one of the new ones there is no spot gang.
+static bool look(struct fleet_budget *b, uint32_t tick)
+{
+    bool taken = false;
+    if (tick >= b->spot_room) {
+        b->spot_room = 2 * tick + 64;
+        b->spot = bg_realloc_array(b->spot, b->spot_room, sizeof *b->spot);
+    }
+    for (; b->ticks_seen <= tick; b->ticks_seen++) {
+        b->spot[b->ticks_seen] = there(b, b->ticks_seen);
+        taken |= b->spot[b->ticks_seen] < b->terms.job.instances;
+    }
+    return taken;
 }
 
 // ---- Opening ----
@@ -82,7 +91,6 @@ static void note(struct fleet_budget *b, uint32_t tick, enum plan_rent held, enu
         b->ticks[b->rent] += paid;
         b->ticks[PLAN_RENT_NONE] += passed - paid;
     }
-    b->switches[decided] += decided != b->rent;
     b->decided = true;
     b->decided_tick = tick;
     b->rent = decided;
@@ -181,26 +189,35 @@ static bool holds(const struct fleet_children *children, enum plan_rent rent)
     return false;
 }
 
-bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t machines, double step_s,
-                            const struct fleet_children *children, struct bg_error *err, struct fleet_budget **out)
+bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t machines, struct bg_error *err,
+                            struct fleet_budget **out)
 {
     struct fleet_budget *b = bg_alloc(sizeof *b);
     *b = (struct fleet_budget){.env = env, .job = job};
-    struct plan_deadline *terms = &b->terms.job;
-    bg_status status = job_budget(job, machines, err, &b->terms.policy, terms);
+    bg_status status = job_budget(job, machines, err, &b->terms.policy, &b->terms.job);
     if (!status)
         status = read_trace(b, err);
-    if (!status && terms->work_s <= 0)
-        terms->work_s = fmax(step_s, 1e-6) * (double)job->train.steps * scale(b);
-    if (!status)
-        status = open_log(b, err);
-    if (!status)
-        status = plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
-    b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
+    if (!status && b->terms.job.work_s > 0) // the trace may have brought another gap
+        status = plan_deadline_check(&b->terms.job, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
     if (status)
         fleet_budget_close(b);
     else
         *out = b;
+    return status;
+}
+
+bg_status fleet_budget_start(struct fleet_budget *b, double step_s, const struct fleet_children *children,
+                             struct bg_error *err)
+{
+    struct plan_deadline *terms = &b->terms.job;
+    if (terms->work_s <= 0)
+        terms->work_s = fmax(step_s, 1e-6) * (double)b->job->train.steps * b->job->budget.time_scale;
+    bg_status status = open_log(b, err);
+    if (!status)
+        status = plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
+    if (!status && b->decided)
+        (void)look(b, b->decided_tick); // that one is decided
+    b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
     return status;
 }
 
@@ -225,28 +242,18 @@ const struct ctl_budget *fleet_budget_terms(const struct fleet_budget *b)
 
 static double elapsed_s(const struct fleet_budget *b) // of the job's time
 {
-    return 1e-3 * (double)(b->env->ops->wall_ms(b->env) - b->start_ms) * scale(b);
+    return 1e-3 * (double)(b->env->ops->wall_ms(b->env) - b->start_ms) * b->job->budget.time_scale;
 }
 
 const uint32_t *fleet_budget_market(struct fleet_budget *b, struct fleet_children *children, uint32_t *tick)
 {
     const double at = elapsed_s(b) / b->terms.job.gap_s;
     const uint32_t now = at < 0 ? 0 : at > TICKS_MAX ? TICKS_MAX : (uint32_t)at;
-    if (b->begun && now <= b->tick)
+    if (now < b->ticks_seen)
         return NULL;
-    if (now >= b->spot_room) {
-        b->spot_room = 2 * now + 64;
-        b->spot = bg_realloc_array(b->spot, b->spot_room, sizeof *b->spot);
-    }
-    bool taken = false;
-    for (uint32_t t = b->begun ? b->tick + 1 : 0; t <= now; t++) {
-        b->spot[t] = there(b, t);
-        taken |= b->spot[t] < b->terms.job.instances;
-    }
-    if (taken)
+    if (look(b, now))
         fleet_children_take(children, PLAN_RENT_SPOT);
-    b->begun = true;
-    *tick = b->tick = now;
+    *tick = now;
     return b->spot;
 }
 
@@ -338,9 +345,9 @@ static json_t *hindsight(const struct fleet_budget *b)
     if (!b->step_count)
         return NULL;
     const double step_s = b->step_sum / (double)b->step_count;
-    job.work_s = step_s * (double)b->job->train.steps * scale(b);
+    job.work_s = step_s * (double)b->job->train.steps * b->job->budget.time_scale;
     if (b->start_count) // the first step of a start is work
-        job.overhead_s = fmax(b->start_sum / b->start_count - step_s, 0) * scale(b);
+        job.overhead_s = fmax(b->start_sum / b->start_count - step_s, 0) * b->job->budget.time_scale;
     simulate(b, &job, &bill);
     return json_pack("{s:f, s:f, s:f, s:o, s:f, s:b}", "work_s", job.work_s, "overhead_s", job.overhead_s, "cost",
                      bill.cost, "ticks", ticks_json(bill.ticks), "finish_s", bill.finish_s, "met", bill.met);
@@ -354,7 +361,7 @@ json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)
     uint32_t ticks[PLAN_RENTS];
     memcpy(ticks, b->ticks, sizeof ticks);
     if (b->decided) // the tick that runs is paid for as a whole
-        ticks[b->rent] += (b->tick > b->decided_tick ? b->tick - b->decided_tick : 0) + 1;
+        ticks[b->rent] += b->ticks_seen > b->decided_tick ? b->ticks_seen - b->decided_tick : 1;
     json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:b}", "policy", b->terms.policy->name, "gap_s",
                           job->gap_s, "work_s", job->work_s, "deadline_s", job->deadline_s, "overhead_s",
                           job->overhead_s, "cost", cost_of(job, ticks), "ticks", ticks_json(ticks),

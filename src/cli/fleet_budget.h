@@ -7,12 +7,14 @@
 #include "base/json.h"
 #include "cli/fleet_int.h"
 
+// Reads the trace and checks the terms.
+struct fleet_budget;
+BG_MUST_USE bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t machines,
+                                        struct bg_error *err, struct fleet_budget **budget);
 // step_s: that a step is expected to take, for work that the job does not tell. Goes on with RUN/decisions.log where
 // there is one; `children`: those of an earlier controller, which tell whether what it rented is still held.
-struct fleet_budget;
-BG_MUST_USE bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t machines, double step_s,
-                                        const struct fleet_children *children, struct bg_error *err,
-                                        struct fleet_budget **budget);
+BG_MUST_USE bg_status fleet_budget_start(struct fleet_budget *budget, double step_s,
+                                         const struct fleet_children *children, struct bg_error *err);
 void fleet_budget_close(struct fleet_budget *budget);
 
 const struct ctl_budget *fleet_budget_terms(const struct fleet_budget *budget);

@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""A job with a budget: a policy rents its machines live, a trace takes spot ones away, and nothing of it shows in the
+bits. What it decided is decided again, byte for byte, also when the controller was killed; and the simulator says how
+far the job came.
+
+BRIGADE_CHECK_FULL=1 adds a long run on a real trace.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+SHARED = os.environ.get("BRIGADE_SHARED", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared"))
+SPOT = os.path.join(SHARED, "data", "traces", "spot")
+TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
+        "train.micro_batches=4", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
+        "train.checkpoint_every=0", "run.threads=1"]
+GAP = 600
+PRICES = ["budget.spot_price=0.9731", "budget.on_demand_price=3.06"]
+
+
+def fields(line):
+    """Of a line of decisions.log: what the sentence says, and the numbers with their names."""
+    found = re.match(r"policy (\S+) decided (\S+) on rent (\S+) (.*) spot ([\d ]+)$", line)
+    words = found[4].split()
+    numbers = {words[i]: float(words[i + 1]) for i in range(0, len(words), 2)}
+    spot = [int(n) for n in found[5].split()]
+    return dict(numbers, policy=found[1], decided=found[2], held=found[3], spot=spot, tick=len(spot) - 1)
+
+
+def decisions(path):
+    with open(path) as lines:
+        return [fields(line.rstrip("\n")) for line in lines]
+
+
+class Budget(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="brigade-budget-")
+        with open(cls.path("corpus.txt"), "w") as out:
+            for i in range(200):
+                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
+        cls.references = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    @classmethod
+    def path(cls, name):
+        return os.path.join(cls.dir, name)
+
+    def trace(self, name, counts):
+        with open(self.path(name), "w") as out:
+            json.dump({"metadata": {"gap_seconds": GAP}, "data": counts}, out)
+        return self.path(name)
+
+    def command(self, name, steps, keys):
+        return [BRIGADE, "train", self.path("corpus.txt"), f"run.dir={self.path(name)}", *TINY, f"train.steps={steps}",
+                "--quiet", "--json", *keys]
+
+    def train(self, name, steps, keys, timeout=60):
+        done = subprocess.run(self.command(name, steps, keys), capture_output=True, text=True, timeout=timeout)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def hashes(self, steps):
+        if steps not in self.references:
+            found = self.train(f"single-{steps}", steps, ["run.plan=1x1", "run.shadow=false"])
+            self.references[steps] = (found["curve_sha256"], found["weights_sha256"])
+        return self.references[steps]
+
+    def check_same(self, found, steps):
+        self.assertEqual((found["curve_sha256"], found["weights_sha256"]), self.hashes(steps))
+
+    def replay(self, name):
+        done = subprocess.run([BRIGADE, "sim", "replay", self.path(f"{name}/decisions.log"), "--json"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(json.loads(done.stdout)["same"])
+        return decisions(self.path(f"{name}/decisions.log"))
+
+    def check_bill(self, budget, log, machines=1):
+        """The bill once more, from the log of decisions alone."""
+        ticks = {"none": 1 + log[0]["tick"], "spot": 0, "on-demand": 0}
+        for now, later in zip(log, log[1:]):
+            ticks[now["decided"]] += later["tick"] - now["tick"]
+        told = budget["ticks"]
+        self.assertIn(sum(told.values()) - int(budget["finish_s"] // GAP), (1, 2)) # the first instant, the tick that runs
+        for kind, name in (("spot", "spot"), ("on-demand", "on_demand")): # what ran at the end, to its end
+            rest = sum(told.values()) - sum(ticks.values()) if log[-1]["decided"] == kind else 0
+            self.assertEqual(ticks[kind] + rest, told[name])
+        self.assertAlmostEqual(budget["cost"], (told["spot"] * 0.9731 + told["on_demand"] * 3.06) * machines * GAP / 3600)
+
+    def test_every_policy(self):
+        trace = self.trace("short.json", [2, 2, 0, 2, 1, 1, 2, 3, 2, 0, 2, 2])
+        listed = subprocess.run([BRIGADE, "sim", "deadline", "--help"], capture_output=True, text=True).stdout
+        for policy in ["on-demand", "spot", "greedy", "uniform-progress", "time-sliced", "patient"]:
+            with self.subTest(policy=policy):
+                self.assertIn(policy, listed)
+                found = self.train(policy, 400, ["run.plan=1x2", f"budget.policy={policy}", f"budget.trace={trace}",
+                                                 "budget.deadline=2h", "budget.work=1h", "budget.overhead=5m",
+                                                 "budget.time_scale=3000", *PRICES])
+                self.check_same(found, 400)
+                log = self.replay(policy)
+                self.assertEqual([now["tick"] for now in log], sorted({now["tick"] for now in log}))
+                self.check_bill(found["budget"], log, 2)
+                if policy == "on-demand":
+                    self.assertEqual({now["decided"] for now in log}, {"on-demand"})
+                    self.assertEqual(found["deaths"], 0)
+
+    def test_a_controller_that_is_killed(self):
+        steps, name = 3000, "killed"
+        trace = self.trace("killing.json", [2, 2, 2, 0, 2, 2, 1, 0, 3, 2, 2, 2, 0, 2, 2])
+        keys = ["run.plan=1x2", "budget.policy=greedy", f"budget.trace={trace}", "budget.deadline=20h", "budget.work=10h",
+                "budget.overhead=10m", "budget.time_scale=3000", *PRICES]
+        log = self.path(f"{name}/decisions.log")
+        for kill in range(3):
+            words = self.command(name, steps, keys) if kill == 0 else [BRIGADE, "train", "--resume", self.path(name),
+                                                                       "--quiet", "--json"]
+            at = os.path.getsize(log) if kill else 0
+            out = open(self.path("killed.json"), "w") # no pipe: workers outlive a controller, and would hold it
+            process = subprocess.Popen(words, stdout=out)
+            until = time.time() + 60
+            while kill < 2 and time.time() < until and process.poll() is None:
+                if os.path.isfile(log) and os.path.getsize(log) > at + 600: # a few more decisions
+                    process.send_signal(signal.SIGKILL)
+                    break
+                time.sleep(0.01)
+            process.wait(timeout=120)
+            out.close()
+            if kill < 2: # as a controller leaves it that died while it wrote
+                self.assertEqual(process.returncode, -signal.SIGKILL)
+                with open(log, "a") as broken:
+                    broken.write("policy greedy decided sp")
+        self.assertEqual(process.returncode, 0)
+        with open(self.path("killed.json")) as out:
+            found = json.load(out)
+        self.check_same(found, steps)
+        told = self.replay(name)
+        ticks = [now["tick"] for now in told]
+        self.assertEqual(ticks, sorted(set(ticks)))
+        self.assertGreater(len(told), 6)
+        self.check_bill(found["budget"], told, 2)
+
+    def test_machines_die_as_well(self):
+        trace = self.trace("deaths.json", [2, 2, 2, 0, 2, 2])
+        done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("deaths"), *TINY,
+                               "train.steps=1500", "run.plan=1x2", "budget.policy=patient", f"budget.trace={trace}",
+                               "budget.deadline=10h", "budget.overhead=10m", "budget.work=5h", "budget.time_scale=3000",
+                               "--seed", "3", "--kills", "6", "--every", "100", "--json"], capture_output=True, text=True,
+                              timeout=200)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertTrue(json.loads(done.stdout)["curve_identical"])
+        self.replay("deaths")
+
+    def simulate(self, name, trace, keys, steps, measured, start):
+        """Useful steps at each tick, as `sim deadline` has them for the work and the overhead that were measured."""
+        starts, log = self.path(f"{name}.starts"), self.path(f"{name}.log")
+        with open(starts, "w") as out:
+            out.write(f"{start}\n")
+        given = dict(key[len("budget."):].split("=") for key in keys)
+        done = subprocess.run([BRIGADE, "sim", "deadline", "--trace", trace, "--policy", given["policy"], "--work",
+                               f"{measured['work_s']}s", "--deadline", given["deadline"], "--overhead",
+                               f"{measured['overhead_s']}s", "--spot-price", "0.9731", "--on-demand-price", "3.06",
+                               "--starts", starts, "--window", "0", "--log", log, "--json"], capture_output=True, text=True,
+                              timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        window = json.loads(done.stdout)["traces"][0]["windows"][0]
+        return window, {now["tick"]: steps * now["done"] / now["work"] for now in decisions(log)}
+
+    def live_against_simulated(self, name, trace, policy, seconds, scale, start=0, deadline="20h"):
+        """By how much useful steps differ at the end of the one that ends first, as a part of all; a line about it."""
+        on_demand = ["run.plan=1x1", "budget.policy=on-demand", "budget.deadline=90d", f"budget.time_scale={scale}"]
+        steady = self.train(f"{name}-steady", 1500, on_demand)["budget"]["simulated"]
+        steps = int(max(1000, min(40000, seconds * scale / steady["work_s"] * 1500)))
+        work = steady["work_s"] * steps / 1500
+        keys = [f"budget.policy={policy}", f"budget.deadline={deadline}"]
+        found = self.train(name, steps, ["run.plan=1x1", *keys, f"budget.trace={trace}", f"budget.trace_start={start}",
+                                         f"budget.work={work}", f"budget.overhead={steady['overhead_s']}",
+                                         f"budget.time_scale={scale}", *PRICES], timeout=600)
+        self.check_same(found, steps)
+        live = {now["tick"]: steps * now["done"] / now["work"] for now in self.replay(name)}
+        budget = found["budget"]
+        window, simulated = self.simulate(name, trace, keys, steps, budget["simulated"], start)
+        end = max(t for t in live if t in simulated)
+        apart = abs(live[end] - simulated[end]) / steps
+        told = (f"{policy} on {os.path.basename(trace)}: {live[end]:.0f} useful steps at tick {end}, simulated "
+                f"{simulated[end]:.0f}, of {steps}; ${budget['cost']:.3f} after {budget['finish_s']:.0f} s, simulated "
+                f"${window['cost']:.3f} after {window['finish_s']:.0f} s")
+        return apart, told
+
+    def check_agreement(self, *args, **kwargs):
+        for attempt in range(2): # a loaded machine is not as fast in the one minute as in the next
+            apart, told = self.live_against_simulated(f"agree-{attempt}-{args[1]}", *args, **kwargs)
+            print(told, flush=True)
+            if apart <= 0.1:
+                return
+        self.fail(told)
+
+    def test_live_and_simulated(self):
+        counts = [1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1] * 20
+        self.check_agreement(self.trace("agree.json", counts), "greedy", 5, 2000)
+
+    def test_a_real_trace(self):
+        trace = os.path.join(SPOT, "aws-10-26-2022-us-west-2a_v100_1.json")
+        if not os.path.isfile(trace):
+            self.skipTest(f"{trace} is not here")
+        if not os.environ.get("BRIGADE_CHECK_FULL"):
+            self.skipTest("BRIGADE_CHECK_FULL=1 replays it")
+        for policy in ["greedy", "patient", "uniform-progress"]:
+            self.check_agreement(trace, policy, 20, 1500, start=100)
+
+    def test_misuse(self):
+        good = {"policy": "greedy", "deadline": "10h", "work": "5h"}
+        trace = self.trace("one.json", [1])
+        cases = [({"policy": "gredy"}, "did you mean greedy"), ({"policy": "next-spot"}, "what is to come"),
+                 ({"deadline": None}, "budget.deadline is missing"), ({"deadline": "soon"}, "budget.deadline: expected a time"),
+                 ({"work": "11h"}, "budget.deadline"), ({"gap": "0"}, "budget.gap"), ({"time_scale": "0"}, "budget.time_scale"),
+                 ({"trace": self.path("nothing.json")}, "nothing.json"), ({"trace": self.path("corpus.txt")}, "corpus.txt"),
+                 ({"trace": trace, "trace_start": "1"}, "budget.trace_start"), ({"polcy": "greedy"}, "budget.policy")]
+        for change, words in cases:
+            keys = [f"budget.{k}={v}" for k, v in dict(good, **change).items() if v is not None]
+            done = subprocess.run(self.command("misuse", 10, ["run.plan=1x2", *keys]), capture_output=True, text=True,
+                                  timeout=60)
+            self.assertNotEqual(done.returncode, 0, keys)
+            self.assertIn(words, done.stderr)
+            self.assertFalse(os.path.exists(self.path("misuse")), keys)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
