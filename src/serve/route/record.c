@@ -185,6 +185,11 @@ bool record_take(struct branch *b, const char *data, size_t size, const char **w
            *choice = json_array_get(choices, 0);
     bool good = json_is_object(o) && json_is_array(choices) && (!choice || json_is_object(choice));
     *why = "its stream holds what is no chunk";
+    if (good && b->answer->frame &&
+        !json_equal(json_object_get(o, "model"), json_object_get(b->answer->frame, "model"))) {
+        *why = "it serves a model of another name"; // whose tokens would be others
+        good = false;
+    }
     note_usage(b, json_object_get(o, "usage"));
     if (good && choice)
         good = take_choice(b, o, choice, why);

@@ -166,6 +166,19 @@ static void breaks(void **state)
     }
 }
 
+static void another_model(void **state)
+{
+    struct bench t;
+    (void)state;
+    bench_init(&t, true, false);
+    assert_true(feed(&t, "{\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":null,"
+                         "\"tokens\":[1]}]}"));
+    assert_false(feed(&t, "{\"model\":\"n\",\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":null,"
+                          "\"tokens\":[1]}]}"));
+    assert_int_equal(t.branch.count, 1);
+    bench_fini(&t);
+}
+
 // Records with bytes changed: taken or refused, nothing worse.
 static void damage(void **state)
 {
@@ -193,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deaths_at_every_record),
         cmocka_unit_test(breaks),
+        cmocka_unit_test(another_model),
         cmocka_unit_test(damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

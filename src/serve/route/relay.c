@@ -472,8 +472,9 @@ static void arrange(struct branch *b, uint64_t now)
 
 static void move_branches(struct route *route, uint64_t now)
 {
-    const bool elsewhere = replicas_any_up(route);
-    for (struct visit *v = route->visits; v && elsewhere; v = v->next)
+    if (!replicas_any_to_leave(route) || !replicas_any_up(route))
+        return;
+    for (struct visit *v = route->visits; v; v = v->next)
         for (uint32_t i = 0; v->answer && i < v->answer->count; i++) {
             struct branch *b = &v->answer->branches[i];
             if (!b->transfer)

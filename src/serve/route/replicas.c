@@ -273,6 +273,16 @@ bool replicas_any_up(const struct route *route)
     return false;
 }
 
+bool replicas_any_to_leave(const struct route *route)
+{
+    for (uint32_t i = 0; i < route->replica_count; i++) {
+        const struct replica *r = route->replicas[i];
+        if (r->ours > 0 && (r->state == REPLICA_STALLED || r->state == REPLICA_DRAINING))
+            return true;
+    }
+    return false;
+}
+
 struct replica *replica_choose(struct route *route, const struct branch *branch, bool fresh)
 {
     struct route_load loads[ROUTE_REPLICAS_MAX];

@@ -67,7 +67,7 @@ bg_status route_create(struct bg_env *env, const struct route_options *options, 
     o->host = o->host ? o->host : "127.0.0.1";
     o->queue_max = given(o->queue_max, 256);
     o->wait_ms = given(o->wait_ms, 30000);
-    o->stall_ms = given(o->stall_ms, 500);
+    o->stall_ms = given(o->stall_ms, 400);
     o->probe_ms = given(o->probe_ms, 100);
     o->notice_ms = given(o->notice_ms, 30000);
     o->wait_target_s = o->wait_target_s > 0 ? o->wait_target_s : 0.05;

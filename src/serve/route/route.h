@@ -19,7 +19,7 @@ struct route_options {
     const char *replica_key;  // NULL: none
     uint32_t queue_max;       // requests that may wait here; beyond: 429 (default 256)
     uint32_t wait_ms;         // most time without a replica, for new requests and broken ones (default 30000)
-    uint32_t stall_ms;        // a replica that answers no probe for so long is taken for dead (default 500)
+    uint32_t stall_ms;        // a replica that answers no probe for so long is taken for dead (default 400)
     uint32_t probe_ms;        // between probes of a replica that is well (default 100)
     uint32_t notice_ms;       // what a replica that drains has left (default 30000)
     uint32_t grace_ms;        // to finish requests when asked to stop (default 30000)

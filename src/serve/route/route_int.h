@@ -197,6 +197,7 @@ void replica_away(struct replica *replica, struct route *route, enum replica_sta
 // fresh: a new request, which needs credit. NULL: nobody.
 struct replica *replica_choose(struct route *route, const struct branch *branch, bool fresh);
 bool replicas_any_up(const struct route *route);
+bool replicas_any_to_leave(const struct route *route); // that have requests and stall or drain
 void replicas_say(const struct route *route, struct bg_str *text); // who they are and what they said
 json_t *replicas_json(const struct route *route);
 void replicas_close(struct route *route);
