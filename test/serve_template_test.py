@@ -129,8 +129,15 @@ class Templates(unittest.TestCase):
         status, answer = server.post("/apply-template", {"messages": USUAL})
         self.assertEqual(status, 400)
         self.assertIn("line 1", answer["error"]["message"])
-        server, _ = self.served("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}")
-        self.assertEqual(server.post("/apply-template", {"messages": USUAL})[0], 400)
+        grow = "{% set ns = namespace(v=START) %}{% for i in range(60) %}{% set ns.v = STEP %}{% endfor %}{{ ns.v }}"
+        for text in ("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+                     "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+                     grow.replace("START", "[1]").replace("STEP", "[ns.v, ns.v]"), grow.replace("START", "'ab'").replace("STEP", "ns.v + ns.v"),
+                     grow.replace("START", "'ab'").replace("STEP", "ns.v | replace('a', 'aaaa')"), grow.replace("START", "1").replace("STEP", "[ns]"),
+                     grow.replace("START", "[1]").replace("STEP", "ns.v + ns.v")):
+            server, _ = self.served(text)
+            self.assertEqual(server.post("/apply-template", {"messages": USUAL})[0], 400, text)
+            server.stop()
 
 
 if __name__ == "__main__":

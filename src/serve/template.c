@@ -489,6 +489,7 @@ static void execute_set(struct template_run *run, const struct template_node *n)
         run->out = (struct bg_str){0};
         execute(run, n->child[0]);
         value = json_stringn(bg_str_text(&run->out), run->out.size);
+        template_weigh(run, n->line, value);
         bg_str_fini(&run->out);
         run->out = out;
     } else {
@@ -505,6 +506,8 @@ static void execute_set(struct template_run *run, const struct template_node *n)
         return;
     }
     json_object_set_new(namespace, n->text, value ? value : json_null());
+    if (!template_weigh(run, n->line, namespace)) // it may hold itself now
+        json_object_del(namespace, n->text);
 }
 
 static enum flow execute_if(struct template_run *run, const struct template_node *n)

@@ -50,7 +50,12 @@ struct chat_template {
     struct template_node *root, *all;
 };
 
-enum { TEMPLATE_DEPTH_MAX = 100, TEMPLATE_STEPS_MAX = 2000000, TEMPLATE_OUTPUT_MAX = 1 << 24 };
+enum {
+    TEMPLATE_DEPTH_MAX = 100,
+    TEMPLATE_STEPS_MAX = 2000000,
+    TEMPLATE_OUTPUT_MAX = 1 << 24,
+    TEMPLATE_MADE_MAX = 1 << 30
+};
 
 struct template_parser {
     const char *at, *begin, *end;
@@ -75,6 +80,7 @@ struct template_run {
     struct bg_error *err;
     bool failed;
     uint32_t depth, steps;
+    uint64_t made;                          // bytes of values made so far, about
     json_t *scopes[TEMPLATE_DEPTH_MAX + 1]; // objects; the innermost last
     uint32_t scope_count;
     const struct template_node *macros[64];
@@ -84,6 +90,8 @@ struct template_run {
 // New references; NULL: undefined (or failed). line: for errors.
 json_t *template_evaluate(struct template_run *run, const struct template_node *n);
 bool template_true(const json_t *value);
+// Every value that is made is weighed: false (and failed) where it is too large or too deep, or all of them together.
+bool template_weigh(struct template_run *run, uint32_t line, const json_t *value);
 json_t *template_characters(const json_t *text); // a list of texts of one character each
 json_t *template_fail(struct template_run *run, uint32_t line, const char *format, ...) BG_PRINTF(3, 4);
 void template_print(struct bg_str *out, const json_t *value, bool quoted);

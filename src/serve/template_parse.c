@@ -242,8 +242,11 @@ static struct template_node *parse_filtered(struct template_parser *p)
 {
     struct template_node *n;
     if (template_take(p, "-")) {
+        if (++p->depth > TEMPLATE_DEPTH_MAX)
+            template_refuse(p, "nested too deeply");
         n = template_node(p, T_MINUS);
-        template_add(n, parse_filtered(p));
+        template_add(n, p->failed ? value_node(p, json_null()) : parse_filtered(p));
+        p->depth--;
         return n;
     }
     n = parse_follow(p);
@@ -337,8 +340,11 @@ static struct template_node *parse_not(struct template_parser *p)
 {
     if (!template_take_word(p, "not"))
         return parse_compared(p);
+    if (++p->depth > TEMPLATE_DEPTH_MAX)
+        template_refuse(p, "nested too deeply");
     struct template_node *n = template_node(p, T_NOT);
-    template_add(n, parse_not(p));
+    template_add(n, p->failed ? value_node(p, json_null()) : parse_not(p));
+    p->depth--;
     return n;
 }
 

@@ -36,6 +36,39 @@ static json_t *variable(struct template_run *run, const char *name)
     return NULL;
 }
 
+// What a value weighs in bytes, about; stops at `most`. A part that several share weighs as often as it is printed.
+static size_t weight(const json_t *value, size_t most, uint32_t depth)
+{
+    size_t sum = 8 + (json_is_string(value) ? json_string_length(value) : 0);
+    const char *key;
+    json_t *each;
+    if (depth > TEMPLATE_DEPTH_MAX)
+        return most;
+    for (size_t i = 0; i < json_array_size(value) && sum < most; i++)
+        sum += weight(json_array_get(value, i), most - sum, depth + 1);
+    if (json_is_object(value))
+        json_object_foreach((json_t *)(uintptr_t)value, key, each)
+        {
+            if (sum < most)
+                sum += strlen(key) + 4;
+            if (sum < most)
+                sum += weight(each, most - sum, depth + 1);
+        }
+    return sum < most ? sum : most;
+}
+
+bool template_weigh(struct template_run *run, uint32_t line, const json_t *value)
+{
+    if (run->failed || !value)
+        return !run->failed;
+    const size_t size = weight(value, TEMPLATE_OUTPUT_MAX, 0);
+    run->made += size;
+    if (size == TEMPLATE_OUTPUT_MAX || run->made > TEMPLATE_MADE_MAX)
+        template_fail(run, line, "a value grows beyond %d bytes or %d levels, or all together beyond %d bytes",
+                      TEMPLATE_OUTPUT_MAX, TEMPLATE_DEPTH_MAX, TEMPLATE_MADE_MAX);
+    return !run->failed;
+}
+
 // ---- Operators ----
 static bool is_text(const json_t *a)
 {
@@ -49,8 +82,6 @@ static json_t *add_values(struct template_run *run, uint32_t line, json_t *a, js
         bg_str_add_bytes(&text, json_string_value(a), json_string_length(a));
         bg_str_add_bytes(&text, json_string_value(b), json_string_length(b));
         json_t *sum = json_stringn(bg_str_text(&text), text.size);
-        if (text.size > TEMPLATE_OUTPUT_MAX)
-            template_fail(run, line, "a text grows beyond %d bytes", TEMPLATE_OUTPUT_MAX);
         bg_str_fini(&text);
         return sum;
     }
@@ -419,5 +450,11 @@ json_t *template_evaluate(struct template_run *run, const struct template_node *
     else
         value = evaluate_other(run, n);
     run->depth--;
+    const bool made = n->kind == T_LIST || n->kind == T_DICT || n->kind == T_SLICE || n->kind == T_CALL ||
+                      n->kind == T_FILTER || n->kind == T_BINARY;
+    if (made && !template_weigh(run, n->line, value)) {
+        json_decref(value);
+        return NULL;
+    }
     return value;
 }

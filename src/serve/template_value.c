@@ -183,7 +183,8 @@ json_t *template_method(struct template_run *run, uint32_t line, const char *nam
         }
     }
     if (json_is_array(object) && !strcmp(name, "append") && count == 1) {
-        json_array_append(object, args[0] ? args[0] : json_null());
+        json_array_append_new(object, args[0] ? json_deep_copy(args[0]) : json_null()); // so that none holds itself
+        template_weigh(run, line, object);
         return json_null();
     }
     return template_fail(run, line, "there is no method .%s() of this", name);
@@ -254,7 +255,7 @@ static json_t *indent_text(const json_t *value, json_t **args, uint32_t count)
 {
     const json_int_t width = count && json_is_integer(args[0]) ? json_integer_value(args[0]) : 4;
     struct bg_str out = {0};
-    for (const char *c = text_of(value); *c; c++) {
+    for (const char *c = text_of(value); *c && out.size <= TEMPLATE_OUTPUT_MAX; c++) {
         bg_str_add_bytes(&out, c, 1);
         for (json_int_t i = 0; *c == '\n' && c[1] && c[1] != '\n' && i < width && i < 64; i++)
             bg_str_add(&out, " ");
