@@ -68,7 +68,7 @@ static bool encode_chat(struct exchange *x, const char *text, size_t size, struc
 }
 
 // The p-th prompt of what was asked.
-static bool prompt_of(struct exchange *x, size_t p, struct token_list *tokens, struct openai_error *error)
+bool ask_prompt(struct exchange *x, size_t p, struct token_list *tokens, struct openai_error *error)
 {
     struct bg_error err;
     if (x->ask.kind == OPENAI_CHAT) {
@@ -166,7 +166,7 @@ static bool submit_all(struct exchange *x, struct engine *engine, struct openai_
     x->requests = bg_alloc_array(x->choice_count + 1u, sizeof *x->requests);
     for (size_t p = 0; p < prompts && good; p++) {
         struct token_list tokens = {0};
-        good = prompt_of(x, p, &tokens, error);
+        good = ask_prompt(x, p, &tokens, error);
         for (uint32_t c = 0; c < x->ask.n && good; c++) {
             const uint32_t index = (uint32_t)p * x->ask.n + c;
             struct serve_request request = x->ask.request;

@@ -78,13 +78,16 @@ enum MHD_Result ask_completion(struct exchange *x, struct engine *engine);
 enum MHD_Result ask_chat(struct exchange *x, struct engine *engine);
 bool ask_render(struct exchange *x, json_t *messages, json_t *extra, char **text, size_t *size,
                 struct openai_error *error); // the text of a chat, as its template has it
+bool ask_prompt(struct exchange *x, size_t p, struct token_list *tokens, struct openai_error *error); // the p-th
 void ask_event(struct exchange *x, const struct serve_event *event);
 void ask_abandon(struct exchange *x); // the client is gone
 
-// embeddings.c, slots.c
+// embeddings.c, slots.c, ship.c
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine);
 enum MHD_Result slots_list(struct exchange *x, struct engine *engine);
 enum MHD_Result slots_act(struct exchange *x, struct engine *engine);
+enum MHD_Result ship_save(struct exchange *x, struct engine *engine);
+enum MHD_Result ship_restore(struct exchange *x, struct engine *engine);
 
 // metrics.c
 char *metrics_text(struct http *http);

@@ -239,6 +239,8 @@ static const struct route table[] = {
     {"POST", "/detokenize", detokenize, false},
     {"POST", "/apply-template", apply_template, false},
     {"POST", "/slots/*", slots_act, false},
+    {"POST", "/kv/save", ship_save, false},
+    {"POST", "/kv/restore", ship_restore, false},
 };
 
 static bool path_fits(struct exchange *x, const char *path)
