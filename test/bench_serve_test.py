@@ -108,6 +108,7 @@ class BenchServe(unittest.TestCase):
             self.assertEqual(code, 74)
             self.assertIn("no request was answered", err)
         server.shutdown()
+        server.server_close()
 
     def test_own_server(self):
         model = serving.small_model()

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-enum { STDERR = 2, TERM_SIGNAL = 15, KILL_SIGNAL = 9, START_S = 300, STOP_S = 40 };
+enum { TERM_SIGNAL = 15, KILL_SIGNAL = 9, START_S = 300, STOP_S = 40 };
 
 struct request {
     const char *trace, *url, *key;
@@ -24,7 +24,8 @@ struct request {
 // ---- A server of our own ----
 struct own {
     struct os_process process;
-    FILE *log; // what it says
+    int said_by; // its output; -1: none
+    struct bg_str said;
     char url[300];
     bool started;
 };
@@ -40,48 +41,60 @@ static void pause_ms(uint32_t ms)
     os_fd_close(poller);
 }
 
-// Reads what the server said; true once it serves.
-static bool look_at_log(struct own *own, char last[300])
+// Reads what the server said, at the end its last line; true once it serves.
+static bool listen_to(struct own *own, const char **last)
 {
-    char line[300];
-    bool serving = false;
-    rewind(own->log);
-    while (fgets(line, sizeof line, own->log)) {
-        line[strcspn(line, "\n")] = '\0';
-        if (sscanf(line, "brigade: listening at %255s", own->url) == 1 && own->url[strlen(own->url) - 1] == '/')
-            own->url[strlen(own->url) - 1] = '\0';
-        serving |= strncmp(line, "brigade: serving ", 17) == 0;
-        snprintf(last, 300, "%s", line);
-    }
-    return serving && *own->url;
+    char bytes[4096];
+    for (size_t size; (size = os_pipe_read(own->said_by, bytes, sizeof bytes)) > 0;)
+        bg_str_add_bytes(&own->said, bytes, size);
+    const char *text = bg_str_text(&own->said), *address = strstr(text, "listening at ");
+    if (address && strchr(address, '\n'))
+        (void)sscanf(address, "listening at %255[^ \n]", own->url);
+    if (*own->url && own->url[strlen(own->url) - 1] == '/')
+        own->url[strlen(own->url) - 1] = '\0';
+    for (const char *line = text; *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : line + strlen(line))
+        *last = line;
+    return address && strstr(text, "brigade: serving ");
+}
+
+// What it says later is not kept, but it must not wait for a reader.
+static void overhear(void *arg)
+{
+    const struct own *own = arg;
+    char bytes[4096];
+    while (own->started && os_pipe_read(own->said_by, bytes, sizeof bytes) > 0)
+        continue;
 }
 
 static bg_status own_start(struct cli *cli, const struct request *r, const char *model, struct bg_error *err,
                            struct own *own)
 {
-    char path[4096], last[300] = "it said nothing";
+    char path[4096];
+    const char *last = "it said nothing";
+    int writer = -1;
     os_executable(path, sizeof path);
     const char **argv = bg_alloc_array(r->with.count + 7, sizeof *argv);
     const char *const first[] = {path, "serve", model, "--port", "0", "--no-key"};
     memcpy(argv, first, sizeof first);
     for (size_t i = 0; i < r->with.count; i++)
         argv[6 + i] = r->with.items[i];
-    own->log = tmpfile();
-    bg_status status = own->log ? BG_OK : bg_fail(err, BG_IO, "no temporary file for what the server says");
+    bg_status status = os_pipe(err, &own->said_by, &writer);
     if (!status)
-        status = os_spawn(&(struct os_spawn_options){.argv = argv, .output = fileno(own->log)}, err, &own->process);
+        status = os_spawn(&(struct os_spawn_options){.argv = argv, .output = writer}, err, &own->process);
+    os_fd_close(writer);
     bg_free(argv);
     if (status)
         return status;
     own->started = true;
     const uint64_t begin = env_now_ns(cli->env);
-    while (!look_at_log(own, last)) {
+    while (!listen_to(own, &last)) {
         if (os_process_ended(&own->process))
-            return bg_fail(err, BG_IO, "the server %s: %s", own->process.ending, last);
+            return bg_fail(err, BG_IO, "the server %s: %.*s", own->process.ending, (int)strcspn(last, "\n"), last);
         if (cli->env->ops->stop_signal(cli->env))
             return bg_fail(err, BG_STOPPED, "stopped by a signal");
         if (env_now_ns(cli->env) - begin > START_S * 1000000000ull)
-            return bg_fail(err, BG_IO, "the server does not serve after %d s: %s", START_S, last);
+            return bg_fail(err, BG_IO, "the server does not serve after %d s: %.*s", START_S, (int)strcspn(last, "\n"),
+                           last);
         pause_ms(20);
     }
     return BG_OK;
@@ -93,13 +106,13 @@ static void own_stop(struct own *own)
     if (own->started) {
         bool asked = !os_process_kill(&own->process, TERM_SIGNAL, &ignored);
         for (int i = 0; asked && i < STOP_S * 50 && !os_process_ended(&own->process); i++)
-            pause_ms(20);
+            pause_ms(20), overhear(own);
         if (!os_process_ended(&own->process) && os_process_kill(&own->process, KILL_SIGNAL, &ignored))
             fprintf(stderr, "brigade: %s\n", ignored.text);
         os_process_close(&own->process);
     }
-    if (own->log)
-        fclose(own->log);
+    os_fd_close(own->said_by);
+    bg_str_fini(&own->said);
 }
 
 // ---- What is told ----
@@ -171,9 +184,10 @@ static void tell(struct cli *cli, const struct request *r, const struct replay_r
 }
 
 // ---- The run ----
-static bg_status replay(struct cli *cli, const struct request *r, const char *url, const struct plan_trace *trace,
+static bg_status replay(struct cli *cli, const struct request *r, struct own *own, const struct plan_trace *trace,
                         struct bg_error *err)
 {
+    const char *url = r->url ? r->url : own->url;
     struct replay_server server;
     struct replay_result result;
     const size_t count = r->limit && r->limit < trace->count ? r->limit : trace->count;
@@ -188,7 +202,9 @@ static bg_status replay(struct cli *cli, const struct request *r, const char *ur
                                            .model = server.model,
                                            .context = r->context ? r->context : server.context,
                                            .vocab = r->vocab ? r->vocab : server.vocab,
-                                           .timeout_ms = r->timeout_s * 1000};
+                                           .timeout_ms = r->timeout_s * 1000,
+                                           .tick = overhear,
+                                           .arg = own};
     if (options.context < 2 || !options.vocab)
         status =
             bg_fail(err, BG_INVALID, "%s does not tell its context and vocabulary: give --context and --vocab", url);
@@ -208,7 +224,7 @@ static int run(struct cli *cli, const struct request *r, const char *model)
 {
     struct bg_error err = {0};
     struct plan_trace trace = {0};
-    struct own own = {0};
+    struct own own = {.said_by = -1};
     bg_status status = trace_load(cli->env, r->trace, &err, &trace);
     if (!status && (trace.kind != PLAN_TRACE_REQUESTS || !trace.count))
         status = bg_fail(&err, BG_INVALID, "%s is a trace of %s; expected one of requests", r->trace,
@@ -216,7 +232,7 @@ static int run(struct cli *cli, const struct request *r, const char *model)
     if (!status && model)
         status = own_start(cli, r, model, &err, &own);
     if (!status)
-        status = replay(cli, r, r->url ? r->url : own.url, &trace, &err);
+        status = replay(cli, r, &own, &trace, &err);
     own_stop(&own);
     plan_trace_fini(&trace);
     return status ? cli_fail(&err) : 0;

@@ -254,6 +254,8 @@ bg_status replay_run(struct bg_env *env, const struct replay_options *o, struct 
             send_request(&p, sent, due);
         }
         curl_multi_perform(p.multi, &running);
+        if (o->tick)
+            o->tick(o->arg);
         collect(&p);
         if (env->ops->stop_signal(env)) {
             status = bg_fail(err, BG_STOPPED, "stopped by a signal");

@@ -22,6 +22,8 @@ struct replay_options {
     uint32_t context; // prompt and answer are cut to it
     uint32_t vocab;   // prompts are tokens below
     uint32_t timeout_ms;
+    void (*tick)(void *arg); // called now and then; NULL: nothing to do
+    void *arg;
 };
 
 struct replay_times { // in seconds

@@ -21,8 +21,8 @@ struct packed_block {
 };
 struct packed_model {
     const struct model *model;
-    const float *weights; // the full set: norms, biases, token table, positions
-    enum kern_weight type; // of the layers that can have it
+    const float *weights;        // the full set: norms, biases, token table, positions
+    enum kern_weight type;       // of the layers that can have it
     struct packed_block *blocks; // (layers)
     struct packed_linear head;
     struct bg_env *env;

@@ -135,6 +135,22 @@ bg_status os_process_start_time(int pid, struct bg_error *err, uint64_t *start_t
     return BG_OK;
 }
 
+bg_status os_pipe(struct bg_error *err, int *reader, int *writer)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0 || fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0)
+        return bg_fail(err, BG_IO, "pipe: %s", strerror(errno));
+    *reader = ends[0];
+    *writer = ends[1];
+    return BG_OK;
+}
+
+size_t os_pipe_read(int reader, void *bytes, size_t capacity)
+{
+    const ssize_t got = read(reader, bytes, capacity);
+    return got > 0 ? (size_t)got : 0;
+}
+
 bg_status os_process_open(int pid, uint64_t start_time, struct bg_error *err, struct os_process *process)
 {
     int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;

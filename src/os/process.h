@@ -25,6 +25,10 @@ struct os_spawn_options {
 // descriptor of ours. An executable that cannot be started fails here.
 BG_MUST_USE bg_status os_spawn(const struct os_spawn_options *options, struct bg_error *err,
                                struct os_process *process);
+// A pipe for what a process says: `writer` is its output (close it after os_spawn), `reader` does not block.
+BG_MUST_USE bg_status os_pipe(struct bg_error *err, int *reader, int *writer);
+// What is there, at most `capacity` bytes; 0: nothing now, or never again.
+size_t os_pipe_read(int reader, void *bytes, size_t capacity);
 // A process that is no child of ours, told apart from a later one of the same number by its start time. BG_NOT_FOUND:
 // it has ended.
 BG_MUST_USE bg_status os_process_open(int pid, uint64_t start_time, struct bg_error *err, struct os_process *process);

@@ -30,6 +30,25 @@ static const char *ending(struct os_process *process)
     return process->ending;
 }
 
+static void is_listened_to(void **state)
+{
+    (void)state;
+    struct bg_error err;
+    int reader, writer;
+    char said[100] = "";
+    assert_int_equal(os_pipe(&err, &reader, &writer), BG_OK);
+    assert_int_equal(os_pipe_read(reader, said, sizeof said), 0); // does not wait
+    struct os_process process = shell("echo out; echo error >&2", NULL, writer);
+    close(writer);
+    ending(&process);
+    assert_int_equal(os_pipe_read(reader, said, 3), 3);
+    assert_int_equal(os_pipe_read(reader, said + 3, sizeof said - 3), 7);
+    assert_string_equal(said, "out\nerror\n");
+    assert_int_equal(os_pipe_read(reader, said, sizeof said), 0);
+    os_process_close(&process);
+    close(reader);
+}
+
 static void says_how_it_ended(void **state)
 {
     (void)state;
@@ -117,6 +136,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says_how_it_ended),
         cmocka_unit_test(gets_what_it_is_given),
+        cmocka_unit_test(is_listened_to),
         cmocka_unit_test(adopts_by_start_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
