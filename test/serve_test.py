@@ -242,7 +242,9 @@ class Clients(Case):
     """Clients that leave, wait, crowd; servers that end."""
 
     def leaves(self, server, body):
-        before = server.metrics()['brigade_requests_total{finish="cancelled"}']
+        def ended(how):
+            return server.metrics()['brigade_requests_total{finish="%s"}' % how]
+        cancelled, done = ended("cancelled"), ended("length")
         sock = server.socket()
         sock.sendall(request("/v1/completions", body))
         if body.get("stream"):
@@ -250,8 +252,9 @@ class Clients(Case):
         else:
             self.until("it runs", 5, lambda: server.metrics()["brigade_requests_running"] > 0)
         sock.close()
-        self.until("cancelled", 1, lambda: server.metrics()["brigade_requests_running"] == 0)
-        self.assertGreater(server.metrics()['brigade_requests_total{finish="cancelled"}'], before)
+        self.until("cancelled", 1, lambda: ended("cancelled") - cancelled + ended("length") - done == 32)
+        self.assertGreater(ended("cancelled"), cancelled)
+        self.assertEqual(server.metrics()["brigade_requests_running"], 0)
 
     def test_who_leaves_is_cancelled(self):
         server = self.start("--chunk", "1")
