@@ -152,6 +152,7 @@ void engine_destroy(struct engine *engine)
     bg_free(e->cancels);
     bg_free(e->mask);
     bg_free(e->logprobs);
+    bg_str_fini(&e->text);
     bg_free(e->runs);
     bg_free(e->run_job);
     bg_free(e->lane_tokens);
@@ -230,8 +231,10 @@ bg_status engine_submit(struct engine *engine, const struct serve_request *reque
         e->queued++;
         e->queued_tokens += request->prompt_count;
         e->stats.submitted++;
-        if (e->last_arrival_ns)
-            e->gap_ns = 0.8 * e->gap_ns + 0.2 * (double)(now - e->last_arrival_ns);
+        if (e->last_arrival_ns) {
+            const double gap = (double)(now - e->last_arrival_ns) + 1;
+            e->gap_ns = e->gap_ns > 0 ? 0.8 * e->gap_ns + 0.2 * gap : gap;
+        }
         e->last_arrival_ns = now;
         *id = job->id;
         env->ops->gate_ring(env, e->gate);
@@ -266,18 +269,19 @@ void engine_drain(struct engine *engine, bool hand_over)
 }
 
 // ---- Running it ----
-// Adaptive batching: a first request waits for a companion while the next arrival is likely within mu, and never
-// longer.
+// Adaptive batching: a first request waits for companions as long as the next arrival is likely within mu, each time
+// again, but no longer than four mu in all.
 static void wait_for_company(struct engine *e)
 {
     struct bg_env *env = e->env;
-    const uint64_t mu = (uint64_t)(e->o.batch_wait_us * 1000), start = env_now_ns(env);
+    const uint64_t mu = (uint64_t)(e->o.batch_wait_us * 1000), end = env_now_ns(env) + 4 * mu;
     env->ops->gate_enter(env, e->gate);
-    while (mu > 0 && e->gap_ns > 0 && e->gap_ns < (double)mu && e->queued < e->o.slots && !e->stopping) {
-        const uint64_t now = env_now_ns(env);
-        if (now - start >= mu)
+    for (uint64_t now = env_now_ns(env); e->gap_ns > 0 && e->gap_ns < (double)mu && e->queued < e->o.slots;
+         now = env_now_ns(env)) {
+        const uint64_t alone = e->last_arrival_ns + mu, until = alone < end ? alone : end;
+        if (now >= until || e->stopping || e->draining)
             break;
-        env->ops->gate_wait(env, e->gate, mu - (now - start));
+        env->ops->gate_wait(env, e->gate, until - now);
     }
     env->ops->gate_leave(env, e->gate);
 }

@@ -79,6 +79,7 @@ struct engine {
     int32_t *lane_tokens;                // (slots x lanes, lane_rows)
     uint32_t *lane_pages, lane_page_max; // (slots x lanes, lane_page_max)
     struct serve_logprob *logprobs;
+    struct bg_str text;  // of the event that is being made
     struct job *waiting; // in the order in which they will run
     struct job **slots;  // (o.slots), NULL: free
     uint32_t running;

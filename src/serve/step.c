@@ -166,13 +166,42 @@ static int free_slot(const struct engine *e)
     return ENGINE_NO_SLOT;
 }
 
+// Of those that run, the one that would come last; NULL where all come before `job` or with it in priority.
+static struct job *last_below(const struct engine *e, const struct job *job)
+{
+    struct job *last = NULL;
+    for (uint32_t i = 0; i < e->o.slots; i++) {
+        struct job *other = e->slots[i];
+        if (other && other->request.priority < job->request.priority && (!last || goes_before(last, other)))
+            last = other;
+    }
+    return last;
+}
+
+// A slot for `job`, and pages as far as those that run will not need them. Who has a lower priority makes way, and
+// waits again. ENGINE_NO_SLOT: not now.
+static int slot_for(struct engine *e, const struct job *job)
+{
+    for (;;) {
+        const int slot = free_slot(e);
+        const struct pages_counts counts = pages_count(e->pages);
+        const bool fits = (counts.free + counts.cached) * BATCH_PAGE >= job->count + BATCH_PAGE;
+        if (slot != ENGINE_NO_SLOT && (fits || e->running == 0))
+            return slot;
+        struct job *last = last_below(e, job);
+        if (!last)
+            return ENGINE_NO_SLOT;
+        job_unseat(e, last);
+        wait_in_line(e, last);
+    }
+}
+
 static void admit(struct engine *e)
 {
-    for (int slot = free_slot(e); e->waiting && slot != ENGINE_NO_SLOT; slot = free_slot(e)) {
-        struct job *job = e->waiting;
-        const struct pages_counts counts = pages_count(e->pages);
-        if (e->running > 0 && (counts.free + counts.cached) * BATCH_PAGE < job->count + BATCH_PAGE)
-            return; // those that run will need what is left
+    for (struct job *job; (job = e->waiting);) {
+        const int slot = slot_for(e, job);
+        if (slot == ENGINE_NO_SLOT)
+            return;
         e->waiting = job->next;
         const bool first = job->started_ns == 0;
         if (first)
@@ -369,19 +398,18 @@ static uint32_t draw_along(struct engine *e, struct job *job, const struct batch
 static void take_rows(struct engine *e, struct job *job, const struct batch_run *runs, const float *logits)
 {
     const uint32_t first = job->count;
-    struct bg_str text = {0};
+    bg_str_reset(&e->text);
     if (job->prefilled_ns == 0)
         job->prefilled_ns = env_now_ns(e->env);
     job->fed = job->count;
-    const uint32_t right = draw_along(e, job, runs, logits, &text);
+    const uint32_t right = draw_along(e, job, runs, logits, &e->text);
     keep_lane(e, job, runs, right);
     drafter_learn(e, job, first, right);
     e->env->ops->gate_enter(e->env, e->gate);
     e->stats.speculated += job->guesses.count - 1;
     e->stats.accepted += job->guesses.of[right].depth;
     e->env->ops->gate_leave(e->env, e->gate);
-    tell(e, job, job->tokens + first, job->count - first, &text, job->request.logprobs ? e->logprobs : NULL);
-    bg_str_fini(&text);
+    tell(e, job, job->tokens + first, job->count - first, &e->text, job->request.logprobs ? e->logprobs : NULL);
     if (job->finish == SERVE_RUNNING) {
         job_trim(e, job);
         job_publish(e, job);

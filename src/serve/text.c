@@ -58,11 +58,10 @@ static size_t find_stop(const struct text *t, const char *data, size_t size)
 static void give(struct text *t, size_t size)
 {
     bg_str_add_bytes(&t->out, t->held.data, size);
-    struct bg_str rest = {0};
-    bg_str_add_bytes(&rest, t->held.data + size, t->held.size - size);
-    bg_str_reset(&t->held);
-    bg_str_add_bytes(&t->held, bg_str_text(&rest), rest.size);
-    bg_str_fini(&rest);
+    if (size > 0) {
+        memmove(t->held.data, t->held.data + size, t->held.size - size + 1); // with its end
+        t->held.size -= size;
+    }
 }
 
 void text_add(struct text *text, const char *bytes, size_t size)
