@@ -301,7 +301,11 @@ class Clients(Case):
         self.assertEqual(server.process.wait(10), 0)
 
     def test_crowds_are_told_to_come_back(self):
-        server = self.start("--slots", "1", "--queue", "2")
+        for limit in (("--queue", "2"), ("--queue-tokens", "50")):
+            with self.subTest(limit):
+                self.crowd(self.start("--slots", "1", *limit))
+
+    def crowd(self, server):
         body = {**LONG, "n": 1, "stream": True}
         sockets = [server.socket() for _ in range(12)]
         for sock in sockets:

@@ -19,7 +19,7 @@ struct request {
         *pack_cache, *disk_cache, *slots_path;
     struct bg_strlist keys;
     uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib, watchdog_s;
-    uint64_t kv_bytes, host_cache, disk_bytes;
+    uint64_t queue_tokens, kv_bytes, host_cache, disk_bytes;
     float batch_wait_us;
     bool no_key, vllm;
 };
@@ -187,6 +187,7 @@ static bg_status start_engine(struct server *s, struct bg_error *err)
                                            .kv_bytes = r->kv_bytes,
                                            .chunk = r->chunk,
                                            .queue_max = r->queue,
+                                           .queue_tokens_max = r->queue_tokens,
                                            .batch_wait_us = (double)r->batch_wait_us,
                                            .host_cache_bytes = r->host_cache,
                                            .disk_cache = r->disk_cache,
@@ -363,6 +364,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"slots", CLI_U32, &r->slots, "N", "requests that run at once (default 16)"},
         {"chunk", CLI_U32, &r->chunk, "N", "prompt tokens computed at once (default 256)"},
         {"queue", CLI_U32, &r->queue, "N", "requests that may wait; beyond: 429 (default 256)"},
+        {"queue-tokens", CLI_U64, &r->queue_tokens, "N",
+         "prompt tokens that may wait; beyond: 429 (default 64 contexts)"},
         {"kv-bytes", CLI_U64, &r->kv_bytes, "BYTES", "memory for keys and values (default: slots x context)"},
         {"host-cache", CLI_U64, &r->host_cache, "BYTES", "memory for prompts dropped from there (default 0)"},
         {"disk-cache", CLI_TEXT, &r->disk_cache, "DIR", "prompts dropped from memory, also over restarts"},
