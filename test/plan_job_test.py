@@ -107,6 +107,14 @@ class PlanJob(unittest.TestCase):
         best = json.loads(self.must(*base))
         self.assertLessEqual(best["step_s"], flush["step_s"])
 
+    def test_unequal_stages_keep_up(self):
+        """Stages of one and of more machines: each gets its items when it is ready for them, as the formula has it."""
+        base = ("plan", self.job(14, 32), "--profile", self.profile(14), "--machines", self.machines(16), "--json")
+        for shape in ("1+1+1+1+2+2+2+2+2+2", "1+2+1+2+1+2+1+2", "1+3+2", "2+1+2", "1+1+1+2+2+3+3"):
+            with self.subTest(shape=shape):
+                plan = json.loads(self.must(*base, "run.plan=" + shape, "run.group=1"))
+                self.assertLess(plan["step_s"], 1.4 * plan["formula_s"])
+
     def test_this_host_is_measured(self):
         code, out, err = self.brigade("plan", self.job(), "--machines", "2", "run.threads=1")
         self.assertEqual(code, 0, err)

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+enum { TURN = 16 }; // of the worker with most items
+
 struct greedy {
     struct plan *plan;
     const struct plan_work *work;
@@ -18,6 +20,7 @@ struct greedy {
     uint64_t *busy;               // (workers): until when
     uint32_t *flights;            // (stages, workers)
     uint32_t *bound;              // (stages)
+    uint64_t *turn;               // (workers): how long a forward takes it
     size_t *cells, *begin, *head; // (workers): its cells by rank are cells[begin[w]..begin[w + 1]), done before head
 };
 
@@ -48,7 +51,7 @@ static void start(struct greedy *g, uint32_t w, size_t cell, uint8_t bit)
     const uint8_t done = fused ? PLAN_WORK_B | PLAN_WORK_W : bit;
     g->left[cell] = (uint8_t)(g->left[cell] & ~done);
     g->left_count -= fused ? 2 : 1;
-    g->busy[w] = g->now + (fused ? 2 : 1);
+    g->busy[w] = g->now + (fused ? 2 : 1) * g->turn[w];
     if (bit == PLAN_WORK_F) {
         g->f_done[cell] = g->busy[w];
         *flights += (bits & PLAN_WORK_B) && !(bits & PLAN_WORK_HAS_STASH);
@@ -75,10 +78,20 @@ static bool start_one(struct greedy *g, uint32_t w, bool bounded)
     return false;
 }
 
+// The next time at which a worker is free again.
+static uint64_t later(const struct greedy *g)
+{
+    uint64_t next = UINT64_MAX;
+    for (uint32_t w = 0; w < g->plan->workers; w++)
+        if (g->busy[w] > g->now && g->busy[w] < next)
+            next = g->busy[w];
+    return next;
+}
+
 static void run(struct greedy *g)
 {
     const uint32_t workers = g->plan->workers;
-    for (; g->left_count > 0; g->now++) {
+    for (; g->left_count > 0; g->now = later(g)) {
         bool active = false;
         for (uint32_t w = 0; w < workers; w++)
             active |= g->busy[w] > g->now || start_one(g, w, true);
@@ -129,6 +142,18 @@ static void set_cells(struct greedy *g)
     bg_free(items);
 }
 
+// Plans give all workers the same time to be busy: who has fewer items takes longer for each.
+static void set_turns(struct greedy *g)
+{
+    size_t most = 0;
+    for (uint32_t w = 0; w < g->plan->workers; w++)
+        most = g->begin[w + 1] - g->begin[w] > most ? g->begin[w + 1] - g->begin[w] : most;
+    for (uint32_t w = 0; w < g->plan->workers; w++) {
+        const size_t items = g->begin[w + 1] - g->begin[w];
+        g->turn[w] = items ? (TURN * most + items / 2) / items : TURN;
+    }
+}
+
 void plan_order_greedy(struct plan *plan, const struct plan_work *work)
 {
     const size_t cells = plan_cells(plan), workers = plan->workers;
@@ -141,14 +166,16 @@ void plan_order_greedy(struct plan *plan, const struct plan_work *work)
                        .flights = bg_alloc_array(workers * plan->stage_count, sizeof *g.flights),
                        .bound = bg_alloc_array(plan->stage_count, sizeof *g.bound),
                        .cells = bg_alloc_array(cells, sizeof *g.cells),
+                       .turn = bg_alloc_array(workers, sizeof *g.turn),
                        .begin = bg_alloc_array(workers + 1, sizeof *g.begin),
                        .head = bg_alloc_array(workers, sizeof *g.head)};
     memset(g.f_done, 0xff, cells * sizeof *g.f_done);
     memset(g.b_done, 0xff, cells * sizeof *g.b_done);
     set_bounds(&g);
     set_cells(&g);
+    set_turns(&g);
     run(&g);
-    void *parts[] = {g.left, g.f_done, g.b_done, g.busy, g.flights, g.bound, g.cells, g.begin, g.head};
+    void *parts[] = {g.left, g.f_done, g.b_done, g.busy, g.flights, g.bound, g.turn, g.cells, g.begin, g.head};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         bg_free(parts[i]);
 }

@@ -21,39 +21,40 @@ void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage
 }
 
 struct ranked {
-    uint32_t item, position;
+    uint32_t item, position, length; // within the run of items that stands here, and how long that is
 };
 
 static int by_position(const void *left, const void *right)
 {
     const struct ranked *a = left, *b = right;
-    if (a->position != b->position)
-        return a->position < b->position ? -1 : 1;
+    const uint64_t x = (2ull * a->position + 1) * b->length, y = (2ull * b->position + 1) * a->length;
+    if (x != y)
+        return x < y ? -1 : 1;
     return a->item < b->item ? -1 : 1;
 }
 
-// An item's rank is by its least position among the items of its worker, over the stages: where one worker feeds
-// several, they are fed in turn.
+// Whether an item has the workers of the one before it, at all stages.
+static bool goes_on(const struct plan *plan, const uint32_t *at, uint32_t item)
+{
+    for (uint32_t s = 0; s < plan->stage_count; s++)
+        if (at[plan_cell(plan, s, item)] != at[plan_cell(plan, s, item - 1)])
+            return false;
+    return true;
+}
+
+// Runs of items that have the same workers advance together, each in proportion to its length: whoever feeds several
+// workers feeds each as often as its share asks for, from the first item to the last, and every run is in order.
 void plan_rank_items(const struct plan *plan, const uint32_t *at, uint32_t *rank)
 {
     struct ranked *items = bg_alloc_array(plan->item_count, sizeof *items);
-    uint32_t *seen = bg_alloc_array(plan->workers, sizeof *seen);
-    for (uint32_t i = 0; i < plan->item_count; i++)
-        items[i] = (struct ranked){i, UINT32_MAX};
-    for (uint32_t s = 0; s < plan->stage_count; s++) {
-        for (uint32_t w = 0; w < plan->workers; w++)
-            seen[w] = 0;
-        for (uint32_t i = 0; i < plan->item_count; i++) {
-            uint32_t w = at[plan_cell(plan, s, i)];
-            if (w == PLAN_NOBODY)
-                continue;
-            uint32_t position = seen[w]++;
-            items[i].position = position < items[i].position ? position : items[i].position;
-        }
+    for (uint32_t first = 0, end; first < plan->item_count; first = end) {
+        for (end = first + 1; end < plan->item_count && goes_on(plan, at, end);)
+            end++;
+        for (uint32_t i = first; i < end; i++)
+            items[i] = (struct ranked){i, i - first, end - first};
     }
     qsort(items, plan->item_count, sizeof *items, by_position);
     for (uint32_t k = 0; k < plan->item_count; k++)
         rank[items[k].item] = k;
     bg_free(items);
-    bg_free(seen);
 }
