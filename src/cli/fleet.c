@@ -30,8 +30,7 @@ struct fleet {
     struct store *store;
     struct comm *comm;
     struct fleet_budget *budget; // NULL: none
-    double step_s;               // that a step is expected to take
-
+    double step_s, worker_flops; // that a step is expected to take; of a worker, a second
     // What the controller is told of the model.
     double *costs;
     uint32_t group;              // of run.plan=auto, 0: of any other
@@ -364,6 +363,7 @@ static bg_status tell_started(struct fleet *f, const struct ctl_options *o, uint
     if (used < cpus)
         rate = rate * used / cpus;
     double items = (double)o->micro_batches / o->group, bubble = (double)(o->stages - 1) / o->chunks;
+    f->worker_flops = rate / o->workers;
     if (rate > 0)
         f->step_s = info.flops_per_step / rate * (1 + bubble / items);
     info.expected_seconds = f->step_s * (double)(info.steps - step);
@@ -401,6 +401,12 @@ static void give_back(void *arg, uint64_t token)
 static bg_status decided(void *arg, const struct plan_snapshot *now, enum plan_rent wish, struct bg_error *err)
 {
     return fleet_budget_decided(((struct fleet *)arg)->budget, now, wish, err);
+}
+
+static bg_status reshaped(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape shape,
+                          struct bg_error *err)
+{
+    return fleet_budget_reshaped(((struct fleet *)arg)->budget, now, shape, err);
 }
 
 static const uint32_t *market(void *arg, uint32_t *tick)
@@ -700,6 +706,7 @@ static bg_status control(struct fleet *f, const struct ctl_options *o, struct bg
                                       .committed = on_committed,
                                       .event = on_event,
                                       .decided = decided,
+                                      .reshaped = reshaped,
                                       .market = f->budget ? market : NULL,
                                       .ended = on_ended};
     f->last_step_ns = env_now_ns(f->env);
@@ -779,10 +786,18 @@ static bg_status open_files(struct fleet *f, const struct ctl_options *o, struct
 static bg_status start_budget(struct fleet *f, struct ctl_options *o, struct bg_error *err)
 {
     const struct trainer_observer *observer = f->run.options->observer;
-    bg_status status = fleet_budget_start(f->budget, f->step_s, &f->children, err);
+    const struct model_config *config = &f->run.material.model->config;
+    const struct plan_fleet_transformer model = {.layers = config->layers,
+                                                 .dim = config->dim,
+                                                 .vocabulary = config->vocab,
+                                                 .tokens = f->run.job->train.micro_batch * f->run.material.length,
+                                                 .flops = f->worker_flops > 0 ? f->worker_flops : 1e9};
+    bg_status status = fleet_budget_start(f->budget, f->step_s, &model, &f->children, err);
     if (status)
         return status;
     o->budget = fleet_budget_terms(f->budget);
+    if (o->budget->fleet.policy)
+        o->profile = NULL; // it chooses the shape
     char *text = fleet_budget_forecast(f->budget);
     if (observer && observer->processes)
         observer->processes(observer->arg, text);
@@ -809,7 +824,7 @@ static bg_status run_opened(struct fleet *f, const struct trainer_options *optio
     struct ctl_options o = controller_options(f);
     struct trainer_info info = {0};
     status = add_memory(f, &o, err, &info);
-    if (!status && f->run.job->budget.policy)
+    if (!status && job_has_budget(f->run.job))
         status = fleet_budget_open(f->env, f->run.job, o.workers, err, &f->budget);
     if (!status)
         status = open_files(f, &o, err);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 enum { TICKS_MAX = 10000000 };
+static const double LINK_BYTES_S = 1e9; // between two processes, about
 
 struct fleet_budget {
     struct bg_env *env;
@@ -24,12 +25,16 @@ struct fleet_budget {
     uint32_t ticks_seen;
     uint32_t *spot; // (ticks_seen)
     uint32_t spot_room;
+    bool taking; // of a fleet: machines that were taken away have not ended yet
 
     // The bill: of decisions so far.
     bool decided;
     uint32_t decided_tick;
     enum plan_rent rent;
     uint32_t ticks[PLAN_RENTS];
+
+    struct plan_fleet_shape shape; // of a fleet: the last one,
+    uint32_t changes;              // and how often it was another, in this call
 
     // As measured, in seconds of this clock.
     uint64_t rented_ns; // no step has come from what was rented then; 0: one has
@@ -96,11 +101,27 @@ static void note(struct fleet_budget *b, uint32_t tick, enum plan_rent held, enu
     b->rent = decided;
 }
 
+// Of a fleet policy's line counts which tick it is of.
+static void note_shape(struct fleet_budget *b, const char *line)
+{
+    const char *counts = strstr(line, " machines ");
+    uint32_t ticks = 0;
+    for (const char *at = counts ? counts + strlen(" machines") : ""; *at; at++)
+        ticks += *at == ' ';
+    b->decided = true;
+    b->decided_tick = ticks ? ticks - 1 : 0;
+    b->rent = PLAN_RENT_SPOT;
+}
+
 // A line of the log, which ends at a '\0'.
 static bg_status take_line(struct fleet_budget *b, const char *line, struct bg_error *err)
 {
     struct plan_snapshot now;
     uint32_t *spot = NULL;
+    if (plan_fleet_decision_is(line)) {
+        note_shape(b, line);
+        return BG_OK;
+    }
     const char *word = strstr(line, " decided "), *text = strstr(line, " on rent ");
     bg_status status =
         word && text ? plan_snapshot_parse(text + 4, err, &now, &spot) : bg_fail(err, BG_FORMAT, "not a decision");
@@ -194,10 +215,10 @@ bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t 
 {
     struct fleet_budget *b = bg_alloc(sizeof *b);
     *b = (struct fleet_budget){.env = env, .job = job};
-    bg_status status = job_budget(job, machines, err, &b->terms.policy, &b->terms.job);
+    bg_status status = job_budget(job, machines, err, &b->terms.policy, &b->terms.fleet.policy, &b->terms.job);
     if (!status)
         status = read_trace(b, err);
-    if (!status && b->terms.job.work_s > 0) // the trace may have brought another gap
+    if (!status && b->terms.policy && b->terms.job.work_s > 0) // the trace may have brought another gap
         status = plan_deadline_check(&b->terms.job, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
     if (status)
         fleet_budget_close(b);
@@ -206,15 +227,34 @@ bg_status fleet_budget_open(struct bg_env *env, const struct job *job, uint32_t 
     return status;
 }
 
-bg_status fleet_budget_start(struct fleet_budget *b, double step_s, const struct fleet_children *children,
-                             struct bg_error *err)
+// What a fleet policy goes by: the job's shape, the rate that was probed, and this host in place of a network.
+static void set_question(struct fleet_budget *b, const struct plan_fleet_transformer *model)
+{
+    struct plan_fleet_question *q = &b->terms.fleet;
+    const struct job *job = b->job;
+    q->model = *model;
+    q->model.link_bytes_s = LINK_BYTES_S;
+    q->model.memory_bytes = 1e9 * job->run.memory_gb;
+    q->options = plan_fleet_defaults;
+    q->options.nodes_max = b->terms.job.instances;
+    q->options.micro_batches = job->train.micro_batches;
+    q->options.samples = job->train.micro_batch;
+    q->options.interval_s = b->terms.job.gap_s / job->budget.time_scale;
+    q->options.rendezvous_s = b->terms.job.overhead_s / job->budget.time_scale;
+    q->options.group_add_s = q->options.group_drop_s = 0; // part of it
+    q->seed = job->train.seed;
+}
+
+bg_status fleet_budget_start(struct fleet_budget *b, double step_s, const struct plan_fleet_transformer *model,
+                             const struct fleet_children *children, struct bg_error *err)
 {
     struct plan_deadline *terms = &b->terms.job;
+    set_question(b, model);
     if (terms->work_s <= 0)
         terms->work_s = fmax(step_s, 1e-6) * (double)b->job->train.steps * b->job->budget.time_scale;
     bg_status status = open_log(b, err);
     if (!status)
-        status = plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
+        status = b->terms.policy && plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
     if (!status && b->decided)
         (void)look(b, b->decided_tick); // that one is decided
     b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
@@ -249,12 +289,15 @@ const uint32_t *fleet_budget_market(struct fleet_budget *b, struct fleet_childre
 {
     const double at = elapsed_s(b) / b->terms.job.gap_s;
     const uint32_t now = at < 0 ? 0 : at > TICKS_MAX ? TICKS_MAX : (uint32_t)at;
-    if (now < b->ticks_seen)
+    if (now < b->ticks_seen && !b->taking)
         return NULL;
-    if (look(b, now))
-        fleet_children_take(children, PLAN_RENT_SPOT);
+    const bool gone = look(b, now);
+    if (b->terms.fleet.policy) // asked when those that were taken away are known to be gone
+        b->taking = fleet_children_keep(children, PLAN_RENT_SPOT, b->spot[now]) > 0;
+    else if (gone)
+        (void)fleet_children_keep(children, PLAN_RENT_SPOT, 0);
     *tick = now;
-    return b->spot;
+    return b->taking ? NULL : b->spot;
 }
 
 bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapshot *now, enum plan_rent decided,
@@ -268,6 +311,20 @@ bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapsho
         b->rented_ns = decided == PLAN_RENT_NONE ? 0 : env_now_ns(b->env);
     if (!status)
         note(b, now->tick, now->rent, decided);
+    return status;
+}
+
+bg_status fleet_budget_reshaped(struct fleet_budget *b, const struct plan_fleet_question *now,
+                                struct plan_fleet_shape decided, struct bg_error *err)
+{
+    char *line = plan_fleet_decision_format(now, decided), *all = bg_format("%s\n", line);
+    const bg_status status = b->env->ops->file_write(b->env, b->log, all, strlen(all), err);
+    const struct plan_fleet_shape before = b->shape;
+    b->changes += b->decided && (before.replicas != decided.replicas || before.stages != decided.stages);
+    b->shape = decided;
+    note_shape(b, line);
+    bg_free(line);
+    bg_free(all);
     return status;
 }
 
@@ -307,6 +364,9 @@ char *fleet_budget_forecast(const struct fleet_budget *b)
 {
     struct plan_bill bill;
     struct bg_str text = {0};
+    if (b->terms.fleet.policy)
+        return bg_format("budget     %s: up to %u spot machines, a shape for them every %g s",
+                         b->terms.fleet.policy->name, b->terms.job.instances, b->terms.job.gap_s);
     simulate(b, &b->terms.job, &bill);
     bg_str_addf(&text, "budget     %s: ", b->terms.policy->name);
     add_time(&text, b->terms.job.work_s);
@@ -353,8 +413,23 @@ static json_t *hindsight(const struct fleet_budget *b)
                      bill.cost, "ticks", ticks_json(bill.ticks), "finish_s", bill.finish_s, "met", bill.met);
 }
 
+// All machines that are there are paid for, those that wait as well.
+static json_t *fleet_result(const struct fleet_budget *b)
+{
+    const struct plan_deadline *job = &b->terms.job;
+    double machine_ticks = 0;
+    for (uint32_t t = 0; t < b->ticks_seen; t++)
+        machine_ticks += b->spot[t] < job->instances ? b->spot[t] : job->instances;
+    return json_pack("{s:s, s:f, s:I, s:f, s:f, s:I, s:f, s:b}", "policy", b->terms.fleet.policy->name, "gap_s",
+                     job->gap_s, "ticks", (json_int_t)b->ticks_seen, "machine_ticks", machine_ticks, "cost",
+                     machine_ticks * job->price[PLAN_RENT_SPOT] * job->gap_s / 3600, "changes", (json_int_t)b->changes,
+                     "finish_s", elapsed_s(b), "met", job->deadline_s <= 0 || elapsed_s(b) <= job->deadline_s);
+}
+
 json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)
 {
+    if (b->terms.fleet.policy)
+        return fleet_result(b);
     const struct plan_deadline *job = &b->terms.job;
     const bool done = steps == b->job->train.steps;
     const double at_s = elapsed_s(b);

@@ -13,7 +13,9 @@ BG_MUST_USE bg_status fleet_budget_open(struct bg_env *env, const struct job *jo
                                         struct bg_error *err, struct fleet_budget **budget);
 // step_s: that a step is expected to take, for work that the job does not tell. Goes on with RUN/decisions.log where
 // there is one; `children`: those of an earlier controller, which tell whether what it rented is still held.
+// model: the job's, with the operations a second of one worker.
 BG_MUST_USE bg_status fleet_budget_start(struct fleet_budget *budget, double step_s,
+                                         const struct plan_fleet_transformer *model,
                                          const struct fleet_children *children, struct bg_error *err);
 void fleet_budget_close(struct fleet_budget *budget);
 
@@ -24,6 +26,8 @@ char *fleet_budget_forecast(const struct fleet_budget *budget); // a line for th
 const uint32_t *fleet_budget_market(struct fleet_budget *budget, struct fleet_children *children, uint32_t *tick);
 BG_MUST_USE bg_status fleet_budget_decided(struct fleet_budget *budget, const struct plan_snapshot *now,
                                            enum plan_rent decided, struct bg_error *err);
+BG_MUST_USE bg_status fleet_budget_reshaped(struct fleet_budget *budget, const struct plan_fleet_question *now,
+                                            struct plan_fleet_shape decided, struct bg_error *err);
 // full: by the whole gang, since the step before.
 void fleet_budget_committed(struct fleet_budget *budget, uint64_t step, double seconds, bool full);
 // What it has cost, and what the simulator says of it in hindsight; as in result.json.

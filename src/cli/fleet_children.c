@@ -146,6 +146,11 @@ static void end_child(const struct fleet_child *child)
         return;
 }
 
+static bool is_rented(const struct fleet_child *child, enum plan_rent rent)
+{
+    return child->token && strcmp(child->name, "shadow") != 0 && ctl_token_rent(child->token) == rent;
+}
+
 bool fleet_child_end(struct fleet_children *c, uint64_t token)
 {
     for (size_t i = 0; i < c->count; i++)
@@ -156,11 +161,25 @@ bool fleet_child_end(struct fleet_children *c, uint64_t token)
     return false;
 }
 
-void fleet_children_take(struct fleet_children *c, enum plan_rent all_of)
+// How many workers on such machines were started after this one.
+static uint32_t newer(const struct fleet_children *c, enum plan_rent rent, uint64_t token)
 {
+    uint32_t count = 0;
     for (size_t i = 0; i < c->count; i++)
-        if (c->list[i].token && strcmp(c->list[i].name, "shadow") != 0 && ctl_token_rent(c->list[i].token) == all_of)
+        count += is_rented(&c->list[i], rent) && c->list[i].token > token;
+    return count;
+}
+
+uint32_t fleet_children_keep(struct fleet_children *c, enum plan_rent rent, uint32_t keep)
+{
+    uint32_t all = 0;
+    for (size_t i = 0; i < c->count; i++)
+        all += is_rented(&c->list[i], rent);
+    const uint32_t surplus = all > keep ? all - keep : 0;
+    for (size_t i = 0; i < c->count; i++)
+        if (is_rented(&c->list[i], rent) && newer(c, rent, c->list[i].token) < surplus)
             end_child(&c->list[i]);
+    return surplus;
 }
 
 bool fleet_child_ended(struct fleet_children *c, uint64_t *token, char why[64])

@@ -3,6 +3,7 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
+#include "plan/fleet_ask.h"
 #include "plan/policy.h"
 
 #include <string.h>
@@ -14,7 +15,8 @@ static bg_status replay(const char *path, const struct bg_map *map, struct bg_er
         const char *end = memchr(text + at, '\n', map->size - at);
         const size_t size = end ? (size_t)(end - (text + at)) : map->size - at;
         char *one = bg_strndup(text + at, size);
-        const bg_status status = plan_decision_replay(one, err);
+        const bg_status status =
+            plan_fleet_decision_is(one) ? plan_fleet_decision_replay(one, err) : plan_decision_replay(one, err);
         bg_free(one);
         if (status)
             return bg_fail_prefix(err, "%s:%zu", path, line);
@@ -29,7 +31,8 @@ int sim_replay(struct cli *cli, int argc, char **argv)
     const struct cli_usage usage = {"sim replay LOG",
                                     "Makes every decision of a log once more: a line is \"policy NAME decided RENT on "
                                     "SNAPSHOT\", as `sim deadline\n"
-                                    "--log` writes them. They must be the same, byte for byte; the first that is not "
+                                    "--log` writes them, or \"fleet NAME decided SHAPE on ...\". They must be the "
+                                    "same, byte for byte; the first that is not "
                                     "is named, and the exit code is\n"
                                     "65.",
                                     NULL,

@@ -1,8 +1,11 @@
-// Renting: at every tick of a budget the policy is asked what to hold, the answer is logged, then it is done. What is
-// held is a gang of machines of one kind; a token says of which, so that it is known after a death of the controller.
+// Renting: at every tick of a budget the policy is asked, the answer is logged, then it is done. A deadline policy says
+// what to hold: a gang of machines of one kind; a token says of which, so that it is known after a death of the
+// controller. A fleet policy says in which shape the spot machines that are there work; the boundary after that takes
+// it.
 #include "ctl/ctl_int.h"
 
 #include <math.h>
+#include <stdio.h>
 
 void ctl_rental_init(struct ctl *ctl)
 {
@@ -10,7 +13,15 @@ void ctl_rental_init(struct ctl *ctl)
     if (!b)
         return;
     ctl->rental = (struct ctl_rental){.rent = b->rent, .machines = ctl->o.workers};
-    ctl->o.workers = b->rent == PLAN_RENT_NONE ? 0 : ctl->rental.machines;
+    if (b->rent == PLAN_RENT_NONE || b->fleet.policy)
+        ctl->o.workers = 0;
+}
+
+uint32_t ctl_rental_wanted(const struct ctl *ctl)
+{
+    if (!ctl->o.budget || !ctl->o.budget->fleet.policy)
+        return ctl->o.workers;
+    return ctl->rental.deciding ? ctl->rental.there : 0; // a machine that went is not there before the next interval
 }
 
 bool ctl_rents(const struct ctl *ctl)
@@ -63,21 +74,11 @@ static void say_decided(struct ctl *ctl, const struct plan_snapshot *now, enum p
     ctl_say(ctl, "decided", fields);
 }
 
-void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t *spot)
+static void ask_policy(struct ctl *ctl, const uint32_t *spot)
 {
     const struct ctl_budget *b = ctl->o.budget;
-    ctl_clock(ctl, now_ns);
-    if (!b || ctl->phase == CTL_OVER || ctl->phase == CTL_FRESH)
-        return;
-    ctl->rental.tick = tick;
-    if (ctl->rental.rent == PLAN_RENT_SPOT && spot[tick] < b->job.instances) {
-        hold(ctl, PLAN_RENT_NONE);
-        ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
-    }
-    if (!ctl_rents(ctl) || ctl->phase == CTL_OVER)
-        return;
     const struct plan_snapshot now = {.job = b->job,
-                                      .tick = tick,
+                                      .tick = ctl->rental.tick,
                                       .rent = ctl->rental.rent,
                                       .starting_s = starting_s(ctl),
                                       .done_s = b->job.work_s * (double)ctl->committed / (double)ctl->o.steps,
@@ -91,6 +92,102 @@ void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t 
     say_decided(ctl, &now, wish);
     hold(ctl, wish);
     ctl_members_release(ctl, wish, "given back"); // also what a controller before us had not given back any more
+}
+
+// ---- Fleet policies ----
+
+static struct plan_fleet_left what_is_left(const struct ctl *ctl, uint32_t nodes)
+{
+    const struct ctl_rental *r = &ctl->rental;
+    struct plan_fleet_left left = {0};
+    if (!ctl->ranks || ctl->ranks >= PLAN_FLEET_NODES_MAX)
+        return left;
+    uint32_t replicas = ctl->ranks == r->stages ? r->replicas[0] : 0, live = 0;
+    for (uint32_t i = 0; i < ctl->member_count; i++) {
+        const struct ctl_member *m = &ctl->members[i];
+        if (m->role != MESSAGE_WORKER || m->presence != CTL_LIVE || m->rank >= ctl->ranks || live == nodes)
+            continue;
+        live++;
+        if (++left.live[0][m->rank] > replicas)
+            replicas = left.live[0][m->rank];
+    }
+    left.shape = (struct plan_fleet_shape){replicas, ctl->ranks, 0};
+    return replicas && plan_fleet_nodes(left.shape) <= PLAN_FLEET_NODES_MAX ? left : (struct plan_fleet_left){0};
+}
+
+static void say_reshaped(struct ctl *ctl, uint32_t there, struct plan_fleet_shape shape)
+{
+    char text[48];
+    snprintf(text, sizeof text, "%ux%u", shape.stages, shape.replicas);
+    json_t *fields = json_object();
+    json_object_set_new(fields, "tick", ctl_number(ctl->rental.tick));
+    json_object_set_new(fields, "spot", ctl_number(there));
+    json_object_set_new(fields, "step", ctl_number(ctl->committed));
+    json_object_set_new(fields, "decided", ctl_text(text));
+    ctl_say(ctl, "decided", fields);
+}
+
+// Replicas are alike here: a policy's deeper ones (none of those that move state live has any) would lose their last
+// stage.
+static void take_shape(struct ctl *ctl, struct plan_fleet_shape shape)
+{
+    struct ctl_rental *r = &ctl->rental;
+    ctl->o.workers = shape.stages * shape.replicas;
+    if (!ctl->o.workers) {
+        if (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE)
+            ctl_generation_begin(ctl, CTL_EVERYBODY, false, "%s", "nothing fits on the machines there are");
+        return;
+    }
+    r->stages = shape.stages;
+    for (uint32_t s = 0; s < shape.stages; s++)
+        r->replicas[s] = shape.replicas;
+    ctl->o.replicas = r->replicas;
+    ctl->o.stages = r->stages;
+    r->reshape = true;
+    ctl->gather_until_ns = ctl->now_ns + ctl->o.join_ns;
+}
+
+static void ask_fleet(struct ctl *ctl, const uint32_t *spot)
+{
+    struct ctl_rental *r = &ctl->rental;
+    struct plan_fleet_question now = ctl->o.budget->fleet;
+    const uint32_t there = spot[r->tick] < r->machines ? spot[r->tick] : r->machines;
+    struct plan_fleet_shape shape;
+    struct bg_error err = {0};
+    now.counts = spot;
+    now.count = r->tick + 1;
+    now.left = what_is_left(ctl, there);
+    if (plan_fleet_ask(&now, &err, &shape) || ctl->host.reshaped(ctl->host.arg, &now, shape, &err)) {
+        ctl_fail(ctl, &err);
+        return;
+    }
+    say_reshaped(ctl, there, shape);
+    r->there = there;
+    r->rent = PLAN_RENT_SPOT;
+    take_shape(ctl, shape);
+}
+
+// ---- The event ----
+
+void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t *spot)
+{
+    const struct ctl_budget *b = ctl->o.budget;
+    ctl_clock(ctl, now_ns);
+    if (!b || ctl->phase == CTL_OVER || ctl->phase == CTL_FRESH)
+        return;
+    ctl->rental.tick = tick;
+    if (!b->fleet.policy && ctl->rental.rent == PLAN_RENT_SPOT && spot[tick] < b->job.instances) {
+        hold(ctl, PLAN_RENT_NONE);
+        ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
+    }
+    if (!ctl_rents(ctl) || ctl->phase == CTL_OVER)
+        return;
+    if (b->fleet.policy)
+        ask_fleet(ctl, spot);
+    else
+        ask_policy(ctl, spot);
+    ctl->rental.deciding = true;
     if (ctl->phase != CTL_OVER)
         ctl_members_spawn(ctl);
+    ctl->rental.deciding = false;
 }

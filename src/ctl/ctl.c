@@ -347,7 +347,7 @@ void ctl_tick(struct ctl *ctl, uint64_t now_ns)
     if (ctl->trouble && ctl->phase == CTL_RUN && now_ns >= ctl->trouble_until_ns)
         ctl_generation_begin(ctl, CTL_THE_SAME, false, "%s", "a link between workers broke");
     uint64_t since = ctl->moved_ns > ctl->said_ns ? ctl->moved_ns : ctl->said_ns;
-    if (ctl->phase == CTL_OVER || !ctl->o.patience_ns || now_ns < since + ctl->o.patience_ns)
+    if (ctl->phase == CTL_OVER || !ctl->o.patience_ns || !ctl->o.workers || now_ns < since + ctl->o.patience_ns)
         return;
     ctl->said_ns = now_ns;
     char text[512];

@@ -7,6 +7,7 @@
 
 #include "base/env.h"
 #include "plan/plan.h"
+#include "plan/fleet_ask.h"
 #include "plan/policy.h"
 #include "plan/profile.h"
 #include "store/store.h"
@@ -19,6 +20,9 @@ struct ctl_budget {
     const struct plan_policy *policy;
     struct plan_deadline job; // work_s: of all steps; instances: as many as workers are wanted
     enum plan_rent rent;      // what an earlier controller holds
+    // Instead of a deadline policy (fleet.policy not NULL): all spot machines there are, up to job.instances, in a
+    // shape that is chosen anew at every tick. Of the question only what stays the same.
+    struct plan_fleet_question fleet;
 };
 
 struct ctl_options { // what it points to must outlive the controller
@@ -70,6 +74,8 @@ struct ctl_host {
     void (*give_back)(void *arg, uint64_t token);
     // What the policy decided, before anything is done about it. `now` is good during the call.
     bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
+    bg_status (*reshaped)(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
+                          struct bg_error *err);
     // What happened, for events.jsonl, steps.jsonl and the screen.
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields); // "\"member\": 3, ..." without braces

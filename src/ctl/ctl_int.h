@@ -76,6 +76,10 @@ struct ctl_rental {
     uint32_t machines;    // of a gang
     uint32_t tick, since; // now; when it was rented
     uint64_t steps;       // committed when it was rented
+    // Of a fleet policy.
+    uint32_t there, stages, replicas[PLAN_STAGES_MAX];
+    bool deciding;
+    bool reshape; // the seats may not be of the shape that is wanted
 };
 
 struct ctl {
@@ -170,6 +174,7 @@ void ctl_generation_fini(struct ctl *ctl);
 // budget.c
 void ctl_rental_init(struct ctl *ctl);
 bool ctl_rents(const struct ctl *ctl);                              // there is a budget, and steps to be done with it
+uint32_t ctl_rental_wanted(const struct ctl *ctl);                  // worker processes
 uint64_t ctl_rental_token(struct ctl *ctl, enum message_role role); // of a process to be started
 
 // draft.c

@@ -251,10 +251,17 @@ static uint32_t seated(const struct ctl *ctl, const struct ctl_seats *seats, enu
     return count;
 }
 
+static bool is_shape(const struct ctl_seats *seats, const uint32_t *replicas, uint32_t ranks)
+{
+    return seats->ranks == ranks && memcmp(seats->replicas, replicas, ranks * sizeof *replicas) == 0;
+}
+
 // Does `target` seat more workers, or does it free the shadow for whom no worker is on its way?
 static bool better(const struct ctl *ctl, const struct ctl_seats *current, const struct ctl_seats *target)
 {
     if (seated(ctl, target, MESSAGE_WORKER) > seated(ctl, current, MESSAGE_WORKER))
+        return true;
+    if (ctl->rental.reshape && !is_shape(current, target->replicas, target->ranks))
         return true;
     return seated(ctl, current, MESSAGE_SHADOW) && !seated(ctl, target, MESSAGE_SHADOW) &&
            target->ranks >= current->ranks && ctl_spawns(ctl, MESSAGE_WORKER) == 0;
@@ -268,6 +275,18 @@ static bool warm(const struct ctl *ctl, const struct ctl_seats *target)
     return true;
 }
 
+// Whether so many workers sit in the shape that is wanted of them.
+static bool has_shape(const struct ctl *ctl, uint32_t live)
+{
+    struct ctl_seats now = {.ranks = ctl->ranks};
+    uint32_t replicas[PLAN_STAGES_MAX] = {0}, ranks = 0;
+    for (uint32_t i = 0; i < ctl->member_count; i++)
+        if (ctl->members[i].in && ctl->members[i].rank < ctl->ranks)
+            now.replicas[ctl->members[i].rank]++;
+    bg_free(fit_shape(ctl, MESSAGE_WORKER, live, replicas, &ranks));
+    return is_shape(&now, replicas, ranks);
+}
+
 bool ctl_draft_better(const struct ctl *ctl)
 {
     uint32_t workers = 0, shadows = 0, ranks, replicas[PLAN_STAGES_MAX];
@@ -279,6 +298,8 @@ bool ctl_draft_better(const struct ctl *ctl)
     uint32_t live = ctl_members_live(ctl, MESSAGE_WORKER);
     live = live < ctl->o.workers ? live : ctl->o.workers;
     if (live > workers)
+        return true;
+    if (ctl->rental.reshape && live > 0 && !has_shape(ctl, live))
         return true;
     if (shadows > 0 && live > 0 && ctl_spawns(ctl, MESSAGE_WORKER) == 0) {
         bg_free(fit_shape(ctl, MESSAGE_WORKER, live, replicas, &ranks));

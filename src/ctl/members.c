@@ -126,7 +126,7 @@ static void spawn(struct ctl *ctl, enum message_role role)
 
 void ctl_members_spawn(struct ctl *ctl)
 {
-    const uint32_t wanted[2] = {[MESSAGE_WORKER] = ctl->o.workers, [MESSAGE_SHADOW] = ctl->o.shadow};
+    const uint32_t wanted[2] = {[MESSAGE_WORKER] = ctl_rental_wanted(ctl), [MESSAGE_SHADOW] = ctl->o.shadow};
     for (uint32_t role = MESSAGE_WORKER; role <= MESSAGE_SHADOW; role++)
         while (ctl->host.spawn && ctl->phase != CTL_OVER && ctl->spawn_failures < SPAWN_FAILURES_MAX &&
                ctl_members_live(ctl, role) + ctl_spawns(ctl, role) < wanted[role])

@@ -120,6 +120,13 @@ static bg_status host_decided(void *arg, const struct plan_snapshot *now, enum p
     return o->decided ? o->decided(o->arg, now, decided, err) : BG_OK;
 }
 
+static bg_status host_reshaped(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
+                               struct bg_error *err)
+{
+    const struct ctl_run_options *o = ((struct run *)arg)->o;
+    return o->reshaped ? o->reshaped(o->arg, now, decided, err) : BG_OK;
+}
+
 static void host_committed(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation)
 {
     struct run *run = arg;
@@ -258,6 +265,7 @@ static bg_status start(struct run *run, struct bg_error *err)
                                          .rent = host_rent,
                                          .give_back = host_give_back,
                                          .decided = host_decided,
+                                         .reshaped = host_reshaped,
                                          .committed = host_committed,
                                          .event = host_event,
                                          .point = host_point};

@@ -31,6 +31,8 @@ struct ctl_run_options {
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields);
     bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
+    bg_status (*reshaped)(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
+                          struct bg_error *err);
     // With a budget: NULL, or at the beginning of a tick its number and what was there so far, as ctl_market takes it.
     const uint32_t *(*market)(void *arg, uint32_t *tick);
     // How it stands, when it has ended; the view's pointers are gone after the call.

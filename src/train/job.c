@@ -332,10 +332,11 @@ static bg_status check(struct resolver *r, struct bg_error *err)
     struct bg_error fault = {0};
     uint32_t units = r->job.model.from ? 0 : r->job.model.config.layers + 2;
     bg_status status = job_spread(NULL, &r->job, units, &fault, &spread);
-    if (!status && r->job.budget.policy) {
+    if (!status && job_has_budget(&r->job)) {
         const struct plan_policy *policy;
+        const struct plan_fleet_policy *fleet;
         struct plan_deadline deadline;
-        status = job_budget(&r->job, spread.seats ? spread.seats : 1, &fault, &policy, &deadline);
+        status = job_budget(&r->job, spread.seats ? spread.seats : 1, &fault, &policy, &fleet, &deadline);
     }
     if (status)
         return locate(r, &fault, err);
@@ -356,7 +357,7 @@ char *job_to_yaml(const struct job *job)
             continue;
         if ((strcmp(name, "model.bias") == 0 && job->model.config.family == MODEL_GPT2) ||
             (strcmp(name, "model.vocab") == 0 && !job->model.vocab_set) ||
-            (strncmp(name, "budget.", 7) == 0 && !job->budget.policy))
+            (strncmp(name, "budget.", 7) == 0 && !job_has_budget(job)))
             continue;
         struct job_value value;
         job_key_get(job_key_at(i), job, &value);

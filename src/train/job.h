@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "model/config.h"
 #include "plan/plan.h"
+#include "plan/fleet.h"
 #include "plan/policy.h"
 #include "train/optim.h"
 
@@ -53,7 +54,7 @@ struct job {
                         // "shuffle:SEED" (tests)
     } run;
     struct {                                  // budget: machines are rented by a policy. Physical as well
-        char *policy, *trace;                 // policy NULL: no budget; trace NULL: spot is always there
+        char *policy, *fleet_policy, *trace;  // neither policy: no budget; trace NULL: spot is always there
         double deadline, work, overhead, gap; // s; work 0: as measured
         double spot_price, on_demand_price;   // $ an hour, a machine
         uint32_t trace_start;                 // tick
@@ -89,10 +90,12 @@ void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t 
 // run.speeds: speeds (workers), NULL: only looked at. All are 1 where none is given.
 BG_MUST_USE bg_status job_speeds(const struct job *job, uint32_t workers, struct bg_error *err, double *speeds);
 bool job_is_auto(const struct job *job); // run.plan
-// The budget section for a gang of so many machines. Errors name the key. Where the work is left to be measured it is
-// 0 in *deadline, and whether it can be done in time is not looked at. Not without budget.policy.
+bool job_has_budget(const struct job *job);
+// The budget section for so many machines: one of the two policies, the other is NULL. Errors name the key. Where the
+// work is left to be measured it is 0 in *deadline, and whether it can be done in time is not looked at.
 BG_MUST_USE bg_status job_budget(const struct job *job, uint32_t instances, struct bg_error *err,
-                                 const struct plan_policy **policy, struct plan_deadline *deadline);
+                                 const struct plan_policy **policy, const struct plan_fleet_policy **fleet,
+                                 struct plan_deadline *deadline);
 // Many processes: more than one seat, or a shadow.
 bool job_is_spread(const struct job_spread *spread);
 

@@ -116,6 +116,8 @@ static const struct job_key keys[] = {
 
     {"budget.policy", JOB_TEXT, AT(budget.policy), .derived = "none",
      .meaning = "what rents the machines, as in `brigade sim deadline`: patient, greedy, on-demand, ..."},
+    {"budget.fleet_policy", JOB_TEXT, AT(budget.fleet_policy), .derived = "none",
+     .meaning = "instead: takes all spot machines there are, and chooses stages x replicas for them: parcae, ..."},
     {"budget.deadline", JOB_TIME, AT(budget.deadline), RANGE(0, 1e9), JOB_ABOVE_MIN,
      .derived = "required with a policy", .meaning = "from the start of the job"},
     {"budget.work", JOB_TIME, AT(budget.work), RANGE(0, 1e9), .standard = "0",

@@ -101,7 +101,7 @@ void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t 
         spread->shadow |= replicas[i] == 1;
     }
     spread->shadow &= spread->seats > 1;
-    spread->shadow |= job->budget.policy != NULL; // keeps the state while nothing is rented
+    spread->shadow |= job_has_budget(job); // keeps the state while nothing is rented
     if (strcmp(job->run.shadow, "auto") != 0)
         spread->shadow = strcmp(job->run.shadow, "true") == 0;
 }
