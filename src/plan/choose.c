@@ -231,6 +231,38 @@ static bg_status add_proposals(const struct plan_choose *o, uint32_t group, cons
     return fits ? BG_OK : status; // a schedule may refuse some shapes
 }
 
+// Where not all could be searched: the machines of the best proposal again, each a stage of its own. Items pass such a
+// row as the formula says, and stages of unequal numbers of machines only nearly so.
+static void add_row(const struct plan_choose *o, const struct plan_sync_options *like,
+                    const struct plan_profile *profile, const struct plan_sync *sync, struct plan_chosen_list *list)
+{
+    const struct plan_sync_choice *best = &sync->choices[0];
+    const uint32_t stages = best->seat_count;
+    if (sync->exact || o->replicas || stages == best->stage_count || stages > profile->unit_count ||
+        stages > PLAN_STAGES_MAX)
+        return;
+    struct plan_profile seated = *profile;
+    struct plan_sync_options options = *like;
+    struct plan_sync row;
+    struct bg_error why; // one proposal less
+    double fit;
+    uint32_t *replicas = bg_alloc_array(stages, sizeof *replicas);
+    seated.machine_count = stages;
+    seated.machines = bg_alloc_array(stages, sizeof *seated.machines);
+    for (uint32_t i = 0; i < stages; i++) {
+        seated.machines[i] = profile->machines[best->seats[i].machine];
+        replicas[i] = 1;
+    }
+    options.replicas = replicas;
+    options.stages_max = stages;
+    if (plan_sync_solve(&seated, &options, &why, &row) == BG_OK) {
+        (void)!add_proposals(o, like->group, &seated, &row, &why, list, &fit);
+        plan_sync_fini(&row);
+    }
+    bg_free(seated.machines);
+    bg_free(replicas);
+}
+
 static bg_status check_seats(const struct plan_choose *o, const struct plan_profile *profile, struct bg_error *err)
 {
     uint64_t seats = 0;
@@ -279,6 +311,7 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, struct b
         list->exact &= sync.exact;
         status = add_proposals(o, group, &profile, &sync, err, list, &fit);
         scale *= fit;
+        add_row(o, &options, &profile, &sync, list);
         plan_sync_fini(&sync);
     }
     bg_free(asked.machines);

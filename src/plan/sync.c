@@ -237,9 +237,15 @@ static void search_some(const struct sync_model *m, bool uncrowded, bool any, st
             threads += m->profile->machines[j].host == machine->host ? m->profile->machines[j].threads : 0;
         kinds.kinds[i].speed = sync_speed(m->profile, machine, threads);
     }
-    const uint32_t stages = m->options->stages_max ? m->options->stages_max : 1;
+    uint32_t depths = m->options->stages_max ? m->options->stages_max : 1; // that labels of a state may have
+    if (m->options->replicas) {
+        uint32_t spare = m->profile->machine_count;
+        for (uint32_t r = 0; r < m->options->stages_max; r++)
+            spare -= m->options->replicas[r];
+        depths = spare + 1 < depths ? spare + 1 : depths;
+    }
     const struct sync_breadth how = {.beam = any          ? 1
-                                             : bounded(m) ? BEAM * (stages < 16 ? stages : 16)
+                                             : bounded(m) ? BEAM * (depths < 16 ? depths : 16)
                                                           : BEAM,
                                      .by_depth = bounded(m),
                                      .stepwise = m->options->cut != NULL};

@@ -32,6 +32,7 @@ struct search {
     struct label *labels;
     uint32_t label_count, label_capacity, spare;
     double fastest;            // speed of any machine
+    uint32_t *wanted;          // (stages + 1) for a given shape: machines of so many first stages
     uint32_t *heads, *lengths; // (places->count + 1, nodes): labels of a state
     bool lost;                 // something was dropped that could have been best
     struct plan_sync *found;
@@ -209,6 +210,17 @@ static bool fits_options(const struct search *s, const struct label *behind, con
            (!o->replicas || team->count == o->replicas[o->stages_max - 1 - behind->depth]);
 }
 
+// Of a given shape: whether what is left of the units and of the machines may still make the stages in front.
+static bool may_end(const struct search *s, uint32_t depth, uint32_t from, uint32_t node)
+{
+    const struct plan_sync_options *o = s->m->options;
+    const struct sync_lattice *l = s->lattice;
+    if (!o->replicas)
+        return true;
+    const uint32_t stages = o->stages_max - depth;
+    return from >= stages && (from == 0 || stages > 0) && l->used[l->last] - l->used[node] >= s->wanted[stages];
+}
+
 // Puts a stage in front of every label of a state.
 static void extend(struct search *s, size_t state, const struct sync_arc *arc, const struct sync_span *wanted,
                    const struct sync_team *team, uint32_t from, double left_s)
@@ -218,7 +230,7 @@ static void extend(struct search *s, size_t state, const struct sync_arc *arc, c
     struct sync_price price = {0};
     for (uint32_t at = s->heads[state], host = NONE - 1; at != NONE; at = s->labels[at].next) {
         const struct label *label = &s->labels[at];
-        if (!fits_options(s, label, team))
+        if (!fits_options(s, label, team) || !may_end(s, label->depth + 1, from, arc->to))
             continue;
         if (label->host != host) {
             span.next = host = label->host;
@@ -272,7 +284,8 @@ static void skip(struct search *s, size_t state, const struct sync_arc *arc)
         made.node = arc->to;
         made.team = NONE;
         made.behind = at;
-        add_label(s, &made);
+        if (may_end(s, made.depth, made.cut, made.node))
+            add_label(s, &made);
     }
 }
 
@@ -320,6 +333,10 @@ bool sync_search(const struct sync_model *m, const struct sync_kinds *kinds, con
         s.fastest = fmax(s.fastest, kinds->kinds[i].speed);
     if (!how->all_shapes && found->count) // what is a little worse is told as well
         s.bound = 1.02 * (found->choices[0].step_s - m->profile->commit_s);
+    if (m->options->replicas)
+        s.wanted = bg_alloc_array(m->options->stages_max + 1u, sizeof *s.wanted);
+    for (uint32_t r = 0; s.wanted && r < m->options->stages_max; r++)
+        s.wanted[r + 1] = s.wanted[r] + m->options->replicas[r];
     s.heads = bg_alloc_array(states, sizeof *s.heads);
     s.lengths = bg_alloc_array(states, sizeof *s.lengths);
     memset(s.heads, 0xff, states * sizeof *s.heads); // NONE
@@ -328,6 +345,7 @@ bool sync_search(const struct sync_model *m, const struct sync_kinds *kinds, con
         for (uint32_t node = 0; node < lattice->nodes; node++)
             open_state(&s, cut, node);
     take_labels(&s);
+    bg_free(s.wanted);
     bg_free(s.heads);
     bg_free(s.lengths);
     bg_free(s.labels);
