@@ -239,7 +239,8 @@ static void ends_in_mid_prompt(void **state)
     assert_int_equal(stats.pages_used, 0);
     check_pages(w.engine);
     w.asked[1].request.deadline_ms = 0; // what was computed is of use
-    w.asked[0].got = w.asked[1].got = (struct answer){0};
+    bg_str_fini(&w.asked[0].got.text);
+    w.asked[0].got = (struct answer){0};
     submit(&w, 0);
     while (engine_step(w.engine))
         continue;
