@@ -2,6 +2,7 @@
 // comes first; else the first of the options below that is given says which question is meant.
 #include "cli/plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -17,6 +18,15 @@ static const struct {
     {"profile", cli_plan_profile, "measure this machine for a job, or walk a plan with such a profile"},
 };
 enum { QUESTIONS = sizeof questions / sizeof *questions };
+
+int cli_plan_number(const char *option, const char *text, double max, double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    if (end == text || *end || !(*value >= 0 && *value <= max))
+        return cli_misuse("plan", "--%s: \"%s\", expected a number from 0 to %g", option, text, max);
+    return 0;
+}
 
 static bool given(const char *option, int argc, char **argv)
 {

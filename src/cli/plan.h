@@ -14,6 +14,9 @@ int cli_plan_frontier(struct cli *cli, int argc, char **argv);  // --frontier SC
 int cli_plan_schedule(struct cli *cli, int argc, char **argv);  // --schedule NAME
 int cli_plan_profile(struct cli *cli, int argc, char **argv);   // --profile [JOB.yaml], --profile FILE --plan FILE
 
+// The number of an option, all of its text, from 0 to max. 0, or the exit code after a message.
+int cli_plan_number(const char *option, const char *text, double max, double *value);
+
 // Measures this machine for a job whose workers have as many threads as the environment; takes about `seconds` (0:
 // some). The controller's log is tried in a temporary directory.
 bg_status cli_plan_measure(struct cli *cli, const struct job *job, double seconds, struct bg_error *err,

@@ -4,23 +4,12 @@
 
 #include "plan/pipedream.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct request {
     const char *graph, *machines, *bandwidth, *compression, *memory;
     struct plan_pipedream_options options;
 };
-
-// A number of an option: at least 0, and all of the text. 0, or the exit code after a message.
-static int number(const char *name, const char *text, double max, double *value)
-{
-    char *end;
-    *value = strtod(text, &end);
-    if (end == text || *end || !(*value >= 0 && *value <= max))
-        return cli_misuse("plan", "--%s: \"%s\", expected a number from 0 to %g", name, text, max);
-    return 0;
-}
 
 static int read_levels(struct request *r)
 {
@@ -35,12 +24,12 @@ static int read_levels(struct request *r)
                           r->machines, r->bandwidth, PLAN_PIPEDREAM_LEVELS_MAX);
     for (size_t l = 0; l < machines.count && !code; l++) {
         double count = 0;
-        code = number("machines", machines.items[l], PLAN_PIPEDREAM_MACHINES_MAX, &count);
+        code = cli_plan_number("machines", machines.items[l], PLAN_PIPEDREAM_MACHINES_MAX, &count);
         if (!code && (count < 1 || count != (double)(uint32_t)count))
             code = cli_misuse("plan", "--machines: \"%s\", expected a whole number from 1", machines.items[l]);
         o->levels[l].machines = (uint32_t)count;
         if (!code)
-            code = number("bandwidth", bandwidths.items[l], 1e30, &o->levels[l].bandwidth);
+            code = cli_plan_number("bandwidth", bandwidths.items[l], 1e30, &o->levels[l].bandwidth);
         if (!code && o->levels[l].bandwidth <= 0)
             code = cli_misuse("plan", "--bandwidth: \"%s\", expected more than 0 bytes/s", bandwidths.items[l]);
     }
@@ -56,11 +45,11 @@ static int read_request(struct request *r)
         return cli_misuse("plan", "--graph, --machines and --bandwidth are needed");
     int code = read_levels(r);
     if (!code && r->compression)
-        code = number("activation-compression-ratio", r->compression, 1e30, &r->options.compression);
+        code = cli_plan_number("activation-compression-ratio", r->compression, 1e30, &r->options.compression);
     if (!code && r->compression && r->options.compression <= 0)
         code = cli_misuse("plan", "--activation-compression-ratio: expected more than 0 (1: nothing is compressed)");
     if (!code && r->memory)
-        code = number("memory", r->memory, 1e30, &r->options.memory_bytes);
+        code = cli_plan_number("memory", r->memory, 1e30, &r->options.memory_bytes);
     if (!code && r->memory && r->options.memory_bytes <= 0)
         code = cli_misuse("plan", "--memory: expected more than 0 bytes");
     return code;

@@ -6,8 +6,9 @@
 #include "cli/plan_schedule_svg.h"
 #include "plan/schedule.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#define TIME_MAX 1e15
 
 enum { GRID_WIDTH_MAX = 200, LIST_OPS_MAX = 40 };
 
@@ -25,15 +26,6 @@ struct answer {
     struct plan_schedule_time time;
 };
 
-static int number(const char *name, const char *text, double *value)
-{
-    char *end;
-    *value = strtod(text, &end);
-    if (end == text || *end || !(*value >= 0 && *value <= 1e15))
-        return cli_misuse("plan", "--%s: \"%s\", expected a number from 0 to 1e15", name, text);
-    return 0;
-}
-
 // One number for all stages, or one for each.
 static int read_times(const char *name, const char *text, uint32_t stages, double *times)
 {
@@ -44,7 +36,7 @@ static int read_times(const char *name, const char *text, uint32_t stages, doubl
         code = cli_misuse("plan", "--%s %s: %zu numbers, expected one, or one for each of %u stages", name, text,
                           list.count, stages);
     for (uint32_t s = 0; s < stages && !code; s++)
-        code = number(name, list.items[list.count == 1 ? 0 : s], &times[s]);
+        code = cli_plan_number(name, list.items[list.count == 1 ? 0 : s], TIME_MAX, &times[s]);
     bg_strlist_fini(&list);
     return code;
 }
@@ -76,9 +68,9 @@ static int read_request(const struct request *r, struct answer *a)
     if (!code)
         code = read_times("w", r->w, stages, a->times + (size_t)2 * stages);
     if (!code && r->comm)
-        code = number("comm", r->comm, &a->pipe.comm);
+        code = cli_plan_number("comm", r->comm, TIME_MAX, &a->pipe.comm);
     if (!code && r->memory)
-        code = number("memory-limit", r->memory, &a->pipe.memory);
+        code = cli_plan_number("memory-limit", r->memory, TIME_MAX, &a->pipe.memory);
     if (!code && r->memory && a->pipe.memory <= 0)
         code = cli_misuse("plan", "--memory-limit %s: expected more than 0 micro-batches; the least is 1", r->memory);
     return code;

@@ -369,7 +369,7 @@ static void draw_title(struct drawing *d, double y)
         span = own;
         bubble = own - t->workers[w].busy_s;
     }
-    snprintf(text, sizeof text, "%u workers, %u stages, %u items; step %.4g%s, bubble %.3g%s (%.1f %%)%s",
+    snprintf(text, sizeof text, "%u workers, %u stages, %u items; step %.4g%s, bubble %.4g%s (%.1f %%)%s",
              plan->workers, plan->stage_count, plan->item_count, d->end * scale, *unit ? unit : " turns",
              bubble * scale, unit, span > 0 ? 100 * bubble / span : 0,
              d->deep ? "; darker: a later stage of the worker" : "");
