@@ -345,6 +345,56 @@ class Route(unittest.TestCase):
             self.until("the second", lambda: up() == {second.url})
             self.assertEqual(router.post("/v1/completions", {"prompt": "x"})[0], 200)
 
+    def test_keys_and_values_travel(self):
+        one, two = self.replica(), self.replica()
+        body = {"prompt": "the 7 little bears ate 49 honey cakes", "max_tokens": 60, "seed": 3, "return_tokens": True,
+                "ignore_eos": True}
+        tokens = one.server.post("/v1/completions", body)[1]["choices"][0]["tokens"]
+        body["resume_tokens"] = tokens[:50]
+        want = one.server.post("/v1/completions", body)[1]["choices"]
+        status, headers, saved = one.server.ask("POST", "/kv/save", body)
+        self.assertEqual((status, headers["Content-Type"]), (200, "application/octet-stream"))
+        restored = two.server.post("/kv/restore", saved)
+        self.assertEqual(restored[0], 200)
+        self.assertGreaterEqual(restored[1]["n_restored"], 80)
+        answer = two.server.post("/v1/completions", body)[1]
+        self.assertEqual(answer["choices"], want)
+        prompt = answer["usage"]["prompt_tokens"]
+        self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], prompt)
+        for bad in (b"", b"x", saved[:-1], saved[:100] + b"!" + saved[101:]):
+            self.assertEqual(two.server.ask("POST", "/kv/restore", bad)[0], 400)
+        self.assertEqual(two.server.ask("POST", "/kv/save", {"prompt": 5})[0], 400)
+
+    def is_measured(self, router, which):
+        replica = router.get("/replicas")[1]["data"][which]
+        return replica["in_flight"] > 0 and replica["token_seconds"] > 0
+
+    def test_notice(self):
+        """A machine that will go: its requests ship their keys and values, and go on with the same bytes."""
+        replicas = [self.replica("--slots", "64", "--queue", "1000") for _ in range(2)]
+        router = self.router("--replica", ",".join(r.url for r in replicas))
+        self.assertEqual(router.ask("POST", "/replicas", {"url": "http://nowhere:1", "leaves_in_s": 1})[0], 404)
+        for bad in ({}, [], {"url": 5, "leaves_in_s": 1}, {"url": replicas[0].url, "leaves_in_s": -1}):
+            self.assertEqual(router.ask("POST", "/replicas", bad)[0], 400, bad)
+        bodies = [{**LONG, "prompt": f"the {i} little bears ate honey cakes", "seed": i, "n": 4, "stream": True,
+                   "temperature": 1} for i in range(8)]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            want = list(pool.map(lambda b: shape(stream(replicas[0].port, "/v1/completions", b)[0]), bodies))
+            for attempt in range(4):
+                self.until("both are up", lambda: all(r["state"] == "up" for r in router.get("/replicas")[1]["data"]))
+                going = [pool.submit(stream, router.port, "/v1/completions", b) for b in bodies]
+                self.until("it has some", lambda: self.is_measured(router, attempt % 2))
+                token_s = router.get("/replicas")[1]["data"][attempt % 2]["token_seconds"]
+                leaves = {"url": replicas[attempt % 2].url + "/", "leaves_in_s": 0.5 * 450 * token_s}  # not enough to finish
+                self.assertEqual(router.ask("POST", "/replicas", leaves)[0], 200)
+                self.assertEqual([shape(g.result()[0]) for g in going], want)
+                if router.metrics()["brigade_route_shipped_total"]:
+                    break
+        metrics = router.metrics()
+        print(f"shipped {metrics['brigade_route_shipped_total']:.0f} with {metrics['brigade_route_shipped_bytes_total']:.0f} "
+              f"bytes, resumed {metrics['brigade_route_resumed_total']:.0f}", flush=True)
+        self.assertGreater(metrics["brigade_route_resumed_total"], 0)  # how many ship in time is the machine's affair
+
     def test_prefix_prefers_who_had_it(self):
         replicas = [self.replica(), self.replica()]
         router = self.router("--replica", replicas[0].url, "--replica", replicas[1].url)

@@ -10,6 +10,7 @@ struct request {
     const char *host, *file, *replica_key;
     struct bg_strlist replicas, keys;
     uint32_t port, queue, wait_s, stall_ms, probe_ms, notice_s, grace_s, body_mib;
+    uint64_t bandwidth;
     bool no_key, quiet;
 };
 
@@ -66,6 +67,7 @@ static int route(struct cli *cli, struct request *r)
                                           .probe_ms = r->probe_ms,
                                           .notice_ms = r->notice_s * 1000,
                                           .grace_ms = r->grace_s * 1000,
+                                          .bandwidth = (double)r->bandwidth,
                                           .body_max = (size_t)r->body_mib << 20,
                                           .say = r->quiet ? NULL : say,
                                           .arg = stderr};
@@ -115,6 +117,7 @@ int cmd_route(struct cli *cli, int argc, char **argv)
         {"stall", CLI_U32, &r.stall_ms, "MS", "a replica silent for so long is given up (default 400)"},
         {"probe", CLI_U32, &r.probe_ms, "MS", "between probes of a replica (default 100)"},
         {"notice", CLI_U32, &r.notice_s, "S", "what a replica that drains has left: its --grace (default 30)"},
+        {"bandwidth", CLI_U64, &r.bandwidth, "BYTES", "a second between replicas, until measured (default 125000000)"},
         {"grace", CLI_U32, &r.grace_s, "S", "time to finish requests after SIGTERM (default 30)"},
         {"body-limit", CLI_U32, &r.body_mib, "MIB", "largest body of a request (default 4)"},
         {"quiet", CLI_FLAG, &r.quiet, NULL, "do not tell what happens to replicas"},

@@ -131,7 +131,9 @@ bool route_read_sample(const char *text, size_t size, struct route_sample *sampl
                         {"brigade_inter_token_latency_seconds_sum ", &sample->gap_s},
                         {"brigade_inter_token_latency_seconds_count ", &sample->gap_count},
                         {"brigade_queue_seconds_sum ", &sample->queued_s},
-                        {"brigade_queue_seconds_count ", &sample->queued_count}};
+                        {"brigade_queue_seconds_count ", &sample->queued_count},
+                        {"brigade_prompt_tokens_total ", &sample->prompt_tokens},
+                        {"brigade_cached_tokens_total ", &sample->cached_tokens}};
     enum { WANTED = sizeof wanted / sizeof *wanted };
     unsigned found = 0;
     *sample = (struct route_sample){0};

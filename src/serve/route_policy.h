@@ -69,6 +69,7 @@ struct route_arrangement route_arrange(const struct route_notice *notice);
 struct route_sample {
     uint32_t running, waiting;
     double ttft_s, ttft_count, gap_s, gap_count, queued_s, queued_count; // totals since it started
+    double prompt_tokens, cached_tokens;
 };
 bool route_read_sample(const char *text, size_t size, struct route_sample *sample); // false: not all of it stands there
 

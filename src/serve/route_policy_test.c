@@ -202,7 +202,8 @@ static void samples(void **state)
                         "brigade_time_to_first_token_seconds_bucket{le=\"1\"} 5\n"
                         "brigade_time_to_first_token_seconds_sum 1.5\nbrigade_time_to_first_token_seconds_count 5\n"
                         "brigade_inter_token_latency_seconds_sum 0.25\nbrigade_inter_token_latency_seconds_count 100\n"
-                        "brigade_queue_seconds_sum 1e-3\nbrigade_queue_seconds_count 7\n";
+                        "brigade_queue_seconds_sum 1e-3\nbrigade_queue_seconds_count 7\n"
+                        "brigade_prompt_tokens_total 70\nbrigade_cached_tokens_total 9\n";
     struct route_sample s;
     assert_true(route_read_sample(text, sizeof text - 1, &s));
     assert_int_equal(s.running, 3);

@@ -52,6 +52,9 @@ static void metrics(struct visit *v)
           (double)r->moved_stalled);
     value(&s, "brigade_route_handed_over_total", "counter", "Choices that a draining replica handed over.",
           (double)r->handed_over);
+    value(&s, "brigade_route_shipped_total", "counter", "Choices whose keys and values went ahead of them.",
+          (double)r->shipped);
+    value(&s, "brigade_route_shipped_bytes_total", "counter", "Bytes of those.", (double)r->shipped_bytes);
     value(&s, "brigade_route_preferred_total", "counter", "Choices sent to the replica that had their prefix.",
           (double)r->preferred);
     head(&s, "brigade_route_responses_total", "counter", "Answers by status.");
@@ -96,6 +99,23 @@ static void health(struct visit *v)
                                 "up", (json_int_t)up));
 }
 
+// {"url": .., "leaves_in_s": ..}: a machine that will be taken away, as those know who watch for such notices.
+static void notice(struct visit *v)
+{
+    json_t *o = json_loadb(bg_str_text(&v->body), v->body.size, JSON_REJECT_DUPLICATES, NULL);
+    const char *url = json_string_value(json_object_get(o, "url"));
+    const json_t *s = json_object_get(o, "leaves_in_s");
+    const double seconds = json_number_value(s);
+    if (!url || !json_is_number(s) || !(seconds >= 0 && seconds <= 86400))
+        visit_refuse(v, 400, "invalid_request_error", NULL,
+                     "expected {\"url\": of a replica, \"leaves_in_s\": seconds from 0 to 86400}");
+    else if (!replica_notice(v->route, url, seconds))
+        visit_refuse(v, 404, "not_found_error", NULL, "there is no replica %.200s here", url);
+    else
+        visit_answer_json(v, 200, json_pack("{s:s}", "status", "noticed"));
+    json_decref(o);
+}
+
 static void pass(struct visit *v)
 {
     struct replica *r = v->tries < 2 * ROUTE_REPLICAS_MAX ? replica_choose(v->route, NULL, false) : NULL;
@@ -105,7 +125,8 @@ static void pass(struct visit *v)
     }
     v->tries++;
     char *body = strcmp(v->method, "POST") == 0 ? bg_strndup(bg_str_text(&v->body), v->body.size) : NULL;
-    v->pass = transfer_start(v->route, TRANSFER_PASS, r, v, v->method, v->path, body, v->route->o.wait_ms);
+    v->pass =
+        transfer_start(v->route, TRANSFER_PASS, r, v, v->method, v->path, body, v->body.size, v->route->o.wait_ms);
 }
 
 void pass_begin(struct visit *v)
@@ -115,9 +136,11 @@ void pass_begin(struct visit *v)
         health(v);
     } else if (strcmp(v->path, "/metrics") == 0) {
         metrics(v);
+    } else if (strcmp(v->path, "/replicas") == 0 && post) {
+        notice(v);
     } else if (strcmp(v->path, "/replicas") == 0) {
         visit_answer_json(v, 200, json_pack("{s:s, s:o}", "object", "list", "data", replicas_json(v->route)));
-    } else if (strncmp(v->path, "/slots", 6) == 0) {
+    } else if (strncmp(v->path, "/slots", 6) == 0 || strncmp(v->path, "/kv/", 4) == 0) {
         visit_refuse(v, 501, "not_supported_error", NULL, "slots belong to one replica: ask that one");
     } else if (strcmp(v->method, "OTHER") == 0 || strpbrk(v->path, " ?#\r\n")) {
         visit_refuse(v, 405, "invalid_request_error", NULL, "only GET and POST are passed on");

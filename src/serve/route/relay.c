@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000 };
+enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000, SHIP_LEAD_MS = 2000, SHIPS_AT_ONCE = 2 };
 
 // ---- Reading what is asked ----
 static json_t *field(const json_t *body, const char *name)
@@ -75,7 +75,7 @@ static bool read_body(struct answer *a, size_t *prompts)
 static void branch_init(struct branch *b, struct answer *a, uint32_t index, uint64_t now)
 {
     json_t *drawn = field(a->body, "resume_tokens"), *what = field(a->body, "messages");
-    *b = (struct branch){.answer = a, .index = index, .waits_ns = now};
+    *b = (struct branch){.answer = a, .index = index, .waits_ns = now, .prefer = ROUTE_NOBODY};
     const uint32_t count = (uint32_t)json_array_size(drawn);
     b->capacity = count;
     b->tokens = bg_alloc_array(count + 1u, sizeof *b->tokens);
@@ -135,10 +135,18 @@ static void leave_line(struct branch *b)
         }
 }
 
+static void stop_shipping(struct branch *b)
+{
+    if (b->ship)
+        transfer_end(b->ship);
+    b->ship = NULL;
+}
+
 static void cancel_all(struct answer *a)
 {
     for (uint32_t i = 0; i < a->count; i++) {
         struct branch *b = &a->branches[i];
+        stop_shipping(b);
         if (b->transfer)
             transfer_end(b->transfer);
         else if (!b->ended)
@@ -193,7 +201,7 @@ bool relay_begin(struct visit *v)
 }
 
 // ---- Upstream ----
-static char *upstream_body(const struct branch *b, uint64_t now)
+char *relay_body(const struct branch *b, uint64_t now)
 {
     const struct answer *a = b->answer;
     json_t *o = json_copy(a->body), *tokens;
@@ -233,7 +241,10 @@ static void begin(struct branch *b, struct replica *r, uint64_t now)
     b->offset_base = b->offset;
     b->leave_ns = 0;
     route_affinity_note(route->affinity, b->hashes, b->hash_count, r->id);
-    b->transfer = transfer_start(route, TRANSFER_BRANCH, r, b, "POST", a->visit->path, upstream_body(b, now), 0);
+    b->prefer = ROUTE_NOBODY;
+    b->ships = b->shipping = false;
+    char *body = relay_body(b, now);
+    b->transfer = transfer_start(route, TRANSFER_BRANCH, r, b, "POST", a->visit->path, body, strlen(body), 0);
 }
 
 // How long the reader of a choice went without: from the last that the old replica said.
@@ -257,6 +268,7 @@ void relay_leave(struct branch *b, const char *why)
     const uint64_t now = env_now_ns(route->env);
     (void)why;
     b->avoid = b->transfer->replica->id;
+    stop_shipping(b);
     transfer_end(b->transfer);
     b->transfer = NULL;
     record_drop_held(b);
@@ -324,6 +336,7 @@ static void end_branch(struct branch *b)
     struct answer *a = b->answer;
     if (b->lost_ns)
         count_resumed(b, env_now_ns(a->visit->route->env));
+    stop_shipping(b);
     transfer_end(b->transfer);
     b->transfer = NULL;
     b->ended = true;
@@ -453,21 +466,41 @@ void relay_came(struct transfer *t)
 }
 
 // ---- Time ----
-// A replica that drains keeps what it can finish; the rest leaves before its machine does.
+// A replica that drains keeps what it can finish; the rest draws as long as it can and leaves before its machine does,
+// with its keys and values where the replica can still be asked for them.
 static void arrange(struct branch *b, uint64_t now)
 {
     struct route *route = b->answer->visit->route;
     const struct replica *r = b->transfer->replica;
     const uint32_t most = b->answer->max_tokens, drawn = b->count;
-    const uint64_t grace = route->o.notice_ms * 1000000ull, end = r->drains_ns + grace,
-                   margin = MARGIN_MS * 1000000ull < grace / 4 ? MARGIN_MS * 1000000ull : grace / 4;
     if (b->leave_ns)
         return;
-    const struct route_notice notice = {.grace_s = end > now + margin ? (double)(end - now - margin) * 1e-9 : 0,
-                                        .tokens_held = drawn,
+    const uint64_t left = r->leaves_ns > now ? r->leaves_ns - now : 0,
+                   margin = MARGIN_MS * 1000000ull < left / 4 ? MARGIN_MS * 1000000ull : left / 4;
+    const struct route_notice notice = {.grace_s = (double)(left - margin) * 1e-9,
+                                        .tokens_held = (uint32_t)(b->hash_count * ROUTE_BLOCK / 4) + drawn,
                                         .tokens_left = most > drawn ? most - drawn : 0,
-                                        .token_s = r->token_s};
-    b->leave_ns = route_arrange(&notice).leave == ROUTE_FINISH ? UINT64_MAX : end - margin;
+                                        .token_s = r->token_s,
+                                        .recompute_s = r->prompt_s > 0 ? r->prompt_s : r->token_s,
+                                        .bytes_token = route->ship_bytes_token,
+                                        .bandwidth = r->noticed ? route->ship_bandwidth : 0};
+    const struct route_arrangement a = route_arrange(&notice);
+    b->ships = a.leave == ROUTE_SHIP;
+    b->leave_ns = a.leave == ROUTE_FINISH ? UINT64_MAX : r->leaves_ns - margin;
+    if (b->ships) { // others ship as well, and steps are waited for: early enough, and at most half the time earlier
+        const uint64_t lead = SHIP_LEAD_MS * 1000000ull + (uint64_t)(2e9 * a.pause_s);
+        b->leave_ns = r->leaves_ns - (lead < left / 2 ? lead : left / 2);
+    }
+}
+
+// Ships first, few at a time: each waits for a step of the engine. Whoever has no time left for that goes as it is.
+static void leave(struct branch *b, uint64_t now)
+{
+    const struct replica *r = b->transfer->replica;
+    if (now >= r->leaves_ns || !b->ships || (b->shipping && !b->ship))
+        relay_leave(b, "its machine goes");
+    else if (!b->shipping && r->ships < SHIPS_AT_ONCE)
+        ship_begin(b, now);
 }
 
 static void move_branches(struct route *route, uint64_t now)
@@ -486,7 +519,7 @@ static void move_branches(struct route *route, uint64_t now)
                 route->moved_stalled++;
                 relay_leave(b, "stalled");
             } else if (state == REPLICA_DRAINING && now >= b->leave_ns) {
-                relay_leave(b, "its machine goes");
+                leave(b, now);
             }
         }
 }

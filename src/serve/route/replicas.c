@@ -168,15 +168,34 @@ void replica_away(struct replica *r, struct route *route, enum replica_state sta
         r->probe_due_ns = now + r->backoff_ns;
     }
     if (state == REPLICA_DRAINING)
-        r->drains_ns = now;
+        r->leaves_ns = now + route->o.notice_ms * 1000000ull;
+    r->noticed = r->noticed && state == REPLICA_STALLED;
     r->state = state;
     tell(route, r, state_names[state]);
+}
+
+bool replica_notice(struct route *route, const char *url, double seconds)
+{
+    size_t size = strlen(url);
+    while (size > 0 && url[size - 1] == '/')
+        size--;
+    for (uint32_t i = 0; i < route->replica_count; i++) {
+        struct replica *r = route->replicas[i];
+        if (strlen(r->url) != size || memcmp(r->url, url, size) != 0)
+            continue;
+        replica_away(r, route, REPLICA_DRAINING, "its machine goes");
+        r->noticed = true;
+        r->leaves_ns = env_now_ns(route->env) + (uint64_t)(seconds * 1e9);
+        return true;
+    }
+    return false;
 }
 
 static void come_up(struct replica *r, struct route *route)
 {
     r->state = REPLICA_UP;
     r->probes = 0;
+    r->noticed = false;
     r->sampled = false;
     r->told = r->ours_then = 0;
     snprintf(r->said, sizeof r->said, "ok");
@@ -200,6 +219,10 @@ static void sample(struct replica *r, struct route *route, const struct transfer
     if (r->sampled && firsts >= 0 && gaps >= 0 && queued >= 0) {
         if (firsts > 0)
             r->latency_s = later(r->latency_s, (now.ttft_s - then->ttft_s) / firsts);
+        const double read = now.prompt_tokens - then->prompt_tokens - (now.cached_tokens - then->cached_tokens);
+        const double reading_s = now.ttft_s - then->ttft_s - (now.queued_s - then->queued_s);
+        if (firsts > 0 && read > 0 && reading_s > 0)
+            r->prompt_s = later(r->prompt_s, reading_s / read);
         if (gaps > 0)
             r->token_s = later(r->token_s, (now.gap_s - then->gap_s) / gaps);
         if (queued > 0)
@@ -225,8 +248,10 @@ void replicas_probed(struct transfer *t)
     r->probe = NULL;
     r->probe_due_ns = now + route->o.probe_ms * 1000000ull;
     if (good && t->health && r->state != REPLICA_UP) {
-        come_up(r, route);
-        r->probe_due_ns = now;
+        if (r->noticed && now <= r->leaves_ns)
+            r->state = REPLICA_DRAINING;
+        else // also when it is still there after its time
+            come_up(r, route);
     } else if (good && !t->health) {
         sample(r, route, t);
     } else if (!good && t->code == CURLE_OPERATION_TIMEDOUT) {
@@ -258,7 +283,7 @@ void replicas_tick(struct route *route, uint64_t now)
         if (r->probe || now < r->probe_due_ns)
             continue;
         const bool health = r->state != REPLICA_UP || ++r->probes % HEALTH_EVERY == 0;
-        r->probe = transfer_start(route, TRANSFER_PROBE, r, r, "GET", health ? "/health" : "/metrics", NULL,
+        r->probe = transfer_start(route, TRANSFER_PROBE, r, r, "GET", health ? "/health" : "/metrics", NULL, 0,
                                   route->o.stall_ms);
         r->probe->health = health;
     }
@@ -287,8 +312,10 @@ struct replica *replica_choose(struct route *route, const struct branch *branch,
 {
     struct route_load loads[ROUTE_REPLICAS_MAX];
     uint32_t liked = ROUTE_NOBODY, avoided = ROUTE_NOBODY;
-    const uint32_t liked_id =
-        branch ? route_affinity_find(route->affinity, branch->hashes, branch->hash_count) : ROUTE_NOBODY;
+    const uint32_t liked_id = !branch ? ROUTE_NOBODY
+                              : branch->prefer != ROUTE_NOBODY
+                                  ? branch->prefer
+                                  : route_affinity_find(route->affinity, branch->hashes, branch->hash_count);
     for (uint32_t i = 0; i < route->replica_count; i++) {
         const struct replica *r = route->replicas[i];
         const uint32_t since = r->ours > r->ours_then ? r->ours - r->ours_then : 0;
@@ -330,12 +357,12 @@ json_t *replicas_json(const struct route *route)
     for (uint32_t i = 0; i < route->replica_count; i++) {
         const struct replica *r = route->replicas[i];
         json_t *said = json_string(r->said);
-        json_array_append_new(all,
-                              json_pack("{s:s, s:s, s:o, s:I, s:I, s:f, s:f, s:f, s:I, s:I}", "url", r->url, "state",
-                                        state_names[r->state], "said", said ? said : json_null(), "in_flight",
-                                        (json_int_t)r->ours, "told_in_flight", (json_int_t)r->told, "credits",
-                                        r->credit.credits, "first_token_seconds", r->latency_s, "token_seconds",
-                                        r->token_s, "sent", (json_int_t)r->sent, "failed", (json_int_t)r->failed));
+        json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "url", r->url,
+                                             "state", state_names[r->state], "said", said ? said : json_null(),
+                                             "in_flight", (json_int_t)r->ours, "told_in_flight", (json_int_t)r->told,
+                                             "credits", r->credit.credits, "first_token_seconds", r->latency_s,
+                                             "token_seconds", r->token_s, "prompt_token_seconds", r->prompt_s, "sent",
+                                             (json_int_t)r->sent, "failed", (json_int_t)r->failed));
     }
     return all;
 }

@@ -70,6 +70,7 @@ bg_status route_create(struct bg_env *env, const struct route_options *options, 
     o->stall_ms = given(o->stall_ms, 400);
     o->probe_ms = given(o->probe_ms, 100);
     o->notice_ms = given(o->notice_ms, 30000);
+    route->ship_bandwidth = o->bandwidth > 0 ? o->bandwidth : 125e6;
     o->wait_target_s = o->wait_target_s > 0 ? o->wait_target_s : 0.05;
     o->body_max = o->body_max ? o->body_max : (size_t)4 << 20;
     o->connections_max = given(o->connections_max, 4096);

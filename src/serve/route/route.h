@@ -23,6 +23,7 @@ struct route_options {
     uint32_t probe_ms;        // between probes of a replica that is well (default 100)
     uint32_t notice_ms;       // what a replica that drains has left (default 30000)
     uint32_t grace_ms;        // to finish requests when asked to stop (default 30000)
+    double bandwidth;         // bytes a second between replicas, until it is measured (default 125e6)
     double wait_target_s;     // queueing at a replica that credits aim below (default 0.05)
     size_t body_max;          // default 4 MiB
     uint32_t connections_max; // default 4096

@@ -33,19 +33,22 @@ struct replica {
     bool alive;     // was up before
     char said[200]; // the last that was heard of it
     struct transfer *probe;
-    uint64_t probe_due_ns, probed_ns, backoff_ns, drains_ns;
+    uint64_t probe_due_ns, backoff_ns;
+    uint64_t leaves_ns;         // while it drains: when its machine goes
+    bool noticed;               // somebody told the router; the replica itself knows nothing
     uint32_t probes;            // since it is up
     uint32_t told, ours_then;   // in flight: as probed, and how many of ours then
     uint32_t ours;              // transfers of requests
+    uint32_t ships;             // of those, transfers of keys and values
     struct route_sample sample; // totals as probed last
     bool sampled;
-    double latency_s, token_s; // a first token, a token, of late
+    double latency_s, token_s, prompt_s; // a first token, a token, a token of a prompt, of late
     struct route_credit credit;
     uint64_t sent, failed;
 };
 
 // ---- Transfers (upstream.c) ----
-enum transfer_kind { TRANSFER_PROBE, TRANSFER_PASS, TRANSFER_BRANCH };
+enum transfer_kind { TRANSFER_PROBE, TRANSFER_PASS, TRANSFER_BRANCH, TRANSFER_SHIP };
 struct transfer {
     enum transfer_kind kind;
     struct route *route;
@@ -94,7 +97,11 @@ struct visit { // one HTTP request of a client
 struct branch { // one choice of one prompt: a chain of upstream requests
     struct answer *answer;
     uint32_t index;
-    struct transfer *transfer;                    // NULL: waits for a replica, or has ended
+    struct transfer *transfer; // NULL: waits for a replica, or has ended
+    struct transfer *ship;     // its keys and values, on the way out of one replica or into the next
+    uint32_t prefer;           // id of the replica that has them; ROUTE_NOBODY: none
+    bool ships, shipping;      // it shall; it was tried
+    uint64_t ship_began_ns, ship_bytes;
     bool accepted;                                // a replica took it
     bool begun, echoed, told_finish, ended, done; // done: [DONE] came
     json_t *held;                    // text that may come again: the replica's last words before the finish
@@ -144,8 +151,10 @@ struct route {
     uint8_t (*key_hash)[32];
     bool draining;
     double request_s; // of late
-    uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred;
-    uint64_t resume_buckets[16]; // by route_resume_bucket_s
+    uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred, shipped,
+        shipped_bytes;
+    double ship_bandwidth, ship_bytes_token; // of late
+    uint64_t resume_buckets[16];             // by route_resume_bucket_s
     double resume_s;
 };
 
@@ -170,6 +179,12 @@ void relay_came(struct transfer *transfer);
 void relay_tick(struct route *route, uint64_t now);
 void relay_leave(struct branch *branch, const char *why); // the replica is given up, another shall go on
 
+char *relay_body(const struct branch *branch, uint64_t now); // of the request that goes on
+
+// ship.c: keys and values go ahead of a request that leaves
+void ship_begin(struct branch *branch, uint64_t now);
+void ship_came(struct transfer *transfer);
+
 // record.c: the records of a stream, as the client gets them
 // Takes one in. False: the replica has broken off; *why says how.
 bool record_take(struct branch *branch, const char *data, size_t size, const char **why);
@@ -182,7 +197,8 @@ bg_status upstream_open(struct route *route, struct bg_error *err);
 void upstream_close(struct route *route);
 // body: taken over; NULL: GET. timeout_ms: of all of it; 0: none
 struct transfer *transfer_start(struct route *route, enum transfer_kind kind, struct replica *replica, void *owner,
-                                const char *method, const char *path, char *body, uint32_t timeout_ms);
+                                const char *method, const char *path, char *body, size_t body_size,
+                                uint32_t timeout_ms);
 void transfer_end(struct transfer *transfer); // breaks it off where it is not done
 void upstream_event(struct route *route, int fd, uint32_t events);
 void upstream_work(struct route *route, uint64_t now);
@@ -193,11 +209,12 @@ void transfer_tell(const struct transfer *transfer, char *text, size_t size);
 bg_status replicas_open(struct route *route, struct bg_error *err);
 void replicas_tick(struct route *route, uint64_t now);
 void replicas_probed(struct transfer *probe);
+bool replica_notice(struct route *route, const char *url, double seconds); // its machine goes then. False: no such one
 void replica_away(struct replica *replica, struct route *route, enum replica_state state, const char *said);
 // fresh: a new request, which needs credit. NULL: nobody.
 struct replica *replica_choose(struct route *route, const struct branch *branch, bool fresh);
 bool replicas_any_up(const struct route *route);
-bool replicas_any_to_leave(const struct route *route); // that have requests and stall or drain
+bool replicas_any_to_leave(const struct route *route);             // that have requests and stall or drain
 void replicas_say(const struct route *route, struct bg_str *text); // who they are and what they said
 json_t *replicas_json(const struct route *route);
 void replicas_close(struct route *route);

@@ -55,7 +55,7 @@ static size_t on_body(char *bytes, size_t one, size_t size, void *arg)
 }
 
 struct transfer *transfer_start(struct route *route, enum transfer_kind kind, struct replica *replica, void *owner,
-                                const char *method, const char *path, char *body, uint32_t timeout_ms)
+                                const char *method, const char *path, char *body, size_t body_size, uint32_t timeout_ms)
 {
     struct transfer *t = bg_alloc(sizeof *t);
     char *url = bg_format("%s%s", replica->url, path);
@@ -88,11 +88,13 @@ struct transfer *transfer_start(struct route *route, enum transfer_kind kind, st
     if (timeout_ms)
         curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     if (body) {
-        t->headers = curl_slist_append(t->headers, "Content-Type: application/json");
+        t->headers = curl_slist_append(t->headers, path[1] == 'k' && path[4] == 'r' // /kv/restore
+                                                       ? "Content-Type: application/octet-stream"
+                                                       : "Content-Type: application/json");
         t->headers = curl_slist_append(t->headers, "Expect:");
         curl_easy_setopt(t->easy, CURLOPT_POST, 1L);
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, body);
-        curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE, (long)strlen(body));
+        curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE, (long)body_size);
     } else if (strcmp(method, "HEAD") == 0) {
         curl_easy_setopt(t->easy, CURLOPT_NOBODY, 1L);
     }
@@ -100,6 +102,7 @@ struct transfer *transfer_start(struct route *route, enum transfer_kind kind, st
     bg_free(url);
     if (kind != TRANSFER_PROBE) {
         replica->ours++;
+        replica->ships += kind == TRANSFER_SHIP;
         replica->sent++;
     }
     CURLMcode code = curl_multi_add_handle(route->multi, t->easy);
@@ -119,6 +122,7 @@ void transfer_end(struct transfer *t)
         }
     if (t->kind != TRANSFER_PROBE)
         t->replica->ours--;
+    t->replica->ships -= t->kind == TRANSFER_SHIP;
     curl_multi_remove_handle(route->multi, t->easy);
     curl_easy_cleanup(t->easy);
     curl_slist_free_all(t->headers);
@@ -214,6 +218,8 @@ void upstream_work(struct route *route, uint64_t now)
             relay_came(t);
         else if (t->done && t->kind == TRANSFER_PROBE)
             replicas_probed(t);
+        else if (t->done && t->kind == TRANSFER_SHIP)
+            ship_came(t);
         else if (t->done)
             pass_done(t);
     }
