@@ -238,7 +238,7 @@ class Sim(unittest.TestCase):
         self.assertEqual({p["policy"]: f"{p['mean_cost']:.6f}" for p in policies}, means)
         if is_release():
             self.assertLess(used, 0.5)  # of the second that is allowed
-        for policy, mean in (("patient", "102.049257"), ("next-spot", "97.877725")):
+        for policy, mean in (("patient", "102.479108"), ("next-spot", "97.877725")):
             code, out, err = sim("deadline", "--policy", policy, *job)
             self.assertEqual(code, 0, err)
             self.assertEqual(f"{json.loads(out)['mean_cost']:.6f}", mean)

@@ -1,7 +1,6 @@
 // Relaxed: for a job whose work and overheads are estimates, as most are; "Can't Be Late" relaxes the same two
 // assumptions. It is patient with both numbers at their most, so the deadline holds whatever they turn out to be up to
-// that. To draw the straight line by the estimate instead and leave the rest to the safety net costs more:
-// 3 % of the mean over the published windows where work is known to 10 %.
+// that. To draw the straight line by the estimate instead leaves the rest to the safety net, which pays more.
 #include "plan/policy_int.h"
 
 #include <math.h>

@@ -80,33 +80,38 @@ static void a_spot_machine_taken_away_pays_its_overhead_again(void **state)
     assert_true(bill.finish_s == 4 * 3600);
 }
 
-static void patience_ends_when_spot_has_stayed_for_an_overhead(void **state)
+static void patience_ends_when_spot_has_stayed_for_what_a_change_costs(void **state)
 {
     (void)state;
-    const struct plan_deadline job = {3600, 10 * 3600, 40 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
+    // Two hours that on-demand would have worked are paid back after three of spot: 2 * 3 / (3 - 1).
+    const struct plan_deadline job = {3600, 20 * 3600, 40 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
     uint32_t spot[41] = {0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1};
     struct plan_moment at[41];
     assert_true(run("patient", &job, spot, at).met);
     assert_int_equal(at[2].held, PLAN_RENT_NONE); // behind the line, but spot has been gone for an hour only
-    for (size_t t = 3; t <= 8; t++)               // a spell of two ticks is not enough
+    for (size_t t = 3; t <= 9; t++)               // a spell of two ticks is not enough, nor are the first three of this
         assert_int_equal(at[t].held, PLAN_RENT_ON_DEMAND);
-    assert_int_equal(at[9].held, PLAN_RENT_SPOT);
+    assert_int_equal(at[10].held, PLAN_RENT_SPOT);
 }
 
-static void patience_ends_an_overhead_behind(void **state)
+static void patience_remembers_how_spells_ended(void **state)
 {
     (void)state;
-    const struct plan_deadline job = {3600, 35 * 3600, 45 * 3600, 7200, {0, 1, 3}, 1, 0, 0};
-    uint32_t spot[46];
-    struct plan_moment at[46];
-    for (uint32_t t = 0; t < 46; t++)
-        spot[t] = t % 2; // never gone, nor there, for an overhead: no spell is of use
-    assert_true(run("patient", &job, spot, at).met);
-    uint32_t t = 0;
-    while (at[t].held != PLAN_RENT_ON_DEMAND)
+    const struct plan_deadline job = {3600, 30 * 3600, 60 * 3600, 3600, {0, 1, 3}, 1, 0, 0};
+    uint32_t spot[61];
+    struct plan_moment at[61];
+    for (uint32_t t = 0; t < 61; t++)
+        spot[t] = t % 5 != 4; // gone for one tick of five: no change is worth it, wherever the line is
+    const struct plan_bill bill = run("patient", &job, spot, at);
+    assert_true(bill.met);
+    assert_int_equal(bill.ticks[PLAN_RENT_ON_DEMAND], 0);
+    for (uint32_t t = 0; t < 61; t++)
+        spot[t] = t % 12 < 6;
+    run("patient", &job, spot, at);
+    uint32_t t = 8;
+    while (at[t].held != PLAN_RENT_SPOT)
         t++;
-    // Decided at t - 1, the first tick without spot at which the line was two hours of work ahead.
-    assert_true((t - 1) * 35.0 / 45 > 2 && (t - 3) * 35.0 / 45 <= 2);
+    assert_int_equal(t, 13); // the spell before has paid: there is nothing to wait for
 }
 
 static void hysteresis_stays_on_demand(void **state)
@@ -230,6 +235,38 @@ static void whoever_takes_estimates_is_in_time(void **state)
         }
     }
     assert_true(late > 0);
+}
+
+// Spells of spot and gaps of which nothing can be known but their mean, or which are all alike: no kind of trace costs
+// more than 3 % above Uniform Progress.
+static void patient_holds_on_other_kinds_of_traces(void **state)
+{
+    (void)state;
+    static const uint32_t means[] = {1, 2, 3, 4, 6, 8, 16, 64};
+    enum { MEANS = sizeof means / sizeof *means, DRAWN = 30, WINDOW = 361 };
+    uint32_t spot[WINDOW];
+    double worst = 0;
+    for (uint32_t kind = 0; kind < 2 * MEANS * MEANS; kind++) {
+        const uint32_t up = means[kind / 2 / MEANS], down = means[kind / 2 % MEANS];
+        const bool memoryless = kind % 2;
+        double ours = 0, theirs = 0;
+        for (uint32_t n = 0; n < DRAWN; n++) {
+            uint32_t there = drawn(kind, n) % (up + down) < up;
+            for (uint32_t t = 0; t < WINDOW; t++) {
+                const uint32_t at = n * WINDOW + t;
+                there =
+                    memoryless ? there ^ (drawn(kind + 9000, at) % (there ? up : down) == 0) : at % (up + down) < up;
+                spot[t] = there;
+            }
+            ours += run("patient", &published, spot, NULL).cost;
+            theirs += run("uniform-progress", &published, spot, NULL).cost;
+        }
+        worst = fmax(worst, ours / theirs);
+        if (ours > 1.03 * theirs)
+            fail_msg("up %u, down %u, %s: %.2f %% above", up, down, memoryless ? "memoryless" : "periodic",
+                     100 * (ours / theirs - 1));
+    }
+    printf("patient on other kinds of traces: %.2f %% above uniform-progress at most\n", 100 * (worst - 1));
 }
 
 // The least cost over every choice at every tick; shares no code with the room.
@@ -522,7 +559,7 @@ static void patient_beats_uniform_progress_on_gangs(void **state)
             }
         }
         printf("slack %.1f, gangs: %.1f %% below uniform-progress\n", slacks[i], 100 * (1 - ours / theirs));
-        assert_true(ours < 0.95 * theirs);
+        assert_true(ours < 0.97 * theirs);
     }
     plan_trace_fini(&trace);
 }
@@ -609,12 +646,13 @@ int main(void)
         cmocka_unit_test(greedy_waits_and_the_net_catches_it),
         cmocka_unit_test(a_spot_machine_taken_away_pays_its_overhead_again),
         cmocka_unit_test(hysteresis_stays_on_demand),
-        cmocka_unit_test(patience_ends_when_spot_has_stayed_for_an_overhead),
-        cmocka_unit_test(patience_ends_an_overhead_behind),
+        cmocka_unit_test(patience_ends_when_spot_has_stayed_for_what_a_change_costs),
+        cmocka_unit_test(patience_remembers_how_spells_ended),
         cmocka_unit_test(a_gang_needs_all_its_machines_at_once),
         cmocka_unit_test(the_oracle_leaves_short_spells_alone),
         cmocka_unit_test(whoever_promises_is_in_time),
         cmocka_unit_test(whoever_takes_estimates_is_in_time),
+        cmocka_unit_test(patient_holds_on_other_kinds_of_traces),
         cmocka_unit_test(the_optimum_is_the_best_of_all_choices),
         cmocka_unit_test(jobs_that_make_no_sense),
         cmocka_unit_test(a_snapshot_read_back_decides_the_same),
