@@ -30,7 +30,7 @@ def main():
             return subprocess.run(["node", os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve_openai.mjs"),
                                    f"http://127.0.0.1:{server.port}", "a-key", modules], timeout=240).returncode
         finally:
-            server.stop()
+            server.ends_well()
     finally:
         serving.remove(directory)
 

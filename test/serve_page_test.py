@@ -109,7 +109,7 @@ class Chat(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.page.close()
-        cls.server.stop()
+        cls.server.ends_well()
         serving.remove(cls.dir)
 
     def setUp(self):

@@ -84,7 +84,7 @@ class Templates(unittest.TestCase):
             file.write(text)
             file.flush()
             server = serving.Server(serving.small_model(), "--threads", "1", "--chat-template", file.name)
-        self.addCleanup(server.stop)
+        self.addCleanup(server.ends_well)
         values = server.get("/props")[1]
         return server, {"bos_token": values["bos_token"], "eos_token": values["eos_token"], "add_generation_prompt": True}
 

@@ -82,7 +82,7 @@ class Stories(Case):
         if not model:
             raise unittest.SkipTest("needs stories260K in ../shared")
         cls.server = Server(model, "--threads", "1")
-        cls.addClassCleanup(cls.server.stop)
+        cls.addClassCleanup(cls.server.ends_well)
         return model
 
     def test_counts_tokens_with_bos(self):
@@ -373,7 +373,8 @@ class Clients(Case):
         if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < idle + 200:
             self.skipTest("too few files may be open")
         server = self.start("--queue", str(idle + 50), threads="2")
-        body = {"prompt": "the 7 little bears", "max_tokens": 100, "ignore_eos": True, "stream": True, "priority": -1}
+        body = {"prompt": "the 7 little bears", "max_tokens": 480 if FULL else 100, "ignore_eos": True,
+                "stream": True, "priority": -1}
         data = request("/v1/completions", body, "Connection: close\r\n")
         streams = []
         for _ in range(idle):
@@ -417,7 +418,7 @@ class Hostile(Case):
     def make_model(cls):
         model = serving.small_model()
         cls.server = Server(model, "--threads", "1", "--cors", "https://example.org")
-        cls.addClassCleanup(cls.server.stop)
+        cls.addClassCleanup(cls.server.ends_well)
         return model
 
     def tearDown(self):

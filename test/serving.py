@@ -128,6 +128,10 @@ class Server:
             self.process.kill()
             raise
 
+    def ends_well(self):
+        code = self.stop()
+        assert code == 0, f"the server ended with {code}:\n{self.said()}"
+
 
 def events(lines):
     """The JSON of a stream's events; its last line must be [DONE]."""
