@@ -67,19 +67,49 @@ static void set_defaults(struct engine *e)
     e->rows_max = o->slots * e->lanes * e->lane_rows + o->chunk;
 }
 
-static uint64_t fingerprint_of(const struct packed_model *packed)
+struct fingerprint {
+    const struct packed_model *packed;
+    uint64_t *sums; // of each layer, then of the head
+};
+
+static uint64_t sum_of(const struct packed_linear *l)
+{
+    return l->w.data ? bg_xxh64(l->w.data, kern_packed_bytes(l->w.type, l->w.n, l->w.k)) : 0;
+}
+
+static void sum_layer(void *arg, size_t index, unsigned lane)
+{
+    const struct fingerprint *f = arg;
+    (void)lane;
+    if (index == f->packed->model->config.layers) {
+        f->sums[index] = sum_of(&f->packed->head);
+        return;
+    }
+    const struct packed_block *b = &f->packed->blocks[index];
+    const uint64_t sums[] = {sum_of(&b->q),    sum_of(&b->k),  sum_of(&b->v),   sum_of(&b->o),
+                             sum_of(&b->gate), sum_of(&b->up), sum_of(&b->down)};
+    f->sums[index] = bg_xxh64(sums, sizeof sums);
+}
+
+// Of every number that keys and values are made of: pages outlive the process, and a model may differ from another in
+// one layer only.
+static uint64_t fingerprint_of(struct bg_env *env, const struct packed_model *packed)
 {
     const struct model *model = packed->model;
-    uint64_t sums[3] = {bg_xxh64(&model->config, sizeof model->config), (uint64_t)packed->type, 0};
-    for (uint32_t i = 0; i < model->param_count; i++)
-        if (model->params[i].rank == 1)
-            sums[2] = sums[2] * 31 +
-                      bg_xxh64(packed->weights + model->params[i].offset, model->params[i].count * sizeof(float));
-    if (model->config.layers) // the panels of a few layers tell models apart
-        sums[1] += bg_xxh64(packed->blocks[0].o.w.data,
-                            kern_packed_bytes(packed->type, packed->blocks[0].o.w.n, packed->blocks[0].o.w.k));
-    sums[1] += 3 * bg_xxh64(packed->head.w.data, kern_packed_bytes(packed->type, packed->head.w.n, packed->head.w.k));
-    return bg_xxh64(sums, sizeof sums);
+    const size_t layers = model->config.layers, count = layers + 1 + model->param_count + 2;
+    uint64_t *sums = bg_alloc_array(count, sizeof *sums);
+    struct fingerprint f = {packed, sums};
+    env_parallel_for(env, layers + 1, sum_layer, &f);
+    for (uint32_t i = 0; i < model->param_count; i++) {
+        const struct model_param *p = &model->params[i];
+        if (p->rank == 1 || p->unit == 0) // norms, biases, tables: not packed
+            sums[layers + 1 + i] = bg_xxh64(packed->weights + p->offset, p->count * sizeof(float));
+    }
+    sums[count - 2] = (uint64_t)packed->type;
+    sums[count - 1] = bg_xxh64(&model->config, sizeof model->config);
+    const uint64_t sum = bg_xxh64(sums, count * sizeof *sums);
+    bg_free(sums);
+    return sum;
 }
 
 bg_status engine_create(struct bg_env *env, const struct packed_model *packed, const struct kern *kern,
@@ -93,7 +123,7 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
     *e = (struct engine){.env = env, .packed = packed, .kern = kern, .tokenizer = tokenizer, .o = *options};
     atomic_init(&e->doing, "waiting for work");
     set_defaults(e);
-    e->fingerprint = fingerprint_of(packed);
+    e->fingerprint = fingerprint_of(env, packed);
     e->slots = bg_alloc_array(e->o.slots, sizeof *e->slots);
     e->slot_stats = bg_alloc_array(e->o.slots, sizeof *e->slot_stats);
     e->slot_tokens = bg_alloc_array(e->o.slots, sizeof *e->slot_tokens);
