@@ -82,7 +82,8 @@ static void copy_machines(const struct plan_profile *from, struct plan_profile *
     bg_free(to->machines);
     to->machine_count = from->machine_count;
     to->machines = bg_alloc_array(from->machine_count, sizeof *to->machines);
-    memcpy(to->machines, from->machines, from->machine_count * sizeof *to->machines);
+    if (from->machine_count)
+        memcpy(to->machines, from->machines, from->machine_count * sizeof *to->machines);
 }
 
 static void local_machines(const struct plan_job *p, struct plan_profile *to)
@@ -128,7 +129,8 @@ static bg_status profile_of(void *arg, uint32_t group, struct bg_error *err, str
     } else {
         made = p->given;
         made.units = bg_alloc_array(made.unit_count, sizeof *made.units);
-        memcpy(made.units, p->given.units, made.unit_count * sizeof *made.units);
+        if (made.unit_count)
+            memcpy(made.units, p->given.units, made.unit_count * sizeof *made.units);
         made.machines = NULL;
         copy_machines(&p->given, &made);
         if (p->workers)
