@@ -19,7 +19,7 @@ HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
 TINY = ["model.layers=4", "model.dim=64", "model.heads=2", "model.context=64", "train.micro_batch=2",
         "train.micro_batches=8", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
         "train.checkpoint_every=0", "run.threads=1"]
-HANG_S = 120
+HANG_S = 300
 
 
 class Auto(unittest.TestCase):

@@ -22,7 +22,7 @@ JOB = ["model.layers=4", "model.dim=8", "model.heads=2", "model.kv_heads=1", "mo
        "train.eval_every=0", "train.eval_tokens=300", "train.checkpoint_every=0", "run.shadow=false"]
 SHORT = ["train.steps=3"]
 SHAPES = ["2x1", "1+2", "3x1", "2x2"]  # three stages of two chunks: every unit is one
-HANG_S = 120
+HANG_S = 300
 
 
 class Schedules(unittest.TestCase):

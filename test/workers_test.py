@@ -20,7 +20,7 @@ TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "
         "train.micro_batches=5", "train.warmup=2", "train.lr=1e-2", "run.threads=1"]
 SHORT = ["train.steps=6", "train.checkpoint_every=3", "train.eval_every=3", "train.eval_tokens=200"]
 LONG = ["train.steps=4000", "train.checkpoint_every=200", "train.eval_every=0", "train.eval_tokens=200"]
-HANG_S = 120
+HANG_S = 300
 
 
 class Workers(unittest.TestCase):
