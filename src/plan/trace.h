@@ -1,8 +1,9 @@
 // Traces: machines that came and went, requests that came in. Reading and writing of three formats, cleaning, changing,
 // and what can be said of one. Pure: text in, text out.
-//   counts    {"metadata": {"gap_seconds": 600}, "data": [1, 0, ...]}: spot instances there, or still there, at each
-//   tick events    "ms,add|remove,node", a line each requests  "TIMESTAMP,ContextTokens,GeneratedTokens", then
-//   "2023-11-16 18:17:03.9799600,4808,10"
+//   counts    {"metadata": {"gap_seconds": 600}, "data": [1, 0, ...]}: spot instances there, or still there, at ticks
+//   events    "ms,add|remove,node", a line each
+//   requests  "TIMESTAMP,ContextTokens,GeneratedTokens", then "2023-11-16 18:17:03.9799600,4808,10"; columns in any
+//             order, others between them
 #ifndef PLAN_TRACE_H
 #define PLAN_TRACE_H
 

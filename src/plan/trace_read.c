@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const char *const kinds[] = {"counts", "events", "requests"};
 
@@ -34,7 +35,8 @@ static bg_status take_counts(const json_t *data, const char *name, struct bg_err
     {
         const json_int_t count = json_integer_value(value);
         if (!json_is_integer(value) || count < 0 || count > UINT32_MAX)
-            return bg_fail(err, BG_FORMAT, "%s: data[%zu]: expected how many instances there were, 0 or more", name, i);
+            return bg_fail(err, BG_FORMAT, "%s: data[%zu]: expected how many instances there were, a whole number",
+                           name, i);
         counts[i] = (uint32_t)count;
     }
     return BG_OK;
@@ -52,8 +54,8 @@ static bg_status read_counts(const char *name, const char *text, size_t size, st
     if (!status)
         status = bg_json_array(root, name, "data", err, &data);
     if (!status && !(trace->gap_s >= 1e-3 && trace->gap_s <= 1e9))
-        status =
-            bg_fail(err, BG_FORMAT, "%s: metadata.gap_seconds is %g: expected seconds above 0", name, trace->gap_s);
+        status = bg_fail(err, BG_FORMAT, "%s: metadata.gap_seconds is %g: expected 0.001 to 1e9 seconds", name,
+                         trace->gap_s);
     trace->kind = PLAN_TRACE_COUNTS;
     trace->count = json_array_size(data);
     if (!status && (!trace->count || trace->count > PLAN_TRACE_MAX))
@@ -82,8 +84,11 @@ struct entry { // of a file of lines; in the order of (at, line) once sorted
     uint32_t id, second; // node and whether it is added; tokens
 };
 
+enum column { WHEN, PROMPT, GENERATED, COLUMNS };
+
 struct lines {
     const char *name;
+    size_t columns[COLUMNS], width; // of requests: where each stands in a line, and how many fields that has
     struct entry *entries;
     size_t count, capacity;
 };
@@ -154,7 +159,7 @@ static void put_in_order(struct lines *lines, struct plan_trace *trace)
         qsort(lines->entries, lines->count, sizeof *lines->entries, by_time);
 }
 
-typedef bool (*take_entry_fn)(struct view line, struct entry *entry);
+typedef bool (*take_entry_fn)(const struct lines *lines, struct view line, struct entry *entry);
 
 static bg_status read_lines(struct lines *lines, struct view text, size_t line, take_entry_fn take,
                             const char *expected, struct bg_error *err)
@@ -164,7 +169,7 @@ static bg_status read_lines(struct lines *lines, struct view text, size_t line, 
         if (!one.size)
             continue;
         struct entry entry = {.line = line};
-        if (!take(one, &entry))
+        if (!take(lines, one, &entry))
             return bg_fail(err, BG_FORMAT, "%s:%zu: expected \"%s\", found \"%.*s\"", lines->name, line, expected,
                            one.size > 60 ? 60 : (int)one.size, one.data);
         if (lines->count == PLAN_TRACE_MAX)
@@ -182,8 +187,9 @@ static bg_status read_lines(struct lines *lines, struct view text, size_t line, 
 
 #define MS_MAX ((uint64_t)1000000000000000) // 30,000 years
 
-static bool take_event(struct view line, struct entry *entry)
+static bool take_event(const struct lines *lines, struct view line, struct entry *entry)
 {
+    (void)lines;
     uint64_t ms = 0;
     const bool good = take_number(take_field(&line), MS_MAX, &ms);
     const struct view what = take_field(&line);
@@ -304,14 +310,72 @@ static bool take_time(struct view text, int64_t *at_ns)
     return true;
 }
 
-static bool take_request(struct view line, struct entry *entry)
+// Seconds from anywhere: "12", "12.5".
+static bool take_seconds(struct view text, int64_t *at_ns)
+{
+    uint64_t seconds = 0;
+    size_t digits = 0;
+    while (digits < text.size && text.data[digits] != '.')
+        digits++;
+    if (!take_number((struct view){text.data, digits}, 5000000000, &seconds))
+        return false;
+    int64_t unit = 1000000000, ns = 0;
+    for (size_t i = digits + 1; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        unit /= 10;
+        ns += (text.data[i] - '0') * unit;
+    }
+    *at_ns = (int64_t)seconds * 1000000000 + ns;
+    return true;
+}
+
+static bool take_request(const struct lines *lines, struct view line, struct entry *entry)
 {
     uint64_t prompt = 0, generated = 0;
-    const bool good = take_time(take_field(&line), &entry->at) && take_number(take_field(&line), UINT32_MAX, &prompt) &&
-                      take_number(line, UINT32_MAX, &generated);
+    uint32_t good = 0;
+    size_t at = 0;
+    for (; line.size; at++) {
+        const struct view field = take_field(&line);
+        if (at == lines->columns[WHEN])
+            good += take_time(field, &entry->at) || take_seconds(field, &entry->at);
+        else if (at == lines->columns[PROMPT])
+            good += take_number(field, UINT32_MAX, &prompt);
+        else if (at == lines->columns[GENERATED])
+            good += take_number(field, UINT32_MAX, &generated);
+    }
     entry->id = (uint32_t)prompt;
     entry->second = (uint32_t)generated;
-    return good;
+    return good == COLUMNS && at == lines->width;
+}
+
+static bool is_either(struct view view, const char *word, const char *other)
+{
+    const char *const words[] = {word, other};
+    for (size_t w = 0; w < 2; w++)
+        if (view.size == strlen(words[w]) && strncasecmp(view.data, words[w], view.size) == 0)
+            return true;
+    return false;
+}
+
+// Whether a line names the columns of requests, as Azure's traces or as BurstGPT's do; others may stand between them.
+static bool names_columns(struct view line, struct lines *lines)
+{
+    uint32_t found = 0;
+    for (size_t at = 0; line.size; at++, lines->width++) {
+        const struct view field = take_field(&line);
+        const int column = is_either(field, "TIMESTAMP", "TIMESTAMP")               ? WHEN
+                           : is_either(field, "ContextTokens", "Request tokens")    ? PROMPT
+                           : is_either(field, "GeneratedTokens", "Response tokens") ? GENERATED
+                                                                                    : COLUMNS;
+        if (column == COLUMNS)
+            continue;
+        if (found & 1u << column)
+            return false;
+        found |= 1u << column;
+        lines->columns[column] = at;
+    }
+    return found == (1u << COLUMNS) - 1;
 }
 
 static void keep_requests(const struct lines *lines, struct plan_trace *trace)
@@ -328,6 +392,10 @@ bg_status plan_trace_parse(const char *name, const void *text, size_t size, stru
                            struct plan_trace *trace)
 {
     struct plan_trace read = {0};
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { // a byte order mark
+        text = (const char *)text + 3;
+        size -= 3;
+    }
     struct view rest = {text, size};
     while (rest.size && strchr(" \t\r\n", *rest.data)) {
         rest.data++;
@@ -340,9 +408,11 @@ bg_status plan_trace_parse(const char *name, const void *text, size_t size, stru
         struct lines lines = {.name = name};
         rest = (struct view){text, size};
         struct view after = rest;
-        const bool requests = is(take_line(&after), "TIMESTAMP,ContextTokens,GeneratedTokens");
-        status = requests ? read_lines(&lines, after, 2, take_request, "YYYY-MM-DD HH:MM:SS.F,tokens,tokens", err)
-                          : read_lines(&lines, rest, 1, take_event, "ms,add|remove,node", err);
+        const bool requests = names_columns(take_line(&after), &lines);
+        status = requests
+                     ? read_lines(&lines, after, 2, take_request,
+                                  "YYYY-MM-DD HH:MM:SS.F (or seconds),tokens,tokens as the first line names them", err)
+                     : read_lines(&lines, rest, 1, take_event, "ms,add|remove,node", err);
         if (!status)
             put_in_order(&lines, &read);
         if (!status && requests)

@@ -52,6 +52,24 @@ static void what_is_read_is_written_back(void **state)
     plan_trace_fini(&other);
 }
 
+static void requests_say_where_their_columns_are(void **state)
+{
+    (void)state;
+    // Another order, other columns, seconds; a byte order mark; as BurstGPT names them.
+    static const char *const texts[] = {
+        "\xef\xbb\xbfGeneratedTokens,model,timestamp,ContextTokens\n8,m,1.5,7\n9,,2023-11-16 18:17:03,6\n",
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens\r\n1.5,m,7,8,15\r\n1700158623,m,6,9,15\r\n"};
+    for (size_t i = 0; i < 2; i++) {
+        struct plan_trace trace = parsed(texts[i]);
+        written_as(&trace, "TIMESTAMP,ContextTokens,GeneratedTokens\n1970-01-01 00:00:01.5000000,7,8\n"
+                           "2023-11-16 18:17:03.0000000,6,9\n");
+        plan_trace_fini(&trace);
+    }
+    struct plan_trace trace = parsed("\xef\xbb\xbf{\"metadata\": {\"gap_seconds\": 60}, \"data\": [1]}");
+    assert_int_equal(trace.kind, PLAN_TRACE_COUNTS);
+    plan_trace_fini(&trace);
+}
+
 static void disorder_is_mended_and_counted(void **state)
 {
     (void)state;
@@ -83,13 +101,17 @@ static void what_is_no_trace(void **state)
                {"0,add,a,b\n", "trace:1: expected"},
                {"{", "not valid JSON"},
                {"{\"metadata\": {}, \"data\": [1]}", "gap_seconds"},
-               {"{\"metadata\": {\"gap_seconds\": -1}, \"data\": [1]}", "above 0"},
+               {"{\"metadata\": {\"gap_seconds\": -1}, \"data\": [1]}", "0.001 to"},
                {"{\"metadata\": {\"gap_seconds\": 1}, \"data\": [1, -1]}", "data[1]"},
                {"{\"metadata\": {\"gap_seconds\": 1}, \"data\": []}", "0 entries"},
                {"TIMESTAMP,ContextTokens,GeneratedTokens\n", "no entries"},
                {"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-01 00:00:00,1,1\n", "trace:2: expected"},
                {"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00+02:00,1,1\n", "trace:2: expected"},
                {"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,1,1,1\n", "trace:2: expected"},
+               {"TIMESTAMP,ContextTokens,GeneratedTokens\n1.5.5,1,1\n", "trace:2: expected"},
+               {"TIMESTAMP,ContextTokens,GeneratedTokens\n-1,1,1\n", "trace:2: expected"},
+               {"TIMESTAMP,ContextTokens,GeneratedTokens\n5000000001,1,1\n", "trace:2: expected"},
+               {"TIMESTAMP,ContextTokens,TIMESTAMP\n1,1,1\n", "trace:1: expected"},
                {"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,4294967296,1\n", "trace:2: expected"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct plan_trace trace;
@@ -314,6 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_read_is_written_back),
+        cmocka_unit_test(requests_say_where_their_columns_are),
         cmocka_unit_test(disorder_is_mended_and_counted),
         cmocka_unit_test(what_is_no_trace),
         cmocka_unit_test(machines_by_hand),
