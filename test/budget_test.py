@@ -176,6 +176,52 @@ class Budget(unittest.TestCase):
         window = json.loads(done.stdout)["traces"][0]["windows"][0]
         return window, {now["tick"]: steps * now["done"] / now["work"] for now in decisions(log)}
 
+    def fleet(self, name, steps, keys):
+        trace = self.trace(f"{name}.json", [3, 3, 2, 2, 3, 4, 2, 1, 3, 0, 2, 4, 4, 1, 3, 2] * 20)
+        found = self.train(name, steps, ["run.plan=1x4", f"budget.trace={trace}", "budget.overhead=20s", "budget.spot_price=1",
+                                         "budget.time_scale=2000", *keys])
+        self.check_same(found, steps)
+        done = subprocess.run([BRIGADE, "sim", "replay", self.path(f"{name}/decisions.log"), "--json"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.path(f"{name}/decisions.log")) as lines:
+            log = [re.match(r"fleet (\S+) decided (\d+)x(\d+)\+0 on .* machines ([\d ]+)$", line) for line in lines]
+        self.assertEqual(len(log), json.loads(done.stdout)["decisions"])
+        shapes = [(int(line[3]), int(line[2])) for line in log]
+        there = [int(line[4].split()[-1]) for line in log]
+        for (stages, replicas), machines in zip(shapes, there):
+            self.assertLessEqual(stages * replicas, machines)
+        budget = found["budget"]
+        self.assertAlmostEqual(budget["cost"], budget["machine_ticks"] * GAP / 3600)
+        with open(self.path(f"{name}/events.jsonl")) as lines:
+            ran = {e["shape"] for e in map(json.loads, lines) if e["event"] == "generation"}
+        return shapes, ran
+
+    def test_shapes(self):
+        shapes, ran = self.fleet("parcae", 4000, ["budget.fleet_policy=parcae"])
+        self.assertGreater(len(set(shapes)), 2)
+        self.assertIn("1x2", ran)
+
+    def test_shapes_of_machines_that_are_too_small(self):
+        """Three stages at least: where fewer machines are there, nothing runs, and the shadow keeps the state."""
+        shapes, ran = self.fleet("stages", 3000, ["budget.fleet_policy=throughput-optimal", "run.memory_gb=0.00013"])
+        self.assertEqual(set(shapes), {(3, 1), (0, 0)})
+        self.assertIn("3x1", ran)
+
+    def test_a_changed_log_is_told(self):
+        self.trace("changed.json", [1])
+        self.train("changed", 200, ["run.plan=1x1", "budget.policy=on-demand", "budget.deadline=10h", "budget.work=1h",
+                                    "budget.time_scale=6000"])
+        path = self.path("changed/decisions.log")
+        with open(path) as log:
+            text = log.read()
+        for old, new, code in [("decided on-demand", "decided spot", 65), (" done 0 ", " done 0.0 ", 65), ("policy", "polcy", 65)]:
+            with open(path, "w") as log:
+                log.write(text.replace(old, new, 1))
+            done = subprocess.run([BRIGADE, "sim", "replay", path], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn("decisions.log:1", done.stderr)
+
     def live_against_simulated(self, name, trace, policy, seconds, scale, start=0, deadline="20h"):
         """By how much useful steps differ at the end of the one that ends first, as a part of all; a line about it."""
         on_demand = ["run.plan=1x1", "budget.policy=on-demand", "budget.deadline=90d", f"budget.time_scale={scale}"]
@@ -225,7 +271,9 @@ class Budget(unittest.TestCase):
                  ({"deadline": None}, "budget.deadline is missing"), ({"deadline": "soon"}, "budget.deadline: expected a time"),
                  ({"work": "11h"}, "budget.deadline"), ({"gap": "0"}, "budget.gap"), ({"time_scale": "0"}, "budget.time_scale"),
                  ({"trace": self.path("nothing.json")}, "nothing.json"), ({"trace": self.path("corpus.txt")}, "corpus.txt"),
-                 ({"trace": trace, "trace_start": "1"}, "budget.trace_start"), ({"polcy": "greedy"}, "budget.policy")]
+                 ({"trace": trace, "trace_start": "1"}, "budget.trace_start"), ({"polcy": "greedy"}, "budget.policy"),
+                 ({"fleet_policy": "parcae"}, "one of the two"), ({"policy": None, "fleet_policy": "varuna"}, "sim fleet"),
+                 ({"policy": None, "fleet_policy": "parca"}, "did you mean parcae")]
         for change, words in cases:
             keys = [f"budget.{k}={v}" for k, v in dict(good, **change).items() if v is not None]
             done = subprocess.run(self.command("misuse", 10, ["run.plan=1x2", *keys]), capture_output=True, text=True,
