@@ -176,6 +176,8 @@ class Sim(unittest.TestCase):
             code, out, err = sim("replay", self.file("changed", "\n".join(lines)))
             self.assertEqual((code, out), (65, ""))
             self.assertIn("changed:3: tick 2: " + policy, err)
+        long = self.trace("days.json", [1] * 20000)
+        self.fails(64, ["--log", "10000"], "--trace", long, *JOB, "--deadline", "10000h", "--window=0", "--log", log)
         for text in ("", "hello\n", lines[0] + "\n\n"):
             self.assertEqual(sim("replay", self.file("bad", text))[0], 65)
         self.assertEqual(sim("replay", os.path.join(self.dir, "none"))[0], 66)
@@ -207,6 +209,8 @@ class Sim(unittest.TestCase):
             text = picture.read()
         self.assertEqual(text.count("<polyline"), len(result["slacks"][0]["policies"]))
         self.assertIn("omniscient</text>", text)
+        dashed = max(0, len(result["slacks"][0]["policies"]) - 8)  # colours that come again: dashed, also in the legend
+        self.assertEqual(text.count("stroke-dasharray"), 2 * dashed)
         other = sim("compare", "--trace", *traces, "--slack=1.5", "--json", "--seed=2", *job)[1]
         self.assertNotEqual(json.loads(other)["slacks"][0]["policies"][0]["mean_cost"], greedy["mean_cost"])
 

@@ -84,8 +84,9 @@ size_t chart_legend(struct bg_str *svg, const struct chart_key *keys, size_t cou
         }
         const double base = y + 20 * (double)(rows - 1);
         char style[80];
-        if (svg && keys[i].line) {
-            snprintf(style, sizeof style, " stroke=\"%s\" stroke-width=\"2\"", keys[i].color);
+        if (svg && keys[i].mark != CHART_BOX) {
+            snprintf(style, sizeof style, " stroke=\"%s\" stroke-width=\"2\"%s", keys[i].color,
+                     keys[i].mark == CHART_DASHES ? CHART_DASHED : "");
             bg_svg_line(svg, at, base - 4, at + 16, base - 4, style);
         } else if (svg) {
             snprintf(style, sizeof style, " fill=\"%s\"", keys[i].color);

@@ -22,10 +22,12 @@ void chart_draw_y(struct bg_str *svg, const struct chart_axis *y, double left, d
 // The unit in which so many seconds make a short axis, its name and its seconds.
 const char *chart_time_unit(double seconds, double *unit_s);
 
+enum chart_mark { CHART_BOX, CHART_LINE, CHART_DASHES };
 struct chart_key {
     const char *text, *color;
-    bool line; // a stroke, not a box
+    enum chart_mark mark;
 };
+#define CHART_DASHED " stroke-dasharray=\"6 4\"" // what a line of CHART_DASHES has
 // Keys side by side from x on, in rows of 20 pixels from y on; `svg` NULL: only counts. The rows.
 size_t chart_legend(struct bg_str *svg, const struct chart_key *keys, size_t count, double x, double y, double width);
 

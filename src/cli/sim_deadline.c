@@ -131,6 +131,9 @@ static int log_window(struct cli *cli, const struct command *c, const struct sim
     return code;
 }
 
+// Every line holds the trace so far: a log grows with the square of its ticks.
+enum { LOG_TICKS_MAX = 10000 };
+
 // The one window again, looked at tick by tick.
 static int show_window(struct cli *cli, const struct command *c, const struct simulation *s)
 {
@@ -139,6 +142,11 @@ static int show_window(struct cli *cli, const struct command *c, const struct si
     struct plan_moment *moments = bg_alloc_array(ticks, sizeof *moments);
     struct plan_bill bill;
     int code = 0;
+    if (c->log && ticks > LOG_TICKS_MAX) {
+        bg_free(moments);
+        return cli_misuse(verb, "--log: at most %d ticks, and the window has %u: take an earlier deadline",
+                          LOG_TICKS_MAX, ticks);
+    }
     sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
     if (c->svg)
         code = draw_window(cli, c, s, &job, moments);

@@ -81,11 +81,11 @@ static void draw_progress(struct window *w, const struct plan_moment *moments, d
 char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_moment *moments,
                          const char *title)
 {
-    static const struct chart_key keys[] = {{"spot", "#2a9d4b", false},
-                                            {"on-demand", "#d9541e", false},
-                                            {"idle", "#eef0f2", false},
-                                            {"progress", "#1f6fb4", true},
-                                            {"straight line; dashed: the last moment", "#8a9199", true}};
+    static const struct chart_key keys[] = {{"spot", "#2a9d4b", CHART_BOX},
+                                            {"on-demand", "#d9541e", CHART_BOX},
+                                            {"idle", "#eef0f2", CHART_BOX},
+                                            {"progress", "#1f6fb4", CHART_LINE},
+                                            {"straight line; dashed: the last moment", "#8a9199", CHART_LINE}};
     struct window w = {.job = job, .ticks = plan_deadline_ticks(job)};
     w.x = chart_axis_make(0, job->deadline_s / 3600, LEFT, WIDTH - RIGHT, 60, false);
     bg_svg_open(&w.svg, WIDTH, 480);
@@ -113,7 +113,7 @@ char *sim_picture_slack(const double *slacks, size_t slack_count, char *const *p
         most = fmax(most, slacks[i]);
     }
     for (size_t p = 0; p < count; p++)
-        keys[p] = (struct chart_key){policies[p], bg_svg_color(p), true};
+        keys[p] = (struct chart_key){policies[p], bg_svg_color(p), p < 8 ? CHART_LINE : CHART_DASHES}; // 8 colours
     const size_t rows = chart_legend(NULL, keys, count, LEFT, 0, WIDTH - LEFT - RIGHT);
     const double top = 24 + 20 * (double)rows, bottom = top + 360;
     bg_svg_open(&svg, WIDTH, bottom + 56);
@@ -123,9 +123,8 @@ char *sim_picture_slack(const double *slacks, size_t slack_count, char *const *p
     chart_draw_x(&svg, &x, top, bottom, "deadline / work");
     chart_draw_y(&svg, &y, LEFT, WIDTH - RIGHT, "mean cost $");
     for (size_t p = 0; p < count; p++) {
-        // Colours come round again after eight.
         bg_str_addf(&svg, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", keys[p].color,
-                    p >= 8 ? " stroke-dasharray=\"6 4\"" : "");
+                    keys[p].mark == CHART_DASHES ? CHART_DASHED : "");
         for (size_t i = 0; i < slack_count; i++)
             bg_str_addf(&svg, "%.1f,%.1f ", chart_place(&x, slacks[i]), chart_place(&y, costs[p * slack_count + i]));
         bg_str_add(&svg, "\"/>\n");

@@ -189,9 +189,9 @@ char *trace_picture(const struct plan_trace *traces, char *const *names, size_t 
     struct chart_key keys[2];
     size_t key_count = 0;
     if (machines)
-        keys[key_count++] = (struct chart_key){"machines there", machine, false};
+        keys[key_count++] = (struct chart_key){"machines there", machine, CHART_BOX};
     if (requests)
-        keys[key_count++] = (struct chart_key){"requests", request, false};
+        keys[key_count++] = (struct chart_key){"requests", request, CHART_BOX};
     chart_legend(&p.svg, keys, key_count, LEFT, 24, WIDTH - LEFT - RIGHT);
     const struct chart_axis x = chart_axis_make(0, seconds / unit_s, LEFT, WIDTH - RIGHT, 70, false);
     char label[64];

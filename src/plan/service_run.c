@@ -58,7 +58,7 @@ bg_status plan_service_check(const struct plan_service_job *job, struct bg_error
         return bg_fail(err, BG_INVALID, "%g s are more than 10 million decisions, one every %g s", job->seconds,
                        job->scale.interval_s);
     if (job->requests->kind != PLAN_TRACE_REQUESTS || job->requests->count < 2)
-        return bg_fail(err, BG_INVALID, "expected a trace of two requests and more");
+        return bg_fail(err, BG_INVALID, "the trace of requests: expected two or more, found %zu", job->requests->count);
     const struct plan_trace_request *r = job->requests->requests;
     if (r[job->requests->count - 1].at_ns <= r[0].at_ns)
         return bg_fail(err, BG_INVALID, "all %zu requests come at the same time", job->requests->count);
