@@ -109,8 +109,8 @@ static void stand_in_line(struct branch *b)
 {
     struct route *route = b->answer->visit->route;
     struct branch **at = &route->waiting;
-    if (b->begun || b->failures > 0) {
-        while (*at && ((*at)->begun || (*at)->failures > 0))
+    if (b->begun || b->moved) {
+        while (*at && ((*at)->begun || (*at)->moved))
             at = &(*at)->next;
     } else {
         at = route->waiting_end;
@@ -262,18 +262,19 @@ static void count_resumed(struct branch *b, uint64_t now)
     b->lost_ns = 0;
 }
 
-void relay_leave(struct branch *b, const char *why)
+void relay_leave(struct branch *b, enum relay_cause cause)
 {
     struct route *route = b->answer->visit->route;
     const uint64_t now = env_now_ns(route->env);
-    (void)why;
     b->avoid = b->transfer->replica->id;
+    if (b->transfer->status == 200) // it was taken: the time without a replica begins anew
+        b->waits_ns = now;
     stop_shipping(b);
     transfer_end(b->transfer);
     b->transfer = NULL;
     record_drop_held(b);
-    b->failures++;
-    b->waits_ns = now;
+    b->moved |= cause != RELAY_FULL;
+    b->deaths += cause == RELAY_DIED;
     if (b->accepted && !b->lost_ns)
         b->lost_ns = b->heard_ns;
     stand_in_line(b);
@@ -370,16 +371,14 @@ static void take_refusal(struct transfer *t)
     if (t->code == CURLE_OK && t->status == 429) {
         route_credit_refused(&r->credit);
         b->not_before_ns = env_now_ns(route->env) + RETRY_MS * 1000000ull;
-        const uint64_t waits = b->waits_ns;
-        relay_leave(b, said);
-        b->failures--; // it is not the request's
-        b->waits_ns = waits;
+        relay_leave(b, RELAY_FULL);
         return;
     }
     const bool drains = t->code == CURLE_OK && t->status == 503 && strstr(said, "drain");
     if (!client)
         replica_away(r, route, drains ? REPLICA_DRAINING : REPLICA_AWAY, said);
-    relay_leave(b, said);
+    const bool unheard = t->code == CURLE_COULDNT_CONNECT || t->code == CURLE_OPERATION_TIMEDOUT;
+    relay_leave(b, unheard || t->status == 503 ? RELAY_MOVES : RELAY_DIED);
 }
 
 // Takes the whole records in. A last record with the beginning of another behind it waits for that one: where the text
@@ -406,7 +405,7 @@ static bool take_records(struct branch *b, const char **why)
         in->size -= at;
     }
     if (b->count > before) {
-        b->failures = 0;
+        b->deaths = 0;
         b->heard_ns = env_now_ns(b->answer->visit->route->env);
         if (b->lost_ns)
             count_resumed(b, b->heard_ns);
@@ -453,11 +452,9 @@ void relay_came(struct transfer *t)
             transfer_tell(t, said, sizeof said);
         else
             snprintf(said, sizeof said, "%s", why);
-        if (good || strcmp(why, "handed-over") != 0)
-            replica_away(t->replica, t->route, REPLICA_AWAY, said);
-        else
-            replica_away(t->replica, t->route, REPLICA_DRAINING, said);
-        relay_leave(b, said);
+        const bool handed = !good && strcmp(why, "handed-over") == 0;
+        replica_away(t->replica, t->route, handed ? REPLICA_DRAINING : REPLICA_AWAY, said);
+        relay_leave(b, handed ? RELAY_MOVES : RELAY_DIED);
     } else if (v->out.size - v->sent > WAITING_MAX) {
         cancel_all(a);
         a->failed = true;
@@ -498,7 +495,7 @@ static void leave(struct branch *b, uint64_t now)
 {
     const struct replica *r = b->transfer->replica;
     if (now >= r->leaves_ns || !b->ships || (b->shipping && !b->ship))
-        relay_leave(b, "its machine goes");
+        relay_leave(b, RELAY_MOVES);
     else if (!b->shipping && r->ships < SHIPS_AT_ONCE)
         ship_begin(b, now);
 }
@@ -517,7 +514,7 @@ static void move_branches(struct route *route, uint64_t now)
                 arrange(b, now);
             if (state == REPLICA_STALLED) {
                 route->moved_stalled++;
-                relay_leave(b, "stalled");
+                relay_leave(b, RELAY_MOVES);
             } else if (state == REPLICA_DRAINING && now >= b->leave_ns) {
                 leave(b, now);
             }
@@ -529,10 +526,10 @@ void relay_tick(struct route *route, uint64_t now)
     move_branches(route, now);
     bool fresh_full = false; // nobody has credit left for a new one: the rest need not ask
     for (struct branch *b = route->waiting, *next; b; b = next) {
-        const bool fresh = !b->begun && b->failures == 0;
+        const bool fresh = !b->begun && !b->moved;
         next = b->next;
-        if (b->failures > FAILURES_MAX) {
-            give_up(b, false, "this request failed on every replica that took it");
+        if (b->deaths > DEATHS_MAX) {
+            give_up(b, false, "replica after replica died of this request, or happened to");
             next = route->waiting; // the line is another one now
             continue;
         }

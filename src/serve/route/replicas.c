@@ -325,7 +325,7 @@ struct replica *replica_choose(struct route *route, const struct branch *branch,
                                        .latency_s = r->latency_s};
         if (r->id == liked_id && liked_id != ROUTE_NOBODY)
             liked = i;
-        if (branch && branch->failures > 0 && r->id == branch->avoid)
+        if (branch && branch->moved && r->id == branch->avoid)
             avoided = i;
     }
     route->turn++;

@@ -15,7 +15,7 @@ enum {
     BODY_MAX = 64 << 20,   // of an answer that is taken in whole
     RECORD_MAX = 4 << 20,  // of a stream's record
     WAITING_MAX = 8 << 20, // of a stream that its client does not read: more, and it is given up
-    FAILURES_MAX = 16,     // of a request, without a new token between them
+    DEATHS_MAX = 16,       // of replicas that a request was with, without a new token between them
 };
 
 // ---- Replicas (replicas.c) ----
@@ -108,8 +108,9 @@ struct branch { // one choice of one prompt: a chain of upstream requests
     int32_t *tokens;                 // committed: the client has their text
     uint32_t count, capacity, given; // given: with the client's request
     json_int_t offset, offset_base;  // of log probabilities, in characters
-    uint32_t failures;
-    uint32_t avoid; // id of the replica that failed it
+    bool moved;                      // had a replica: goes first, needs no credit
+    uint32_t deaths;                 // of replicas that had it, without a new token between them
+    uint32_t avoid;                  // id of the replica that failed it
     uint64_t waits_ns, not_before_ns, leave_ns, lost_ns, heard_ns;
     uint64_t hashes[ROUTE_BLOCKS_MAX];
     uint32_t hash_count;
@@ -177,7 +178,13 @@ bool relay_begin(struct visit *visit); // false: not for us to judge, a replica 
 void relay_drop(struct answer *answer);
 void relay_came(struct transfer *transfer);
 void relay_tick(struct route *route, uint64_t now);
-void relay_leave(struct branch *branch, const char *why); // the replica is given up, another shall go on
+// The replica is given up, another shall go on.
+enum relay_cause {
+    RELAY_MOVES, // the replica is leaving, or seems to be
+    RELAY_DIED,  // it died with this request, maybe of it
+    RELAY_FULL,  // it had no room
+};
+void relay_leave(struct branch *branch, enum relay_cause cause);
 
 char *relay_body(const struct branch *branch, uint64_t now); // of the request that goes on
 

@@ -68,5 +68,5 @@ void ship_came(struct transfer *t)
         b->prefer = ROUTE_NOBODY;
     transfer_end(t);
     if (!on_its_way)
-        relay_leave(b, "its machine goes");
+        relay_leave(b, RELAY_MOVES);
 }
