@@ -251,6 +251,78 @@ static void ends_in_mid_prompt(void **state)
     world_destroy(&w);
 }
 
+// Children are what the smaller model alone, fed with all tokens before them, would guess.
+static void check_guesses(struct world *w, bool same, struct draw *draw, const struct job *job)
+{
+    struct decoder *d;
+    struct bg_error err;
+    const float *logits;
+    const struct guesses *g = &job->guesses;
+    int32_t want[GUESS_LANES], tokens[CONTEXT];
+    memcpy(tokens, job->tokens, job->count * sizeof *tokens);
+    for (uint32_t at = 0; at < g->count; at++) {
+        uint32_t found = 0;
+        for (uint32_t up = at; up > 0; up = g->of[up].parent)
+            tokens[job->count + g->of[up].depth - 1] = g->of[up].token;
+        const uint32_t count = job->count + g->of[at].depth;
+        assert_int_equal(decoder_create(w->env, same ? w->model : w->small, w->kern,
+                                        same ? w->weights : w->small_weights, CONTEXT, 16, &err, &d),
+                         BG_OK);
+        assert_int_equal(decoder_feed(d, tokens, count, &err, &logits), BG_OK);
+        const struct draw_call call = {logits, &job->request.sampling, tokens, job->request.prompt_count, count, NULL};
+        const uint32_t wanted = draw_guesses(draw, &call, w->engine->o.expand[g->of[at].depth], want);
+        decoder_destroy(d);
+        for (uint32_t child = at + 1; child < g->count; child++)
+            if (g->of[child].parent == at)
+                assert_int_equal(g->of[child].token, want[found++]);
+        assert_true(found == wanted || found == 0); // a leaf has none
+        assert_true(found > 0 || at > 0 || job->request.tokens_max - job_drawn(job) == 1);
+    }
+}
+
+static void check_draft(bool same)
+{
+    struct world w;
+    struct engine_stats stats;
+    world_create(&w, 1);
+    struct draw *draw = draw_create(w.kern, config.vocab);
+    start(&w, (struct engine_options){.slots = 2,
+                                      .chunk = 32,
+                                      .speculate = ENGINE_TREE,
+                                      .draft = same ? w.packed : w.draft,
+                                      .expand = {4, 2, 1}});
+    for (size_t i = 0; i < 4; i++) {
+        prompt_of(&w, i, 10 + 5 * (uint32_t)i, 40);
+        w.asked[i].request.sampling.temperature = i % 2 ? 0.5f : 0;
+        bg_str_fini(&w.asked[i].want.text);
+        w.asked[i].want = (struct answer){0};
+        answer_alone(&w, &w.asked[i]);
+        submit(&w, i);
+    }
+    for (uint32_t step = 0; engine_step(w.engine); step++) {
+        drafter_propose(w.engine);
+        for (uint32_t slot = same ? 0 : step % 4; slot < 2; slot++) {
+            const struct job *job = w.engine->slots[slot];
+            if (job && job->count - job->fed == 1)
+                check_guesses(&w, same, draw, job);
+        }
+    }
+    for (size_t i = 0; i < 4; i++)
+        check_answer(&w.asked[i]);
+    engine_get_stats(w.engine, &stats, NULL, 0);
+    assert_true(stats.accepted > 0);
+    draw_destroy(draw);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
+static void guesses_are_those_of_the_draft(void **state)
+{
+    (void)state;
+    check_draft(false); // seldom right
+    check_draft(true);  // right to the last leaf
+}
+
 static void ignore(void *arg, const struct serve_event *event)
 {
     (void)arg;
@@ -325,9 +397,10 @@ static void pages_add_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(high_priority_makes_low_wait),  cmocka_unit_test(a_long_prompt_starves_nobody),
-        cmocka_unit_test(waits_only_for_likely_company), cmocka_unit_test(ends_in_mid_prompt),
-        cmocka_unit_test(decoding_allocates_nothing),    cmocka_unit_test(pages_add_up),
+        cmocka_unit_test(high_priority_makes_low_wait),   cmocka_unit_test(a_long_prompt_starves_nobody),
+        cmocka_unit_test(waits_only_for_likely_company),  cmocka_unit_test(ends_in_mid_prompt),
+        cmocka_unit_test(decoding_allocates_nothing),     cmocka_unit_test(pages_add_up),
+        cmocka_unit_test(guesses_are_those_of_the_draft),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,6 +160,15 @@ static void prefixes_are_used_again(void **state)
     assert_int_equal(engine_restore(w.engine, bytes, size, &err, &count), BG_CORRUPT);
     assert_int_equal(engine_restore(w.engine, bytes, size - 1, &err, &count), BG_FORMAT);
     assert_int_equal(engine_restore(w.engine, bytes, 5, &err, &count), BG_FORMAT);
+    engine_destroy(w.engine);
+    const struct model_param *p = model_param_find(w.model, "model.layers.1.self_attn.q_proj.weight");
+    assert_non_null(p);
+    w.weights[p->offset + 5] += 1; // another model, by one number
+    packed_destroy(w.packed);
+    assert_int_equal(packed_create(w.env, w.model, w.weights, NULL, KERN_F32, &err, &w.packed), BG_OK);
+    start(&w, (struct engine_options){.slots = 2});
+    ((char *)bytes)[size / 2] ^= 1; // as it was
+    assert_int_equal(engine_restore(w.engine, bytes, size, &err, &count), BG_MISMATCH);
     bg_free(bytes);
     engine_destroy(w.engine);
     world_destroy(&w);

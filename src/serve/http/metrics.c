@@ -80,9 +80,9 @@ char *metrics_text(struct http *http)
     value(&s, "brigade_kv_cache_cached_ratio", "gauge", "Share of the pages that are kept for later.",
           e.pages ? (double)e.pages_cached / e.pages : 0);
     value(&s, "brigade_host_cache_bytes", "gauge", "Pages kept in memory beside the pool.", (double)e.outside_bytes);
-    value(&s, "brigade_host_cache_hits_total", "counter", "Pages that came back from there.", (double)e.outside_hits);
+    value(&s, "brigade_host_cache_hits_total", "counter", "Pages that came back from memory.", (double)e.outside_hits);
     value(&s, "brigade_disk_cache_bytes", "gauge", "Pages kept on disk.", (double)e.disk_bytes);
-    value(&s, "brigade_disk_cache_hits_total", "counter", "Pages that came back from there.", (double)e.disk_hits);
+    value(&s, "brigade_disk_cache_hits_total", "counter", "Pages that came back from disk.", (double)e.disk_hits);
     value(&s, "brigade_disk_cache_errors_total", "counter", "Pages not written, or found damaged.",
           (double)e.disk_errors);
     histogram(&s, "brigade_time_to_first_token_seconds", "From submission to the first token.", e.ttft, e.ttft_s);
