@@ -614,7 +614,7 @@ bg_status chat_template_render(const struct chat_template *compiled, json_t *val
         status = BG_INVALID;
     } else {
         *size = run->out.size;
-        *text = run->out.size ? bg_str_take(&run->out) : bg_strdup("");
+        *text = bg_str_take(&run->out);
     }
     bg_free(run);
     return status;

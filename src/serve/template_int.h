@@ -52,7 +52,7 @@ struct chat_template {
 
 enum {
     TEMPLATE_DEPTH_MAX = 100,
-    TEMPLATE_STEPS_MAX = 2000000,
+    TEMPLATE_STEPS_MAX = 500000,
     TEMPLATE_OUTPUT_MAX = 1 << 24,
     TEMPLATE_MADE_MAX = 1 << 30
 };

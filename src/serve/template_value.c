@@ -91,16 +91,16 @@ static json_t *in_case(const json_t *value, char kind) // u upper, l lower, c ca
 static json_t *replace(const json_t *value, const char *from, const char *to)
 {
     struct bg_str out = {0};
-    const char *at = text_of(value), *next;
+    const char *at = text_of(value), *end = at + json_string_length(value);
     const size_t size = strlen(from);
-    while (size > 0 && (next = strstr(at, from))) {
-        bg_str_add_bytes(&out, at, (size_t)(next - at));
-        bg_str_add(&out, to);
-        at = next + size;
-        if (out.size > TEMPLATE_OUTPUT_MAX)
-            break;
+    while (at < end && out.size <= TEMPLATE_OUTPUT_MAX) {
+        const bool here = size > 0 && size <= (size_t)(end - at) && memcmp(at, from, size) == 0;
+        if (here)
+            bg_str_add(&out, to);
+        else
+            bg_str_add_bytes(&out, at, 1);
+        at += here ? size : 1;
     }
-    bg_str_add(&out, at);
     json_t *result = json_string(bg_str_text(&out));
     bg_str_fini(&out);
     return result;
