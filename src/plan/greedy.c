@@ -1,8 +1,8 @@
 // List scheduling: the order for shapes that the published schedules do not fit (stages with different numbers of
 // replicas, items that do not divide) and for the rest of a step after a death. A run in which an op takes a worker the
 // longer, the fewer items it has, and in which every free worker takes the first ready of: an input gradient, a forward
-// within its bound of items in flight, a weight gradient. Where nothing runs and nothing may start, the bound gives way,
-// so it always drains.
+// within its bound of items in flight, a weight gradient. Where nothing runs and nothing may start, the bound gives
+// way, so it always drains.
 #include "base/assert.h"
 #include "base/mem.h"
 #include "plan/plan_int.h"
