@@ -58,6 +58,8 @@ static bool is_loopback(const char *host)
 
 static int check(const struct request *r)
 {
+    if (r->disk_bytes && !r->disk_cache)
+        return cli_misuse("serve", "--disk-cache-bytes without --disk-cache DIR");
     if (r->watchdog_s == 0)
         return cli_misuse("serve", "--watchdog 0: expected 1 second or more");
     if (r->port > 65535)

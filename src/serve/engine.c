@@ -47,6 +47,7 @@ static void set_defaults(struct engine *e)
     o->slots = o->slots ? o->slots : 16;
     o->chunk = o->chunk ? o->chunk : 256;
     o->queue_max = o->queue_max ? o->queue_max : 256;
+    o->batch_wait_us = o->batch_wait_us > 0 ? fmin(o->batch_wait_us, 1e6) : 0;
     o->disk_cache_bytes = o->disk_cache_bytes ? o->disk_cache_bytes : (uint64_t)1 << 30;
     e->context = o->context && o->context < c->context ? o->context : c->context;
     o->queue_tokens_max = o->queue_tokens_max ? o->queue_tokens_max : 64 * (uint64_t)e->context;

@@ -78,6 +78,34 @@ static void high_priority_makes_low_wait(void **state)
     }
 }
 
+// Where not even all pages of lower ones would do, they go on.
+static void nobody_makes_way_in_vain(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    prompt_of(&w, 0, 64, 15);
+    prompt_of(&w, 1, 20, 12);
+    prompt_of(&w, 2, 60, 5);
+    w.asked[0].request.priority = w.asked[2].request.priority = 3;
+    start(&w, (struct engine_options){.slots = 2, .chunk = 90, .kv_bytes = 1}); // 8 pages
+    submit(&w, 0);
+    submit(&w, 1);
+    engine_step(w.engine);
+    submit(&w, 2); // needs five; the first has five
+    for (uint32_t before; w.asked[1].got.finish == SERVE_RUNNING;) {
+        before = w.asked[1].got.count;
+        engine_step(w.engine);
+        assert_true(w.asked[1].got.count > before || w.asked[1].got.finish != SERVE_RUNNING);
+    }
+    while (engine_step(w.engine))
+        continue;
+    for (size_t i = 0; i < 3; i++)
+        check_answer(&w.asked[i]);
+    engine_destroy(w.engine);
+    world_destroy(&w);
+}
+
 // Beside a long prompt those who decode get a token in every step; the prompt gets its chunk.
 static void a_long_prompt_starves_nobody(void **state)
 {
@@ -397,10 +425,10 @@ static void pages_add_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(high_priority_makes_low_wait),   cmocka_unit_test(a_long_prompt_starves_nobody),
-        cmocka_unit_test(waits_only_for_likely_company),  cmocka_unit_test(ends_in_mid_prompt),
-        cmocka_unit_test(decoding_allocates_nothing),     cmocka_unit_test(pages_add_up),
-        cmocka_unit_test(guesses_are_those_of_the_draft),
+        cmocka_unit_test(high_priority_makes_low_wait),  cmocka_unit_test(a_long_prompt_starves_nobody),
+        cmocka_unit_test(waits_only_for_likely_company), cmocka_unit_test(ends_in_mid_prompt),
+        cmocka_unit_test(decoding_allocates_nothing),    cmocka_unit_test(pages_add_up),
+        cmocka_unit_test(nobody_makes_way_in_vain),      cmocka_unit_test(guesses_are_those_of_the_draft),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,30 +166,36 @@ static int free_slot(const struct engine *e)
     return ENGINE_NO_SLOT;
 }
 
-// Of those that run, the one that would come last; NULL where all come before `job` or with it in priority.
-static struct job *last_below(const struct engine *e, const struct job *job)
+// Of those that run, the one that would come last; NULL where all come before `job` or with it in priority. *pages: all
+// that such ones have.
+static struct job *last_below(const struct engine *e, const struct job *job, uint32_t *pages)
 {
     struct job *last = NULL;
+    *pages = 0;
     for (uint32_t i = 0; i < e->o.slots; i++) {
         struct job *other = e->slots[i];
-        if (other && other->request.priority < job->request.priority && (!last || goes_before(last, other)))
+        if (!other || other->request.priority >= job->request.priority)
+            continue;
+        *pages += other->page_count;
+        if (!last || goes_before(last, other))
             last = other;
     }
     return last;
 }
 
-// A slot for `job`, and pages as far as those that run will not need them. Who has a lower priority makes way, and
-// waits again. ENGINE_NO_SLOT: not now.
+// A slot for `job`, and pages as far as those that run will not need them. Who has a lower priority makes way where
+// that helps, and waits again. ENGINE_NO_SLOT: not now.
 static int slot_for(struct engine *e, const struct job *job)
 {
     for (;;) {
         const int slot = free_slot(e);
         const struct pages_counts counts = pages_count(e->pages);
-        const bool fits = (counts.free + counts.cached) * BATCH_PAGE >= job->count + BATCH_PAGE;
-        if (slot != ENGINE_NO_SLOT && (fits || e->running == 0))
+        const uint32_t there = counts.free + counts.cached, need = job->count / BATCH_PAGE + 2;
+        uint32_t below;
+        if (slot != ENGINE_NO_SLOT && (there >= need || e->running == 0))
             return slot;
-        struct job *last = last_below(e, job);
-        if (!last)
+        struct job *last = last_below(e, job, &below);
+        if (!last || there + below < need)
             return ENGINE_NO_SLOT;
         job_unseat(e, last);
         wait_in_line(e, last);
