@@ -64,7 +64,9 @@ struct world {
     size_t evaluation_count;
     double losses[STEPS_MAX];
     bool refuse_spawn, refuse_append;
-    double lie;           // added to a square that the next vote names
+    double lie; // added to a square that the next vote names
+    uint64_t decisions;
+    enum plan_rent rent;  // decided last
     const double *speeds; // of three processes in turn; NULL: all are alike
 };
 
@@ -184,11 +186,65 @@ static double host_speed(void *arg, uint64_t token)
     return w->speeds ? w->speeds[token % 3] : 1;
 }
 
+// ---- Machines that are rented ----
+static bg_status host_rent(void *arg, uint64_t token, struct bg_error *err)
+{
+    bg_str_addf(&((struct world *)arg)->told, "rent %s\n", plan_rent_name(ctl_token_rent(token)));
+    return host_spawn(arg, token, MESSAGE_WORKER, err);
+}
+
+static void fake_silence(struct fake *f);
+
+static void host_give_back(void *arg, uint64_t token)
+{
+    struct world *w = arg;
+    bg_str_addf(&w->told, "give back %s\n", plan_rent_name(ctl_token_rent(token)));
+    for (size_t i = 0; i < w->fake_count; i++)
+        if (w->fakes[i].alive && w->fakes[i].token == token) {
+            w->fakes[i].alive = w->fakes[i].linked = false;
+            fake_silence(&w->fakes[i]);
+        }
+    for (size_t i = 0; i < w->spawned_count; i++)
+        if (w->spawned[i] == token) {
+            w->spawned_count--;
+            memmove(w->spawned + i, w->spawned + i + 1, (w->spawned_count - i) * sizeof *w->spawned);
+            memmove(w->spawned_role + i, w->spawned_role + i + 1, (w->spawned_count - i) * sizeof *w->spawned_role);
+        }
+}
+
+// Whatever is decided must be decided again.
+static bg_status host_decided(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err)
+{
+    struct world *w = arg;
+    char *line = plan_decision_format(w->o.budget->policy, now, decided);
+    assert_int_equal(plan_decision_replay(line, err), BG_OK);
+    bg_free(line);
+    w->decisions++;
+    w->rent = decided;
+    return BG_OK;
+}
+
+static bg_status host_reshaped(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
+                               struct bg_error *err)
+{
+    struct world *w = arg;
+    char *line = plan_fleet_decision_format(now, decided);
+    assert_int_equal(plan_fleet_decision_replay(line, err), BG_OK);
+    assert_true(plan_fleet_nodes(decided) <= now->counts[now->count - 1]);
+    bg_free(line);
+    w->decisions++;
+    return BG_OK;
+}
+
 static const struct ctl_host host = {.send = host_send,
                                      .drop = host_drop,
                                      .append = host_append,
                                      .spawn = host_spawn,
                                      .speed = host_speed,
+                                     .rent = host_rent,
+                                     .give_back = host_give_back,
+                                     .decided = host_decided,
+                                     .reshaped = host_reshaped,
                                      .event = host_event};
 
 static bool told(const struct world *w, const char *text)

@@ -1,0 +1,242 @@
+// Renting, over scripted members: the gang is there or nothing runs, the shadow keeps the state, what was decided is
+// decided again, and the curve is the one right curve, whatever the market does.
+#include "ctl/world_test.h"
+
+enum { TICKS = 4000 };
+
+static struct ctl_budget budget_of(const char *policy, uint32_t machines)
+{
+    return (struct ctl_budget){.policy = plan_policy_find(policy),
+                               .job = {.gap_s = 600,
+                                       .work_s = 6000,
+                                       .deadline_s = 60000,
+                                       .overhead_s = 300,
+                                       .price = {0, 1, 3},
+                                       .instances = machines}};
+}
+
+static struct world *budget_world(const char *shape, uint64_t steps, struct ctl_budget *budget)
+{
+    struct world *w = world_create(shape, steps);
+    w->o.shadow = true;
+    w->o.budget = budget;
+    budget->job.instances = w->o.workers;
+    return w;
+}
+
+static uint32_t alive(const struct world *w, enum message_role role)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < w->fake_count; i++)
+        count += w->fakes[i].alive && w->fakes[i].role == role;
+    return count;
+}
+
+static void rents_and_gives_back(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 2);
+    struct world *w = budget_world("1x2", 9, &budget);
+    const uint32_t spot[] = {1, 2, 2, 1, 5};
+    world_start(w);
+    world_arrive_all(w);
+    world_settle(w);
+    assert_int_equal(alive(w, MESSAGE_WORKER), 0);
+    ctl_market(w->ctl, w->now, 0, spot); // one machine is no gang
+    assert_true(w->spawned_count == 0 && w->rent == PLAN_RENT_NONE);
+    world_settle(w);
+    assert_true(ctl_view(w->ctl).committed == 0); // the shadow alone computes nothing
+    ctl_market(w->ctl, w->now, 1, spot);
+    assert_int_equal(w->spawned_count, 2);
+    world_arrive(w);
+    world_settle(w);
+    assert_true(ctl_view(w->ctl).committed == 0); // half a gang neither
+    world_arrive_all(w);
+    world_until(w, 3);
+    ctl_market(w->ctl, w->now, 2, spot);
+    ctl_market(w->ctl, w->now, 3, spot);
+    expect_told(w, "spot was taken away");
+    assert_int_equal(alive(w, MESSAGE_WORKER), 0);
+    const uint64_t done = ctl_view(w->ctl).committed;
+    world_settle(w);
+    char text[256];
+    ctl_describe(w->ctl, text, sizeof text);
+    assert_non_null(strstr(text, "no machine is rented"));
+    assert_true(ctl_view(w->ctl).committed == done && ctl_view(w->ctl).deaths == 0);
+    ctl_market(w->ctl, w->now, 4, spot);
+    world_arrive_all(w);
+    assert_int_equal(w->decisions, 5);
+    const struct ctl_view view = ctl_view(w->ctl);
+    assert_true(view.rollbacks == 0 && view.steps_redone == 0);
+    finishes(w);
+}
+
+// A policy that changes over: the one kind goes before the other comes.
+static void changes_over(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("greedy", 1);
+    budget.job.deadline_s = 9000;
+    struct world *w = budget_world("1x1", 40, &budget);
+    uint32_t spot[16] = {1, 1};
+    world_start(w);
+    world_arrive_all(w);
+    ctl_market(w->ctl, w->now, 0, spot);
+    world_arrive_all(w);
+    world_until(w, 4);
+    hesitate_all(w);
+    world_settle(w);
+    for (uint32_t t = 1; t < 6; t++)
+        ctl_market(w->ctl, w->now, t, spot);
+    assert_int_equal(w->rent, PLAN_RENT_ON_DEMAND); // 4 of 40 done, half of the time gone
+    expect_told(w, "give back spot");
+    expect_told(w, "rent on-demand");
+    unmute_all(w);
+    world_arrive_all(w);
+    finishes(w);
+}
+
+// Another controller goes on with what is held, and asks nothing anew.
+static void restart(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("patient", 2);
+    struct world *w = budget_world("2x1", 12, &budget);
+    const uint32_t spot[] = {2, 2, 2, 2};
+    world_start(w);
+    world_arrive_all(w);
+    ctl_market(w->ctl, w->now, 0, spot);
+    world_arrive_all(w);
+    world_until(w, 4);
+    budget.rent = w->rent;
+    world_restart(w);
+    for (size_t i = 0; i < w->fake_count; i++)
+        if (w->fakes[i].alive)
+            fake_hello(w, &w->fakes[i]);
+    world_until(w, 6);
+    assert_int_equal(alive(w, MESSAGE_WORKER), 2);
+    bg_str_reset(&w->told);
+    ctl_market(w->ctl, w->now, 1, spot);
+    assert_false(told(w, "rent") || told(w, "give back"));
+    finishes(w);
+}
+
+// Shapes of a fleet policy are taken at a boundary; the surplus waits.
+static void fleet_question(struct ctl_budget *budget, const char *policy, uint32_t stages_min)
+{
+    budget->fleet = (struct plan_fleet_question){.policy = plan_fleet_policy_find(policy),
+                                                 .model = {UNITS - 2, 16, 256, 64, 1e9, 1e9, 0},
+                                                 .options = plan_fleet_defaults,
+                                                 .seed = 1};
+    budget->fleet.options.nodes_max = budget->job.instances;
+    budget->fleet.options.micro_batches = LEAVES;
+    budget->fleet.options.rendezvous_s = 0;
+    budget->fleet.options.stages_min = stages_min;
+}
+
+static void shapes(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 4);
+    struct world *w = budget_world("1x4", 30, &budget);
+    const uint32_t spot[] = {4, 5, 3, 3, 1};
+    fleet_question(&budget, "throughput-optimal", 2);
+    world_start(w);
+    world_arrive_all(w);
+    ctl_market(w->ctl, w->now, 0, spot);
+    assert_int_equal(w->spawned_count, 4);
+    world_arrive_all(w);
+    world_until(w, 2);
+    expect_told(w, "\"shape\": \"2x2\"");
+    size_t gone = 0;
+    while (w->fakes[gone].role != MESSAGE_WORKER)
+        gone++;
+    fake_kill(w, &w->fakes[gone], "killed");
+    assert_int_equal(w->spawned_count, 0); // not before the next interval
+    world_until(w, 4);
+    ctl_market(w->ctl, w->now, 2, spot);
+    world_until(w, 9);
+    expect_told(w, "\"shape\": \"3x1\"");
+    for (size_t i = 0; i < w->fake_count; i++)
+        if (w->fakes[i].alive && w->fakes[i].role == MESSAGE_WORKER && alive(w, MESSAGE_WORKER) > 1)
+            fake_kill(w, &w->fakes[i], "killed");
+    ctl_market(w->ctl, w->now, 4, spot);
+    const uint64_t done = ctl_view(w->ctl).committed;
+    world_settle(w);
+    assert_true(ctl_view(w->ctl).committed <= done + 1); // two stages do not fit on one machine
+    const uint32_t more[] = {4, 5, 3, 3, 1, 4};
+    ctl_market(w->ctl, w->now, 5, more);
+    world_arrive_all(w);
+    finishes(w);
+}
+
+// Everything at once, by seed: the market, deaths of machines, of the shadow and of controllers.
+static void chaos(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"on-demand", "spot", "greedy", "uniform-progress", "patient", "time-sliced"};
+    static const char *const fleets[] = {"throughput-optimal", "parcae", "parcae-steady"};
+    static const char *const shapes_of[] = {"1x2", "2x1", "2x2", "1x3", "3x1", "1x1"};
+    static uint32_t spot[TICKS];
+    uint64_t decisions = 0, taken = 0, back = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        struct ctl_budget budget = budget_of(policies[seed % 6], 0);
+        struct world *w = budget_world(shapes_of[seed / 6 % 6], 24, &budget);
+        w->random = seed;
+        w->o.checkpoint_every = draw(w, 4);
+        w->o.eval_every = draw(w, 4);
+        w->o.shadow = draw(w, 8) > 0;
+        if (draw(w, 3) == 0)
+            fleet_question(&budget, fleets[draw(w, 3)], 0);
+        uint32_t tick = 0, deaths = 6, there = (uint32_t)draw(w, 4);
+        world_start(w);
+        for (int turn = 0; ctl_ended(w->ctl, NULL) == CTL_RUNS; turn++) {
+            if (turn > 40000) {
+                char text[256];
+                ctl_describe(w->ctl, text, sizeof text);
+                fail_msg("seed %llu: %s\n%s", (unsigned long long)seed, text, bg_str_text(&w->told));
+            }
+            if (!world_turn(w))
+                w->now += 50000000;
+            if (w->spawned_count > 0 && draw(w, 8) == 0)
+                world_arrive(w);
+            if (draw(w, 60) == 0 && tick < TICKS - 1) {
+                if (draw(w, 3) == 0)
+                    there = (uint32_t)draw(w, 5);
+                spot[tick] = turn > 20000 ? 4 : there; // in the end they stay
+                ctl_market(w->ctl, w->now, tick++, spot);
+            }
+            struct fake *f = w->fake_count ? &w->fakes[draw(w, w->fake_count)] : NULL;
+            if (deaths && f && f->alive && f->linked && draw(w, 40) == 0) {
+                deaths--;
+                fake_kill(w, f, "killed");
+            } else if (deaths && draw(w, 200) == 0) {
+                deaths--;
+                budget.rent = w->rent;
+                world_restart(w);
+            }
+            for (size_t i = 0; i < w->fake_count; i++)
+                if (w->fakes[i].alive && !w->fakes[i].linked && draw(w, 4) == 0)
+                    fake_hello(w, &w->fakes[i]);
+        }
+        expect_end(w, CTL_FINISHED);
+        expect_curve(w, 24);
+        decisions += w->decisions;
+        taken += told(w, "spot was taken away");
+        back += told(w, "give back spot") && told(w, "rent on-demand");
+        world_destroy(w);
+    }
+    assert_true(decisions > 2000 && taken > 20 && back > 5); // it was no quiet market
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rents_and_gives_back),
+        cmocka_unit_test(changes_over),
+        cmocka_unit_test(restart),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(chaos),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
