@@ -66,7 +66,7 @@ static void small_graphs_match_all_choices(void **state)
     (void)state;
     uint32_t seed = 0;
     struct graph *g = bg_alloc(sizeof *g);
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 500; round++) {
         double best[64];
         uint32_t times[6];
         uint64_t ways = 1;

@@ -369,9 +369,10 @@ static void draw_title(struct drawing *d, double y)
         span = own;
         bubble = own - t->workers[w].busy_s;
     }
-    snprintf(text, sizeof text, "%u workers, %u stages, %u items; step %.4g%s, bubble %.4g%s (%.1f %%)%s",
-             plan->workers, plan->stage_count, plan->item_count, d->end * scale, *unit ? unit : " turns",
-             bubble * scale, unit, span > 0 ? 100 * bubble / span : 0,
+    const uint32_t counts[3] = {plan->workers, plan->stage_count, plan->item_count};
+    snprintf(text, sizeof text, "%u worker%s, %u stage%s, %u item%s; step %.4g%s, bubble %.4g%s (%.1f %%)%s", counts[0],
+             counts[0] == 1 ? "" : "s", counts[1], counts[1] == 1 ? "" : "s", counts[2], counts[2] == 1 ? "" : "s",
+             d->end * scale, *unit ? unit : " turns", bubble * scale, unit, span > 0 ? 100 * bubble / span : 0,
              d->deep ? "; darker: a later stage of the worker" : "");
     bg_svg_text(&d->svg, d->left, y, "start", "", text);
 }
