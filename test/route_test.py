@@ -249,7 +249,12 @@ class Route(unittest.TestCase):
 
     def router(self, *args, **more):
         made = Router(*args, **more)
-        self.addCleanup(made.stop, signal.SIGKILL)
+
+        def end():
+            died = made.process.poll()
+            made.stop(signal.SIGKILL)
+            self.assertIsNone(died, made.said())
+        self.addCleanup(end)
         return made
 
     def until(self, what, fn, seconds=20):

@@ -113,12 +113,12 @@ struct transfer *transfer_start(struct route *route, enum transfer_kind kind, st
 void transfer_end(struct transfer *t)
 {
     struct route *route = t->route;
-    for (struct transfer **at = &route->ready; t->ready; at = &(*at)->next_ready)
+    for (struct transfer **at = &route->ready; t->ready && *at; at = &(*at)->next_ready)
         if (*at == t) {
             *at = t->next_ready;
             if (!*at)
                 route->ready_end = at;
-            t->ready = false;
+            break;
         }
     if (t->kind != TRANSFER_PROBE)
         t->replica->ours--;
