@@ -34,6 +34,21 @@ class Policies(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.dir)
 
+    def test_experts(self):
+        code, out, err = sim("experts", "--load", "10,10,10", "--nodes", "3", "--json")
+        self.assertEqual(code, 0, err)
+        result = json.loads(out)
+        self.assertEqual(result["replicas"], [2, 2, 2])
+        self.assertEqual([sum(node) for node in result["nodes"]], [2, 2, 2])
+        self.assertEqual(result["recovery"], [1, 0])  # plain overlap would lose a third of the single losses
+        self.assertIn("odds to go on", sim("experts", "--load", "900,300,50,0", "--nodes", "4", "--slots=3")[1])
+        for code, words, args in ((78, "do not hold 5", ["--load", "1,2,3,4,5", "--nodes", "2"]),
+                                  (64, "'x'", ["--load", "1,x", "--nodes", "2"]), (64, "--nodes", ["--load", "1"]),
+                                  (64, "--load", ["--load", "", "--nodes", "2"])):
+            got, out, err = sim("experts", *args)
+            self.assertEqual((got, out), (code, ""), err)
+            self.assertIn(words, err)
+
     def file(self, name, text):
         path = os.path.join(self.dir, name)
         with open(path, "w") as out:
@@ -137,7 +152,7 @@ class Policies(unittest.TestCase):
         self.fails(64, ["--spot-price", "much"], "service", "--requests", requests, "--zones", zone, "--spot-price", "much")
         self.fails(78, ["replica"], "service", "--requests", requests, "--zones", zone, "--rate", "0")
         self.fails(78, ["requests at a time"], "service", "--requests", requests, "--zones", zone, "--slots", "0")
-        self.fails(78, ["two requests"], "service", "--requests", self.requests("one.csv", 1), "--zones", zone, "--hours", "1")
+        self.fails(78, ["two or more"], "service", "--requests", self.requests("one.csv", 1), "--zones", zone, "--hours", "1")
 
     # ---- workflow ----
 

@@ -11,6 +11,7 @@ static const struct cli_verb verbs[] = {
     {"fleet", sim_fleet, "a training job as stages x replicas, under policies that choose them"},
     {"service", sim_service, "a service of replicas on spot and on-demand machines, requests as they came"},
     {"workflow", sim_workflow, "where the models of an inference workflow run at the least cost"},
+    {"experts", sim_experts, "where the experts of a mixture stand on machines that may vanish"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 
