@@ -184,7 +184,8 @@ static int32_t state_of_work(struct grammar *g)
     struct table *t = &g->state_table;
     if (g->work_count == 0 && !g->work_ends)
         return DEAD;
-    qsort(g->work, g->work_count, sizeof *g->work, by_number);
+    if (g->work_count > 1)
+        qsort(g->work, g->work_count, sizeof *g->work, by_number);
     if (t->count * 2 >= t->capacity) {
         table_grow(t);
         for (uint32_t i = 0; i < g->state_count; i++) {

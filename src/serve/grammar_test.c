@@ -65,6 +65,7 @@ static const struct example gbnf[] = {
     {"# comment\nroot ::= item (\",\" item)*\nitem ::= [0-9]+ |\n  \"-\"", {"1", "12,-,3", "-"}, {",", "1,", "a"}},
     {"root ::= \"\\x41\\u00e9\\t\"", {"A\xc3\xa9\t"}, {"A\xc3\xa8\t", "A"}},
     {"root ::= \"(\" root \")\" | \"\"", {"", "()", "((((()))))"}, {"(", "())", ")("}},
+    {"root ::= \"\"", {""}, {"a"}},
     {"root ::= . .", {"ab", "\xe2\x82\xac\xf0\x9f\x98\x80"}, {"a", "abc", "\xff\xff", "\xe2\x82"}},
     {"root ::= [\xce\xb1-\xcf\x89]+", {"\xce\xb2\xce\xb3"}, {"a", "\xce", "\xcf\x8a"}},
 };

@@ -346,10 +346,13 @@ static struct template_node *parse_block(struct template_parser *p, const char *
 bg_status chat_template_compile(const char *text, size_t size, struct bg_error *err, struct chat_template **compiled)
 {
     struct chat_template *t = bg_alloc(sizeof *t);
-    struct template_parser p = {.at = text, .begin = text, .end = text + size, .line = 1, .made = t, .err = err};
-    if (memchr(text, '\0', size))
+    char *copy = bg_strndup(text, size); // with an end that errors may read up to
+    struct template_parser p = {.at = copy, .begin = copy, .end = copy + size, .line = 1, .made = t, .err = err};
+    if (size > 0 && memchr(text, '\0', size))
         template_refuse(&p, "a NUL byte");
-    t->root = parse_block(&p, NULL, NULL);
+    else
+        t->root = parse_block(&p, NULL, NULL);
+    bg_free(copy);
     if (p.failed) {
         chat_template_destroy(t);
         return BG_INVALID;
