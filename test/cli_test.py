@@ -17,7 +17,7 @@ import time
 import unittest
 
 BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-VERBS = "train generate chat eval join chaos sim trace plan plot verify diff import export inspect tokenizer doctor".split()
+VERBS = "train generate chat eval join chaos sim trace plan plot verify diff import export inspect tokenizer doctor serve route".split()
 TINY = ["model.layers=2", "model.dim=32", "model.heads=2", "model.context=32", "train.micro_batch=2",
         "train.micro_batches=3", "train.steps=8", "train.warmup=2", "train.lr=1e-2", "train.checkpoint_every=3",
         "train.eval_every=4"]

@@ -324,6 +324,19 @@ class Route(unittest.TestCase):
         self.assertGreater(replica.server.metrics()[cancelled], 0)
         self.until("nothing is open", lambda: router.metrics()["brigade_route_requests_open"] == 0)
 
+    def test_router_is_asked_to_stop(self):
+        replica = self.replica("--slots", "64")
+        router = Router("--replica", replica.url)
+        self.addCleanup(router.stop, signal.SIGKILL)
+        bodies = [{**LONG, "seed": i, "n": 8, "stream": True} for i in range(4)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            going = [pool.submit(stream, router.port, "/v1/completions", b) for b in bodies]
+            self.until("they run", lambda: router.metrics()["brigade_route_requests_open"] == 4 or all(g.done() for g in going))
+            router.process.send_signal(signal.SIGTERM)
+            for each, body in zip(going, bodies):
+                self.assertEqual(shape(each.result()[0]), shape(stream(replica.port, "/v1/completions", body)[0]))
+        self.assertEqual(router.process.wait(20), 0)
+
     def test_keys(self):
         server = Server(self.model, "--threads", "1", key="inner")
         self.addCleanup(server.stop, signal.SIGKILL)
