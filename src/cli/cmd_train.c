@@ -164,7 +164,9 @@ static void print_result(const struct cli *cli, const struct job *job, const str
                fleet->recovery_max_ms);
     if (fleet && fleet->budget)
         printf("cost           $%.4f, %s\n", json_number_value(json_object_get(fleet->budget, "cost")),
-               json_is_true(json_object_get(fleet->budget, "met")) ? "in time" : "not in time");
+               !r->finished                                          ? "so far"
+               : json_is_true(json_object_get(fleet->budget, "met")) ? "in time"
+                                                                     : "late");
 }
 
 // `key.key=value` is an override, anything else the source.
