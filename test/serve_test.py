@@ -252,7 +252,7 @@ class Clients(Case):
         else:
             self.until("it runs", 5, lambda: server.metrics()["brigade_requests_running"] > 0)
         sock.close()
-        self.until("cancelled", 1, lambda: ended("cancelled") - cancelled + ended("length") - done == 32)
+        self.until("cancelled", 5, lambda: ended("cancelled") - cancelled + ended("length") - done == 32)
         self.assertGreater(ended("cancelled"), cancelled)
         self.assertEqual(server.metrics()["brigade_requests_running"], 0)
 
