@@ -140,6 +140,19 @@ class Policies(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertEqual(len(out.splitlines()), 1 + len(SERVICE))
 
+    def test_service_of_a_model(self):
+        corpus, run = os.path.join(self.dir, "corpus.txt"), os.path.join(self.dir, "run")
+        with open(corpus, "w") as file:
+            file.write("to be or not to be, that is the question. " * 400)
+        subprocess.run([BRIGADE, "train", corpus, f"run.dir={run}", "model.layers=2", "model.dim=32", "model.heads=2",
+                        "model.context=64", "train.steps=1", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        args = ["service", "--requests", self.requests(), "--zones", self.counts("zone.json", [1] * 6), "--hours", "1"]
+        replica = self.result(*args, "--model", run, "--slots", "4")["replica"]
+        self.assertGreater(replica["prompt_rate"], 0)
+        self.assertGreaterEqual(replica["step_s"], 0)
+        self.assertGreaterEqual(replica["extra_s"], 0)
+        self.fails(78, ["--slots"], *args, "--model", run, "--slots", "0")
+
     def test_service_bad_input(self):
         requests, zone = self.requests(), self.counts("zone.json", [1] * 20)
         self.fails(64, ["--zones"], "service", "--requests", requests)

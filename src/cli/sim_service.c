@@ -3,6 +3,7 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
+#include "cli/calibrate.h"
 #include "cli/trace.h"
 #include "plan/service.h"
 
@@ -10,7 +11,7 @@
 #include <string.h>
 
 struct command { // as given
-    const char *requests, *policy, *svg;
+    const char *requests, *policy, *model, *svg;
     struct bg_strlist zones, prices;
     uint32_t zone_size, base, extra, least, most, slots;
     float on_demand_price, rate, interval_s, window_s, up_s, down_s, start_s, timeout_s;
@@ -138,9 +139,10 @@ static void print_json(const struct command *c, const struct service_sim *s)
         json_decref(more);
         json_array_append_new(policies, one);
     }
-    cli_print_json(json_pack("{s:s, s:I, s:f, s:I, s:o}", "requests", c->requests, "zones", (json_int_t)c->zones.count,
-                             "seconds", s->job.seconds, "count", (json_int_t)s->results[0].requests, "policies",
-                             policies));
+    cli_print_json(json_pack("{s:s, s:{s:f, s:f, s:f}, s:I, s:f, s:I, s:o}", "requests", c->requests, "replica",
+                             "prompt_rate", s->job.model.prompt_rate, "step_s", s->job.model.step_s, "extra_s",
+                             s->job.model.extra_s, "zones", (json_int_t)c->zones.count, "seconds", s->job.seconds,
+                             "count", (json_int_t)s->results[0].requests, "policies", policies));
 }
 
 static void print_text(const struct service_sim *s)
@@ -179,6 +181,11 @@ static int run_command(struct cli *cli, const struct command *c)
     if (code < 0)
         code = cli_env_unpinned(cli);
     struct bg_error err = {0};
+    if (!code && c->model && calibrate_service(cli->env, c->model, &err, &s->job.model))
+        code = cli_fail(&err);
+    if (!code && c->model)
+        fprintf(stderr, "measured: --prompt-rate %.4g --step %.4g --step-extra %.4g\n", s->job.model.prompt_rate,
+                s->job.model.step_s * 1e3, s->job.model.extra_s * 1e3);
     if (!code && read_input(cli->env, c, s, &err)) {
         code = cli_fail(&err);
     } else if (!code) {
@@ -265,6 +272,7 @@ int sim_service(struct cli *cli, int argc, char **argv)
         {"down", CLI_FLOAT, &c.down_s, "S", "that a wish for fewer must last (1200)"},
         {"start", CLI_FLOAT, &c.start_s, "S", "from a launch until the replica serves (180)"},
         {"timeout", CLI_FLOAT, &c.timeout_s, "S", "after which a waiting request is given up (100)"},
+        {"model", CLI_TEXT, &c.model, "MODEL", "measure a server of it on this machine: the three below"},
         {"slots", CLI_U32, &c.slots, "N", "requests that a replica serves at a time (16)"},
         {"prompt-rate", CLI_FLOAT, &c.prompt_rate, "X", "prompt tokens a second of a replica (8000)"},
         {"step", CLI_FLOAT, &c.step_ms, "MS", "of a token for all requests of a replica (25)"},
