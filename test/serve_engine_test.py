@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The engine behind `brigade serve` as a process: it dies where it hangs, prompts outlive it on disk, trees of guesses do not show."""
 import os
 import shutil
