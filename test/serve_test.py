@@ -244,7 +244,9 @@ class Clients(Case):
     def leaves(self, server, body):
         def ended(how):
             return server.metrics()['brigade_requests_total{finish="%s"}' % how]
-        cancelled, done = ended("cancelled"), ended("length")
+        def done():
+            return ended("length") + ended("stop")
+        cancelled, before = ended("cancelled"), done()
         sock = server.socket()
         sock.sendall(request("/v1/completions", body))
         if body.get("stream"):
@@ -252,7 +254,7 @@ class Clients(Case):
         else:
             self.until("it runs", 5, lambda: server.metrics()["brigade_requests_running"] > 0)
         sock.close()
-        self.until("cancelled", 5, lambda: ended("cancelled") - cancelled + ended("length") - done == 32)
+        self.until("cancelled", 5, lambda: ended("cancelled") - cancelled + done() - before == 32)
         self.assertGreater(ended("cancelled"), cancelled)
         self.assertEqual(server.metrics()["brigade_requests_running"], 0)
 
