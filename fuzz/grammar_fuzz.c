@@ -33,9 +33,10 @@ static void walk(const struct grammar *grammar, const uint8_t *data, size_t size
         for (uint32_t i = 0; i < vocab && id == vocab; i++)
             if (mask[(start + i) % vocab / 64] >> (start + i) % vocab % 64 & 1)
                 id = (start + i) % vocab;
-        BG_ASSERT(id < vocab); // never empty
-        if ((int32_t)id == tokenizer_eos(t)) {
-            BG_ASSERT(grammar_may_end(state));
+        BG_ASSERT(id < vocab);                 // never empty
+        if ((int32_t)id == tokenizer_eos(t)) { // where the text may end, or where no token can go on
+            for (uint32_t i = 0; i < vocab && !grammar_may_end(state); i++)
+                BG_ASSERT(i == id || !(mask[i / 64] >> i % 64 & 1));
             break;
         }
         BG_ASSERT(grammar_accept(state, (int32_t)id));

@@ -584,7 +584,7 @@ json_t *template_call_macro(struct template_run *run, const struct template_node
         return NULL;
     for (uint32_t i = 0; i < macro->name_count; i++) {
         json_t *value = NULL;
-        for (uint32_t k = 0; k < count; k++)
+        for (uint32_t k = 0; k < count && !value; k++) // given twice: the first counts
             if (names[k] ? strcmp(names[k], macro->names[i]) == 0 : k == i)
                 value = json_incref(args[k]);
         if (!value && macro->child[i + 1])
