@@ -3,6 +3,7 @@
 #ifndef SERVE_HTTP_HTTP_INT_H
 #define SERVE_HTTP_HTTP_INT_H
 
+#include "serve/http/door.h"
 #include "serve/http/http.h"
 #include "serve/openai.h"
 
@@ -15,14 +16,13 @@ struct told { // an event, copied
 
 struct exchange { // one HTTP request
     struct http *http;
-    struct MHD_Connection *connection; // NULL: the client is gone
+    struct door_wait wait; // its connection is NULL once the client is gone
     const char *method;
     char *path;
     struct bg_str body;
     const char *rest; // of the path, where its route has a *
-    bool too_large, refused, suspended, answered, watched, counted, given_up, gone;
+    bool too_large, refused, answered, counted, given_up, gone;
     uint64_t taken; // bytes of the body that came
-    int fd;
     uint64_t started_ns;
     uint32_t status;
     // Of a text request:
@@ -53,7 +53,7 @@ struct http {
     bool stopping, draining;       // gate
     uint32_t open;                 // gate: text requests whose answer is not out yet
     struct exchange *exchanges;
-    uint8_t (*key_hash)[32];
+    struct door_keys keys;
     uint64_t answers[600]; // by status
     uint64_t next_id;
     const char *certificate, *tls_key;

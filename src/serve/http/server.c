@@ -4,22 +4,17 @@
 #include "serve/http/http_int.h"
 
 #include "base/assert.h"
-#include "base/hash.h"
 #include "base/mem.h"
 
 #include <arpa/inet.h>
-#include <netinet/tcp.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
     TAKEN_MAX = 1 << 30, // bytes of a body; more, and the connection is closed without an answer
-    SILENT_MS = 60000,   // a peer that acknowledges nothing for so long is gone
 };
 
 // ---- Answers ----
@@ -46,7 +41,7 @@ enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *t
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     x->status = status;
     x->answered = true;
-    enum MHD_Result result = MHD_queue_response(x->connection, status, response);
+    enum MHD_Result result = MHD_queue_response(x->wait.connection, status, response);
     MHD_destroy_response(response);
     return result;
 }
@@ -80,7 +75,7 @@ enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     x->status = status;
     x->answered = true;
-    enum MHD_Result result = MHD_queue_response(x->connection, status, response);
+    enum MHD_Result result = MHD_queue_response(x->wait.connection, status, response);
     MHD_destroy_response(response);
     return result;
 }
@@ -117,7 +112,7 @@ enum MHD_Result exchange_stream(struct exchange *x)
     MHD_add_response_header(response, "X-Accel-Buffering", "no");
     x->status = 200;
     x->answered = true;
-    enum MHD_Result result = MHD_queue_response(x->connection, 200, response);
+    enum MHD_Result result = MHD_queue_response(x->wait.connection, 200, response);
     MHD_destroy_response(response);
     return result;
 }
@@ -125,27 +120,18 @@ enum MHD_Result exchange_stream(struct exchange *x)
 // ---- Waiting ----
 void exchange_suspend(struct exchange *x)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = x};
-    if (x->suspended)
-        return;
-    MHD_suspend_connection(x->connection);
-    x->suspended = true;
-    if (epoll_ctl(x->http->epoll, x->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, x->fd, &event) == 0)
-        x->watched = true;
+    door_suspend(&x->wait, x->http->epoll, x);
 }
 
 void exchange_resume(struct exchange *x)
 {
-    if (!x->suspended)
-        return;
-    x->suspended = false;
-    MHD_resume_connection(x->connection);
+    door_resume(&x->wait);
 }
 
 // A client has gone: libmicrohttpd closes the connection of a suspended exchange when it goes on.
 static void on_gone(struct exchange *x)
 {
-    if (!x->suspended) // it had its answer, or is found out by writing
+    if (!x->wait.suspended) // it had its answer, or is found out by writing
         return;
     x->gone = true;
     x->status = 499;
@@ -154,44 +140,12 @@ static void on_gone(struct exchange *x)
     exchange_resume(x);
 }
 
-// ---- Keys ----
-static void hash_of(const char *text, size_t size, uint8_t hash[32])
-{
-    char hex[65];
-    bg_sha256_hex(text, size, hex);
-    bg_sha256_to_bytes(hex, hash);
-}
-
-// Compares hashes, all of them and in constant time: how much of a key is right never shows.
-static bool key_fits(const struct http *http, const char *key)
-{
-    uint8_t hash[32];
-    int good = 0;
-    hash_of(key, strlen(key), hash);
-    for (uint32_t i = 0; i < http->o.key_count; i++)
-        good |= CRYPTO_memcmp(hash, http->key_hash[i], sizeof hash) == 0;
-    return good != 0;
-}
-
-static bool may_ask(const struct exchange *x)
-{
-    const struct http *http = x->http;
-    if (http->o.key_count == 0 || strcmp(x->path, "/health") == 0 || strcmp(x->method, "OPTIONS") == 0)
-        return true;
-    const char *header = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    if (header && strncmp(header, "Bearer ", 7) == 0)
-        return key_fits(http, header + 7);
-    const char *query = MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, "key");
-    return query && strcmp(x->path, "/") == 0 && key_fits(http, query);
-}
-
 // ---- Exchanges ----
 static struct exchange *exchange_create(struct http *http, struct MHD_Connection *connection, const char *path,
                                         const char *method)
 {
     struct exchange *x = bg_alloc(sizeof *x);
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *x = (struct exchange){.http = http, .connection = connection, .fd = info ? info->connect_fd : -1};
+    *x = (struct exchange){.http = http, .wait = door_wait_of(connection)};
     x->method = strcmp(method, "POST") == 0      ? "POST"
                 : strcmp(method, "GET") == 0     ? "GET"
                 : strcmp(method, "OPTIONS") == 0 ? "OPTIONS"
@@ -241,22 +195,6 @@ static void exchange_destroy(struct exchange *x)
     bg_free(x);
 }
 
-// A peer that vanished without a word is found out.
-static void on_connection(void *arg, struct MHD_Connection *connection, void **state,
-                          enum MHD_ConnectionNotificationCode code)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    const int on = 1, idle_s = SILENT_MS / 2000, unanswered_ms = SILENT_MS;
-    (void)arg;
-    (void)state;
-    if (code != MHD_CONNECTION_NOTIFY_STARTED || !info)
-        return;
-    const int fd = info->connect_fd;
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
-}
-
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *data, size_t *data_size, void **state)
 {
@@ -266,7 +204,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     (void)version;
     if (!x) {
         *state = x = exchange_create(http, connection, url, method);
-        x->refused = !may_ask(x);
+        x->refused = strcmp(x->method, "OPTIONS") != 0 && !door_may_ask(&http->keys, connection, x->path);
         return MHD_YES;
     }
     if (x->answered)
@@ -328,12 +266,10 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
     if (!x)
         return;
     *state = NULL;
-    if (x->watched)
-        epoll_ctl(http->epoll, EPOLL_CTL_DEL, x->fd, NULL);
     http->answers[x->status < 600 ? x->status : 0]++;
     if (http->o.access)
         log_access(x);
-    x->connection = NULL;
+    door_forget(&x->wait, http->epoll);
     if (x->running > 0)
         ask_abandon(x); // freed when the engine has let go of it
     else
@@ -354,9 +290,9 @@ static void take_told(struct http *http)
         ask_event(x, &t->event);
         const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
         bg_free(t);
-        if (!x->connection && last)
+        if (!x->wait.connection && last)
             exchange_destroy(x);
-        else if (x->connection && (x->complete || x->out.size > x->sent))
+        else if (x->wait.connection && (x->complete || x->out.size > x->sent))
             exchange_resume(x);
     }
 }
@@ -420,16 +356,6 @@ void http_event(void *arg, const struct serve_event *event)
 }
 
 // ---- Life ----
-// As many files as this process may have open: a connection is one.
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 static bg_status listen_at(struct http *http, struct bg_error *err)
 {
     const struct http_options *o = &http->o;
@@ -446,7 +372,7 @@ static bg_status listen_at(struct http *http, struct bg_error *err)
         tls[0] = tls[2];
     http->daemon = MHD_start_daemon(flags, o->port, NULL, NULL, on_request, http, MHD_OPTION_SOCK_ADDR, &address,
                                     MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
-                                    on_connection, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
+                                    door_on_connection, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
                                     MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                     (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     if (!http->daemon)
@@ -475,10 +401,8 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     http->o.connections_max = options->connections_max ? options->connections_max : 4096;
     http->o.idle_s = options->idle_s ? options->idle_s : 60;
     http->o.stalled_s = options->stalled_s > 0 ? options->stalled_s : 10;
-    http->key_hash = bg_alloc_array(options->key_count + 1u, sizeof *http->key_hash);
-    for (uint32_t i = 0; i < options->key_count; i++)
-        hash_of(options->keys[i], strlen(options->keys[i]), http->key_hash[i]);
-    raise_file_limit();
+    door_keys_init(&http->keys, options->keys, options->key_count);
+    door_raise_file_limit();
     bg_status status = env->ops->gate_create(env, err, &http->gate);
     if (!status)
         status = listen_at(http, err);
@@ -548,6 +472,6 @@ void http_stop(struct http *http)
         close(http->bell);
     if (http->gate)
         http->env->ops->gate_destroy(http->env, http->gate);
-    bg_free(http->key_hash);
+    door_keys_fini(&http->keys);
     bg_free(http);
 }

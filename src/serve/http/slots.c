@@ -136,7 +136,7 @@ enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
     struct engine_stats stats;
     char *end;
     const unsigned long slot = strtoul(x->rest, &end, 10);
-    const char *action = MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, "action");
+    const char *action = MHD_lookup_connection_value(x->wait.connection, MHD_GET_ARGUMENT_KIND, "action");
     engine_get_stats(engine, &stats, NULL, 0);
     if (!x->http->o.slot_save_path) {
         openai_refuse(&error, 501, "not_supported_error", "", "this server was started without --slot-save-path");

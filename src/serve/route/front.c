@@ -1,24 +1,18 @@
 // Towards the clients: libmicrohttpd on our epoll. Every request is suspended until its answer is known, its socket is
-// watched meanwhile: a client that goes away takes its upstream requests with it. The same pattern as serve/http, whose
-// exchanges belong to an engine; a visit belongs to transfers.
+// watched meanwhile: a client that goes away takes its upstream requests with it. As in serve/http, whose door this
+// is; there an exchange belongs to an engine, here a visit to transfers.
 #include "serve/route/route_int.h"
 
-#include "base/hash.h"
 #include "base/mem.h"
 
 #include <arpa/inet.h>
-#include <netinet/tcp.h>
-#include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
 enum {
     TAKEN_MAX = 1 << 30, // bytes of a body; more, and the connection is closed without an answer
-    SILENT_MS = 60000,   // a peer that acknowledges nothing for so long is gone
 };
 
 // ---- Answers ----
@@ -73,28 +67,19 @@ static enum MHD_Result send_headers(struct visit *v, struct MHD_Response *respon
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     }
     v->queued = true;
-    enum MHD_Result result = MHD_queue_response(v->connection, v->status, response);
+    enum MHD_Result result = MHD_queue_response(v->wait.connection, v->status, response);
     MHD_destroy_response(response);
     return result;
 }
 
 static void suspend(struct visit *v)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = v};
-    if (v->suspended)
-        return;
-    MHD_suspend_connection(v->connection);
-    v->suspended = true;
-    if (epoll_ctl(v->route->epoll, v->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, v->fd, &event) == 0)
-        v->watched = true;
+    door_suspend(&v->wait, v->route->epoll, v);
 }
 
 void visit_resume(struct visit *v)
 {
-    if (!v->suspended)
-        return;
-    v->suspended = false;
-    MHD_resume_connection(v->connection);
+    door_resume(&v->wait);
 }
 
 static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)
@@ -160,42 +145,12 @@ static void visit_destroy(struct visit *v)
     bg_free(v);
 }
 
-static void hash_of(const char *text, size_t size, uint8_t hash[32])
-{
-    char hex[65];
-    bg_sha256_hex(text, size, hex);
-    bg_sha256_to_bytes(hex, hash);
-}
-
-// Hashes are compared, all of them and in constant time.
-static bool may_ask(const struct visit *v)
-{
-    const struct route *route = v->route;
-    const char *key = MHD_lookup_connection_value(v->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    uint8_t hash[32];
-    int good = route->o.key_count == 0 || strcmp(v->path, "/health") == 0;
-    if (good)
-        return true;
-    if (key)
-        key = strncmp(key, "Bearer ", 7) == 0 ? key + 7 : NULL;
-    else if (strcmp(v->path, "/") == 0)
-        key = MHD_lookup_connection_value(v->connection, MHD_GET_ARGUMENT_KIND, "key");
-    if (!key)
-        return false;
-    hash_of(key, strlen(key), hash);
-    for (uint32_t i = 0; i < route->o.key_count; i++)
-        good |= CRYPTO_memcmp(hash, route->key_hash[i], sizeof hash) == 0;
-    return good != 0;
-}
-
 static struct visit *visit_create(struct route *route, struct MHD_Connection *connection, const char *path,
                                   const char *method)
 {
     static const char *const methods[] = {"GET", "POST", "HEAD"};
     struct visit *v = bg_alloc(sizeof *v);
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *v =
-        (struct visit){.route = route, .connection = connection, .fd = info ? info->connect_fd : -1, .method = "OTHER"};
+    *v = (struct visit){.route = route, .wait = door_wait_of(connection), .method = "OTHER"};
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (strcmp(method, methods[i]) == 0)
             v->method = methods[i];
@@ -239,7 +194,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     (void)version;
     if (!v) {
         *state = v = visit_create(route, connection, url, method);
-        v->refused = !may_ask(v);
+        v->refused = !door_may_ask(&route->keys, connection, v->path);
         return MHD_YES;
     }
     if (v->queued)
@@ -265,26 +220,9 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
     if (!v)
         return;
     *state = NULL;
-    if (v->watched)
-        epoll_ctl(route->epoll, EPOLL_CTL_DEL, v->fd, NULL);
+    door_forget(&v->wait, route->epoll);
     route->answers[v->status < 600 ? v->status : 0]++;
     visit_destroy(v);
-}
-
-// A peer that vanished without a word is found out.
-static void on_connection(void *arg, struct MHD_Connection *connection, void **state,
-                          enum MHD_ConnectionNotificationCode code)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    const int on = 1, idle_s = SILENT_MS / 2000, unanswered_ms = SILENT_MS;
-    (void)arg;
-    (void)state;
-    if (code != MHD_CONNECTION_NOTIFY_STARTED || !info)
-        return;
-    const int fd = info->connect_fd;
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
 }
 
 // ---- Life ----
@@ -292,21 +230,15 @@ bg_status front_listen(struct route *route, struct bg_error *err)
 {
     const struct route_options *o = &route->o;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
-    struct rlimit limit;
-    route->key_hash = bg_alloc_array(o->key_count + 1u, sizeof *route->key_hash);
-    for (uint32_t i = 0; i < o->key_count; i++)
-        hash_of(o->keys[i], strlen(o->keys[i]), route->key_hash[i]);
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) { // two a request
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    door_keys_init(&route->keys, o->keys, o->key_count);
+    door_raise_file_limit(); // two a request
     if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
         return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
     route->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, o->port, NULL, NULL, on_request, route,
                                      MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, on_completed, route,
-                                     MHD_OPTION_NOTIFY_CONNECTION, on_connection, route, MHD_OPTION_CONNECTION_LIMIT,
-                                     o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, 60u,
-                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_END);
+                                     MHD_OPTION_NOTIFY_CONNECTION, door_on_connection, route,
+                                     MHD_OPTION_CONNECTION_LIMIT, o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT,
+                                     60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_END);
     if (!route->daemon)
         return bg_fail(err, BG_IO,
                        "cannot listen at %s port %u: is the port in use? Another one: --port, any: --port 0", o->host,
@@ -331,5 +263,5 @@ void front_close(struct route *route)
         MHD_stop_daemon(route->daemon);
     while (route->visits)
         visit_destroy(route->visits);
-    bg_free(route->key_hash);
+    door_keys_fini(&route->keys);
 }

@@ -2,6 +2,7 @@
 #ifndef SERVE_ROUTE_ROUTE_INT_H
 #define SERVE_ROUTE_ROUTE_INT_H
 
+#include "serve/http/door.h"
 #include "serve/route/route.h"
 #include "serve/route_policy.h"
 
@@ -71,12 +72,11 @@ struct transfer {
 // ---- Clients (front.c) ----
 struct visit { // one HTTP request of a client
     struct route *route;
-    struct MHD_Connection *connection;
+    struct door_wait wait;
     const char *method;
     char *path;
     struct bg_str body;
-    int fd;
-    bool refused, too_large, taken, suspended, watched, queued, gone, counted;
+    bool refused, too_large, taken, queued, gone, counted;
     uint64_t took;
     // The answer:
     uint32_t status; // 0: not known yet
@@ -149,7 +149,7 @@ struct route {
     struct branch *waiting, **waiting_end;
     uint32_t waiting_count, open;
     struct visit *visits;
-    uint8_t (*key_hash)[32];
+    struct door_keys keys;
     bool draining;
     double request_s; // of late
     uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred, shipped,
