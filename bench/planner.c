@@ -2,7 +2,7 @@
 // equal and unequal: a table, and the exponent of growth between its first and last rows. --quick: the small half of
 // it; --large: 96 units on 64 machines alone; --limit S fails where any row takes longer.
 #include "base/mem.h"
-#include "plan/sync.h"
+#include "plan/split/sync.h"
 
 #include <math.h>
 #include <stdio.h>

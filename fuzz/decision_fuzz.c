@@ -2,7 +2,7 @@
 // left out: they are right, but take long to decide on.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/fleet_ask.h"
+#include "plan/fleet/fleet_ask.h"
 
 #include <stdint.h>
 #include <stdlib.h>

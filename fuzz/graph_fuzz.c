@@ -1,7 +1,7 @@
 // A profile as PipeDream writes it, which a user gets from elsewhere. Any bytes are read or refused; of what is
 // accepted every edge has its ends, no state comes before one that it follows, and what is planned covers all states.
 #include "base/assert.h"
-#include "plan/pipedream.h"
+#include "plan/split/pipedream.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,7 +5,7 @@
 #include "comm/shm/codec.h"
 #include "model/io.h"
 #include "os/live.h"
-#include "plan/placement.h"
+#include "plan/schedule/placement.h"
 #include "plan/plan.h"
 #include "wire/message.h"
 

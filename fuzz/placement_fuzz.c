@@ -2,7 +2,7 @@
 // text, and a short search for a schedule ends with one or says why not.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/tessel.h"
+#include "plan/schedule/tessel.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 // same again, and every policy decides on it, the same both times.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/policy.h"
+#include "plan/spot/policy.h"
 
 #include <stdint.h>
 #include <string.h>

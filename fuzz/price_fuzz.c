@@ -1,7 +1,7 @@
 // A list of prices, which a user writes or gets from elsewhere. Any bytes are read or refused; what is accepted holds
 // prices that are numbers, and a machine pays one of them or none.
 #include "base/assert.h"
-#include "plan/price.h"
+#include "plan/cost/price.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
 // says the same again, and a plan walked with it ends.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/timeline.h"
+#include "plan/cost/timeline.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 // sample once, in order, and none is shorter than its samples.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/dynapipe.h"
+#include "plan/schedule/dynapipe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

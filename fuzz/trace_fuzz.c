@@ -2,7 +2,7 @@
 // every change leaves something that can be told of and read back.
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/trace.h"
+#include "plan/spot/trace.h"
 
 #include <math.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 // Workflows from JSON: whatever is read has passed the check, and is placed without a fault.
-#include "plan/jellybean_read.h"
+#include "plan/service/jellybean_read.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -334,6 +334,7 @@ class Clients(Case):
     def test_slow_and_silent_peers(self):
         server = self.start()
         slow = socket.socket()
+        self.addCleanup(slow.close)
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", server.port))
         slow.sendall(request("/v1/completions", {**LONG, "stream": True, "return_tokens": True}, "Connection: close\r\n"))
@@ -563,7 +564,9 @@ class Doors(Case):
         context = ssl.create_default_context(cafile=cert)
 
         def wrapped():
-            return context.wrap_socket(server.socket(), server_hostname="127.0.0.1")
+            sock = context.wrap_socket(server.socket(), server_hostname="127.0.0.1")
+            self.addCleanup(sock.close)
+            return sock
         sock = wrapped()
         sock.sendall(request("/v1/completions", {**LONG, "n": 2, "stream": True}, "Connection: close\r\n"))
         data = b""
@@ -596,8 +599,11 @@ class Doors(Case):
         server.text("a secret word", max_tokens=3)
         server.ask("GET", "/x%0A%22%7B?key=hidden")
         server.ask("POST", "/v1/completions", "{")
-        with open(log) as file:
-            text = file.read()
+        def written():
+            with open(log) as file:
+                return file.read()
+        self.until("three lines", 5, lambda: written().count("\n") == 3) # a line is written when its answer has gone
+        text = written()
         lines = [json.loads(line) for line in text.splitlines()]
         self.assertEqual([(l["method"], l["status"]) for l in lines], [("POST", 200), ("GET", 404), ("POST", 400)])
         self.assertEqual((lines[0]["tokens"], lines[0]["finish"]), (3, "length"))

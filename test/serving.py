@@ -56,7 +56,7 @@ class Server:
         auth = ["--api-key", key] if key else ["--no-key"]
         if key is False:
             auth = []
-        self.key, self.tls = key or None, tls
+        self.key, self.tls, self.sockets = key or None, tls, []
         self.log = tempfile.NamedTemporaryFile(prefix="brigade-serve-", suffix=".log")
         self.process = subprocess.Popen([BRIGADE, "serve", model, "--port", "0", "--host", host, *auth, *args],
                                         stderr=self.log, env={**os.environ, **(env or {})})
@@ -81,7 +81,9 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def socket(self, timeout=60):
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
+        """Open until the caller, or the server's end, closes it."""
+        self.sockets.append(socket.create_connection(("127.0.0.1", self.port), timeout))
+        return self.sockets[-1]
 
     def ask(self, method, path, body=None, headers=None, timeout=60):
         """(status, headers, bytes)"""
@@ -127,6 +129,10 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        finally:
+            for sock in self.sockets:
+                sock.close()
+            self.sockets = []
 
     def ends_well(self):
         code = self.stop()

@@ -10,7 +10,7 @@
 #include "os/host.h"
 #include "os/ipc.h"
 #include "store/sqlite/sqlite.h"
-#include "plan/sync.h"
+#include "plan/split/sync.h"
 #include "train/estimate.h"
 #include "train/executor.h"
 #include "train/layout.h"

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/trace.h"
-#include "plan/deadline.h"
+#include "plan/spot/deadline.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,10 +1,10 @@
 // `brigade plan --frontier`: what a pipeline costs for every time it may take, where its ops may run slower and cheaper
-// (plan/frontier.h).
+// (plan/cost/frontier.h).
 #include "cli/plan.h"
 
 #include "base/mem.h"
-#include "plan/frontier.h"
-#include "plan/schedule.h"
+#include "plan/cost/frontier.h"
+#include "plan/schedule/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 // `brigade plan --graph`: a graph of layers over nested levels of machines, by PipeDream's partitioner
-// (plan/pipedream.h).
+// (plan/split/pipedream.h).
 #include "cli/plan.h"
 
-#include "plan/pipedream.h"
+#include "plan/split/pipedream.h"
 
 #include <string.h>
 

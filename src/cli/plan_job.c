@@ -5,8 +5,8 @@
 #include "base/mem.h"
 #include "cli/train.h"
 #include "os/host.h"
-#include "plan/picture.h"
-#include "plan/price.h"
+#include "plan/cost/picture.h"
+#include "plan/cost/price.h"
 
 #include <math.h>
 #include <stdlib.h>

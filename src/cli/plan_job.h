@@ -3,7 +3,7 @@
 #define CLI_PLAN_JOB_H
 
 #include "cli/plan.h"
-#include "plan/choose.h"
+#include "plan/split/choose.h"
 
 #include <stdbool.h>
 

@@ -1,9 +1,9 @@
-// `brigade plan --lengths`: micro-batches of samples whose lengths differ, by DynaPipe (plan/dynapipe.h). An answer
-// about data: no job takes it on its own, since it would be another job.
+// `brigade plan --lengths`: micro-batches of samples whose lengths differ, by DynaPipe (plan/schedule/dynapipe.h). An
+// answer about data: no job takes it on its own, since it would be another job.
 #include "cli/plan.h"
 
 #include "base/mem.h"
-#include "plan/dynapipe.h"
+#include "plan/schedule/dynapipe.h"
 
 struct request {
     const char *lengths;

@@ -1,8 +1,8 @@
 // `brigade plan --placement`: a schedule for blocks on devices, one of the well-known shapes or a file, by Tessel's
-// search (plan/tessel.h).
+// search (plan/schedule/tessel.h).
 #include "cli/plan.h"
 
-#include "plan/tessel.h"
+#include "plan/schedule/tessel.h"
 
 #include <string.h>
 

@@ -1,12 +1,12 @@
 // `brigade plan --profile`: what this machine needs for a job's units, messages and commits (train/measure.h); with
-// --plan, what a step of that plan takes by such a profile (plan/timeline.h).
+// --plan, what a step of that plan takes by such a profile (plan/cost/timeline.h).
 #include "cli/plan.h"
 
 #include "base/mem.h"
 #include "cli/train.h"
 #include "os/host.h"
 #include "os/live.h"
-#include "plan/timeline.h"
+#include "plan/cost/timeline.h"
 #include "store/sqlite/sqlite.h"
 
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 // `brigade plan --schedule`: the order in which the workers of one pipeline compute, timed, without a model
-// (plan/schedule.h).
+// (plan/schedule/schedule.h).
 #include "cli/plan.h"
 
 #include "base/mem.h"
 #include "cli/plan_schedule_svg.h"
-#include "plan/schedule.h"
+#include "plan/schedule/schedule.h"
 
 #include <string.h>
 

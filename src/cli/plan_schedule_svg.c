@@ -1,8 +1,8 @@
-// The picture of a schedule without a model: its lists and their times, as plan/picture.h wants them.
+// The picture of a schedule without a model: its lists and their times, as plan/cost/picture.h wants them.
 #include "cli/plan_schedule_svg.h"
 
 #include "base/mem.h"
-#include "plan/picture.h"
+#include "plan/cost/picture.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
 #define CLI_PLAN_SCHEDULE_SVG_H
 
 #include "base/env.h"
-#include "plan/schedule.h"
+#include "plan/schedule/schedule.h"
 
 // Of lists as plan_schedule_make makes them and plan_schedule_replay times them.
 BG_MUST_USE bg_status cli_plan_schedule_svg(struct bg_env *env, const char *path, const char *name,

@@ -4,7 +4,7 @@
 #define CLI_REPLAY_H
 
 #include "base/env.h"
-#include "plan/trace.h"
+#include "plan/spot/trace.h"
 
 struct replay_server {
     char *model;             // its name; NULL: not told

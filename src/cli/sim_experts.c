@@ -3,7 +3,7 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
-#include "plan/lazarus.h"
+#include "plan/fleet/lazarus.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 
 #include "base/mem.h"
 #include "cli/trace.h"
-#include "plan/fleet.h"
+#include "plan/fleet/fleet.h"
 
 #include <string.h>
 

@@ -3,8 +3,8 @@
 #include "cli/sim.h"
 
 #include "base/mem.h"
-#include "plan/fleet_ask.h"
-#include "plan/policy.h"
+#include "plan/fleet/fleet_ask.h"
+#include "plan/spot/policy.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "cli/calibrate.h"
 #include "cli/trace.h"
-#include "plan/service.h"
+#include "plan/service/service.h"
 
 #include <stdlib.h>
 #include <string.h>

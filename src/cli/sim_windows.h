@@ -3,8 +3,8 @@
 #define CLI_SIM_WINDOWS_H
 
 #include "cli/cli.h"
-#include "plan/deadline.h"
-#include "plan/trace.h"
+#include "plan/spot/deadline.h"
+#include "plan/spot/trace.h"
 
 struct sim_input { // as given
     struct bg_strlist traces;

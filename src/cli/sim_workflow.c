@@ -1,8 +1,8 @@
 // `brigade sim workflow`: where the models of an inference workflow run at the least cost. The workflow is JSON
-// (plan/jellybean_read.h).
+// (plan/service/jellybean_read.h).
 #include "cli/sim.h"
 
-#include "plan/jellybean_read.h"
+#include "plan/service/jellybean_read.h"
 
 static void print_json(const char *path, const struct plan_jellybean_file *f, const struct plan_jellybean_placement *p)
 {

@@ -1,9 +1,9 @@
-// Files of traces (plan/trace.h) for the verbs: read, with what was mended said; drawn.
+// Files of traces (plan/spot/trace.h) for the verbs: read, with what was mended said; drawn.
 #ifndef CLI_TRACE_H
 #define CLI_TRACE_H
 
 #include "base/env.h"
-#include "plan/trace.h"
+#include "plan/spot/trace.h"
 
 // Says on standard error what had to be mended.
 BG_MUST_USE bg_status trace_load(struct bg_env *env, const char *path, struct bg_error *err, struct plan_trace *trace);

@@ -7,9 +7,9 @@
 
 #include "base/env.h"
 #include "plan/plan.h"
-#include "plan/fleet_ask.h"
-#include "plan/policy.h"
-#include "plan/profile.h"
+#include "plan/fleet/fleet_ask.h"
+#include "plan/spot/policy.h"
+#include "plan/cost/profile.h"
 #include "store/store.h"
 #include "wire/frame.h"
 #include "wire/message.h"

@@ -8,7 +8,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
-#include "plan/sync.h"
+#include "plan/split/sync.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
 
 #include "base/mem.h"
 #include "plan/plan_int.h"
-#include "plan/schedule.h"
+#include "plan/schedule/schedule.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 // What a seed stands for: a job, a shape, a schedule, a pace. The faults come from fault.c.
 #include "sim/world.h"
 
-#include "plan/schedule.h"
+#include "plan/schedule/schedule.h"
 
 #include <stdio.h>
 #include <string.h>

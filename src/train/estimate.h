@@ -4,7 +4,7 @@
 #define TRAIN_ESTIMATE_H
 
 #include "model/model.h"
-#include "plan/profile.h"
+#include "plan/cost/profile.h"
 
 struct estimate_options {
     uint32_t batch, length;    // sequences a micro-batch, tokens a sequence

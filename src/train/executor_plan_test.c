@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "os/live.h"
 #include "plan/plan_int.h"
-#include "plan/schedule.h"
+#include "plan/schedule/schedule.h"
 #include "train/step.h"
 
 #include <setjmp.h>

@@ -6,8 +6,8 @@
 #include "base/env.h"
 #include "model/config.h"
 #include "plan/plan.h"
-#include "plan/fleet.h"
-#include "plan/policy.h"
+#include "plan/fleet/fleet.h"
+#include "plan/spot/policy.h"
 #include "train/optim.h"
 
 struct job_list {

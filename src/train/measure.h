@@ -1,11 +1,11 @@
 // Measures this machine for a job: what its units, messages and commits cost here, as a profile for the planners
-// (plan/profile.h). A model with the job's shapes but few blocks is run by the executor itself, unit by unit; sizes
-// that would take too long are found by plan/cost.h.
+// (plan/cost/profile.h). A model with the job's shapes but few blocks is run by the executor itself, unit by unit;
+// sizes that would take too long are found by plan/cost/cost.h.
 #ifndef TRAIN_MEASURE_H
 #define TRAIN_MEASURE_H
 
 #include "model/config.h"
-#include "plan/cost.h"
+#include "plan/cost/cost.h"
 #include "store/store.h"
 #include "train/optim.h"
 

@@ -5,8 +5,8 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "os/live.h"
-#include "plan/timeline.h"
-#include "plan/timeline_int.h"
+#include "plan/cost/timeline.h"
+#include "plan/cost/timeline_int.h"
 #include "tensor/tree.h"
 
 #include <setjmp.h>

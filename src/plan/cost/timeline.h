@@ -1,0 +1,38 @@
+// The simulator of one step: a lowered plan walked with a profile, op by op, as the executor walks it. Worker w runs on
+// machine w. Workers of one host share its cores: while more threads compute than there are cores, each goes slower by
+// that ratio, and by what is lost on the cores that have more than one of them. Sends do not hold up their worker
+// beyond message_s; a link carries one message after the other.
+#ifndef PLAN_TIMELINE_H
+#define PLAN_TIMELINE_H
+
+#include "plan/plan.h"
+#include "plan/cost/profile.h"
+
+struct plan_span { // of an op of a list that takes time
+    uint32_t worker, op;
+    double start_s, end_s; // of a SEND: until the bytes are there
+};
+struct plan_worker_time {
+    double busy_s;          // computing
+    double first_s, last_s; // start of its first compute op, end of its last
+    double peak_bytes;      // weights, gradient, moments, stashes, boundaries
+    double sent_bytes, received_bytes;
+    double joules, dollars; // over the whole step
+};
+struct plan_timeline {
+    struct plan_span *spans; // by (worker, start)
+    size_t span_count;
+    struct plan_worker_time *workers; // (workers)
+    uint32_t worker_count;
+    double *link_bytes; // (workers, workers): from, to
+    double step_s;      // until everybody has applied the step
+    double compute_s;   // first compute op to last
+    double bubble_s;    // longest worker's span of compute ops minus its work
+    double joules, dollars;
+};
+void plan_timeline_fini(struct plan_timeline *timeline);
+// BG_INVALID where the profile has another number of units, or fewer machines than the plan has workers.
+BG_MUST_USE bg_status plan_timeline(const struct plan *plan, const struct plan_profile *profile, struct bg_error *err,
+                                    struct plan_timeline *timeline);
+
+#endif

@@ -1,0 +1,435 @@
+// Proposals of the planner for items of 1, 2, 4, ... micro-batches, each built and simulated. Larger items cost less
+// each and fill a pipeline worse, so after a while the steps only grow; two sizes without a better step end the search.
+#include "plan/split/choose.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { PATIENCE = 2, ROUNDS = 8 };
+
+void plan_chosen_fini(struct plan_chosen *chosen)
+{
+    plan_sync_choice_fini(&chosen->choice);
+    plan_fini(&chosen->plan);
+    plan_profile_fini(&chosen->profile);
+    plan_timeline_fini(&chosen->timeline);
+    *chosen = (struct plan_chosen){0};
+}
+
+void plan_chosen_list_fini(struct plan_chosen_list *list)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        plan_chosen_fini(&list->items[i]);
+    *list = (struct plan_chosen_list){0};
+}
+
+bool plan_chosen_recomputes(const struct plan_chosen *chosen)
+{
+    bool some = false;
+    for (uint32_t s = 0; s < chosen->choice.stage_count; s++)
+        some |= (chosen->choice.stages[s].mode & PLAN_SYNC_RECOMPUTE) != 0;
+    return some;
+}
+
+// ---- One proposal ----
+
+static bool is_followed(const struct plan_choose *o, const struct plan_sync_choice *choice)
+{
+    bool alone = false;
+    for (uint32_t s = 0; s < choice->stage_count; s++)
+        alone |= choice->stages[s].seat_end - choice->stages[s].seat_first == 1;
+    return o->shadow && (o->shadow_always || (alone && choice->seat_count > 1));
+}
+
+// The profile with the machines of the workers only, in their order.
+static struct plan_profile seated(const struct plan_choose *o, const struct plan_profile *profile,
+                                  const struct plan_sync_choice *choice)
+{
+    struct plan_profile made = *profile;
+    made.units = bg_alloc_array(profile->unit_count, sizeof *made.units);
+    memcpy(made.units, profile->units, profile->unit_count * sizeof *made.units);
+    made.machine_count = choice->seat_count + is_followed(o, choice);
+    made.machines = bg_alloc_array(made.machine_count, sizeof *made.machines);
+    for (uint32_t i = 0; i < choice->seat_count; i++)
+        made.machines[i] = profile->machines[choice->seats[i].machine];
+    if (is_followed(o, choice))
+        made.machines[choice->seat_count] = *o->shadow;
+    return made;
+}
+
+// Stages that keep nothing from forward to backward, where others of the plan do.
+static void set_recompute(const struct plan_choose *o, const struct plan_sync_choice *choice, struct plan *plan)
+{
+    for (uint32_t w = 0; w < plan->workers; w++)
+        for (size_t i = 0; i < plan->lists[w].count; i++) {
+            struct plan_op *op = &plan->lists[w].ops[i];
+            const uint32_t rank = plan_schedule_rank(o->schedule, choice->stage_count, op->stage);
+            if ((op->kind == PLAN_F || op->kind == PLAN_B) && choice->stages[rank].mode & PLAN_SYNC_RECOMPUTE)
+                op->flags |= PLAN_RECOMPUTE;
+        }
+}
+
+static bg_status build(const struct plan_choose *o, struct bg_error *err, struct plan_chosen *c)
+{
+    const struct plan_sync_choice *choice = &c->choice;
+    const uint32_t units = c->profile.unit_count, stages = choice->stage_count;
+    const bool whole = plan_schedule_chunks(o->schedule, o->chunks) == 1; // one stage a worker, as the planner cut it
+    double *times = bg_alloc_array((size_t)4 * units, sizeof *times);
+    uint32_t *replicas = bg_alloc_array(stages, sizeof *replicas);
+    uint32_t *shares = bg_alloc_array(choice->seat_count, sizeof *shares);
+    struct plan_stage *cut = bg_alloc_array(stages, sizeof *cut);
+    for (uint32_t u = 0; u < units; u++) {
+        const struct plan_unit *unit = &c->profile.units[u];
+        times[u] = unit->forward_s;
+        times[units + u] = unit->input_s;
+        times[2 * units + u] = unit->weight_s;
+        times[3 * units + u] = unit->forward_s + unit->input_s + unit->weight_s;
+    }
+    for (uint32_t s = 0; s < stages; s++) {
+        cut[s] = (struct plan_stage){choice->stages[s].unit_first, choice->stages[s].unit_end};
+        replicas[s] = choice->stages[s].seat_end - choice->stages[s].seat_first;
+    }
+    for (uint32_t i = 0; i < choice->seat_count; i++)
+        shares[i] = choice->seats[i].share;
+    const struct plan_options options = {.costs = times + (size_t)3 * units,
+                                         .units = units,
+                                         .micro_batches = o->micro_batches,
+                                         .group = c->group,
+                                         .replicas = replicas,
+                                         .stages = stages,
+                                         .schedule = o->schedule,
+                                         .chunks = o->chunks,
+                                         .slices = o->slices,
+                                         .split = o->split,
+                                         .followers = is_followed(o, choice),
+                                         .cut = whole ? cut : NULL,
+                                         .shares = shares,
+                                         .forward = times,
+                                         .input = times + units,
+                                         .weight = times + (size_t)2 * units,
+                                         .comm = stages > 1 ? choice->stages[0].wire_s / 2 / c->group : 0};
+    bg_status status = plan_build(&options, err, &c->plan);
+    if (!status)
+        set_recompute(o, choice, &c->plan);
+    bg_free(times);
+    bg_free(replicas);
+    bg_free(shares);
+    bg_free(cut);
+    return status;
+}
+
+static bg_status make(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
+                      const struct plan_sync_choice *choice, struct bg_error *err, struct plan_chosen *chosen)
+{
+    struct plan_chosen made = {.choice = plan_sync_choice_copy(choice), .group = group};
+    made.profile = seated(o, profile, choice);
+    bg_status status = build(o, err, &made);
+    if (!status)
+        status = plan_timeline(&made.plan, &made.profile, err, &made.timeline);
+    if (status)
+        plan_chosen_fini(&made);
+    else
+        *chosen = made;
+    return status;
+}
+
+// ---- All of them ----
+
+static uint32_t replicas_of(const struct plan_chosen *c, uint32_t stage)
+{
+    return c->choice.stages[stage].seat_end - c->choice.stages[stage].seat_first;
+}
+
+static bool same_shape(const struct plan_chosen *a, const struct plan_chosen *b)
+{
+    bool same = a->choice.stage_count == b->choice.stage_count;
+    for (uint32_t s = 0; same && s < a->choice.stage_count; s++)
+        same = replicas_of(a, s) == replicas_of(b, s);
+    return same;
+}
+
+static bool shorter(const struct plan_chosen *a, const struct plan_chosen *b)
+{
+    if (a->timeline.step_s < b->timeline.step_s || b->timeline.step_s < a->timeline.step_s)
+        return a->timeline.step_s < b->timeline.step_s;
+    return a->choice.seat_count < b->choice.seat_count; // of equals, who leaves machines to others
+}
+
+// Takes `chosen` over: into its place, or away with it.
+static void add(struct plan_chosen_list *list, struct plan_chosen *chosen)
+{
+    uint32_t at = 0;
+    while (at < list->count && !same_shape(&list->items[at], chosen))
+        at++;
+    if (at < list->count || at == PLAN_CHOSEN_MAX) { // one of the shape, or the longest, may have to go
+        at = at == PLAN_CHOSEN_MAX ? at - 1 : at;
+        if (!shorter(chosen, &list->items[at])) {
+            plan_chosen_fini(chosen);
+            return;
+        }
+        plan_chosen_fini(&list->items[at]);
+    } else {
+        list->count++;
+    }
+    for (; at > 0 && shorter(chosen, &list->items[at - 1]); at--)
+        list->items[at] = list->items[at - 1];
+    list->items[at] = *chosen;
+}
+
+// How many times less memory the planner counts for a worker than it takes: partial sums of gradients are seen only in
+// whole plans. 1: every worker has room.
+static double fit_of(const struct plan_chosen *c, uint32_t *worst)
+{
+    double fit = 1;
+    for (uint32_t w = 0; w < c->choice.seat_count; w++) {
+        const double has = c->profile.machines[w].memory_bytes, takes = c->timeline.workers[w].peak_bytes;
+        if (has <= 0 || takes <= has || c->choice.seats[w].memory_bytes / takes >= fit)
+            continue;
+        fit = c->choice.seats[w].memory_bytes / takes;
+        *worst = w;
+    }
+    return fit;
+}
+
+static bg_status refuse(const struct plan_chosen *c, uint32_t worst, struct bg_error *err)
+{
+    char shape[64];
+    plan_chosen_shape(c, shape);
+    return bg_fail(
+        err, BG_INVALID,
+        "no plan fits: the nearest is %s, where worker %u needs %.4g GB, partial sums of gradients among it, "
+        "and machine %s has %.4g GB; give it that, or add machines",
+        shape, worst, 1e-9 * c->timeline.workers[worst].peak_bytes, c->profile.machines[worst].name,
+        1e-9 * c->profile.machines[worst].memory_bytes);
+}
+
+// The planner's proposals, built; those that fit are added. *fit: of the best one, and of all if none fits.
+static bg_status add_proposals(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
+                               const struct plan_sync *sync, struct bg_error *err, struct plan_chosen_list *list,
+                               double *fit)
+{
+    bg_status status = BG_OK;
+    bool fits = false;
+    for (uint32_t i = 0; i < sync->count; i++) {
+        struct plan_chosen chosen;
+        uint32_t worst = 0;
+        bg_status one = make(o, group, profile, &sync->choices[i], err, &chosen);
+        const double room = one ? 1 : fit_of(&chosen, &worst);
+        if (!one && room < 1)
+            one = refuse(&chosen, worst, err);
+        if (i == 0)
+            *fit = room;
+        status = one && !status ? one : status;
+        fits |= !one;
+        if (!one)
+            add(list, &chosen);
+        else if (room < 1)
+            plan_chosen_fini(&chosen);
+    }
+    return fits ? BG_OK : status; // a schedule may refuse some shapes
+}
+
+// Where not all could be searched: the machines of the best proposal again, each a stage of its own. Items pass such a
+// row as the formula says, and stages of unequal numbers of machines only nearly so.
+static void add_row(const struct plan_choose *o, const struct plan_sync_options *like,
+                    const struct plan_profile *profile, const struct plan_sync *sync, struct plan_chosen_list *list)
+{
+    const struct plan_sync_choice *best = &sync->choices[0];
+    const uint32_t stages = best->seat_count;
+    if (sync->exact || o->replicas || stages == best->stage_count || stages > profile->unit_count ||
+        stages > PLAN_STAGES_MAX)
+        return;
+    struct plan_profile seated = *profile;
+    struct plan_sync_options options = *like;
+    struct plan_sync row;
+    struct bg_error why; // one proposal less
+    double fit;
+    uint32_t *replicas = bg_alloc_array(stages, sizeof *replicas);
+    seated.machine_count = stages;
+    seated.machines = bg_alloc_array(stages, sizeof *seated.machines);
+    for (uint32_t i = 0; i < stages; i++) {
+        seated.machines[i] = profile->machines[best->seats[i].machine];
+        replicas[i] = 1;
+    }
+    options.replicas = replicas;
+    options.stages_max = stages;
+    if (plan_sync_solve(&seated, &options, &why, &row) == BG_OK) {
+        (void)!add_proposals(o, like->group, &seated, &row, &why, list, &fit);
+        plan_sync_fini(&row);
+    }
+    bg_free(seated.machines);
+    bg_free(replicas);
+}
+
+static bg_status check_seats(const struct plan_choose *o, const struct plan_profile *profile, struct bg_error *err)
+{
+    uint64_t seats = 0;
+    for (uint32_t s = 0; o->replicas && s < o->stages; s++)
+        seats += o->replicas[s];
+    if (seats <= profile->machine_count)
+        return BG_OK;
+    return bg_fail(err, BG_INVALID, "the shape seats %llu machines, there are %u: %llu more are needed",
+                   (unsigned long long)seats, profile->machine_count,
+                   (unsigned long long)seats - profile->machine_count);
+}
+
+// Where the best proposal has no room in the end, the planner is asked again with as much less memory.
+static bg_status try_group(const struct plan_choose *o, uint32_t group, struct bg_error *err,
+                           struct plan_chosen_list *list)
+{
+    const struct plan_sync_options options = {.micro_batches = o->micro_batches,
+                                              .group = group,
+                                              .recompute = o->recompute,
+                                              .gpipe = o->schedule == PLAN_GPIPE,
+                                              .use_all = o->use_all,
+                                              .stages_max = o->replicas ? o->stages : 0,
+                                              .replicas = o->replicas,
+                                              .cut = o->cut};
+    struct plan_profile profile;
+    bg_status status = o->profile_of(o->arg, group, err, &profile);
+    if (!status && (status = check_seats(o, &profile, err)))
+        plan_profile_fini(&profile);
+    if (status)
+        return status;
+    struct plan_profile asked = profile; // with less memory
+    asked.machines = bg_alloc_array(profile.machine_count, sizeof *asked.machines);
+    double scale = 1, fit = 0;
+    for (int round = 0; round < ROUNDS && fit < 1; round++) {
+        struct plan_sync sync;
+        struct bg_error later;
+        for (uint32_t m = 0; m < profile.machine_count; m++) {
+            asked.machines[m] = profile.machines[m];
+            asked.machines[m].memory_bytes *= scale;
+        }
+        const bg_status solved = plan_sync_solve(&asked, &options, round ? &later : err, &sync);
+        if (solved) {
+            status = round ? status : solved;
+            break;
+        }
+        list->exact &= sync.exact;
+        status = add_proposals(o, group, &profile, &sync, err, list, &fit);
+        scale *= fit;
+        add_row(o, &options, &profile, &sync, list);
+        plan_sync_fini(&sync);
+    }
+    bg_free(asked.machines);
+    plan_profile_fini(&profile);
+    return status;
+}
+
+bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, struct plan_chosen_list *list)
+{
+    struct plan_chosen_list found = {.exact = true};
+    bg_status status = BG_OK;
+    struct bg_error first = {0}, failure = {0};
+    double best = 0;
+    for (uint32_t group = choose->group ? choose->group : 1, worse = 0; worse < PATIENCE; group *= 2) {
+        const bg_status one = try_group(choose, group, &failure, &found);
+        if (one && !first.status)
+            first = failure;
+        const bool better = found.count && (best <= 0 || found.items[0].timeline.step_s < best);
+        best = found.count ? found.items[0].timeline.step_s : 0;
+        worse = better || !found.count ? 0 : worse + 1; // larger items may be what fits
+        if (choose->group || group >= choose->micro_batches)
+            break;
+    }
+    if (!found.count) {
+        status = bg_fail(err, first.status ? first.status : BG_INTERNAL, "%s", first.text);
+        plan_chosen_list_fini(&found);
+    } else {
+        *list = found;
+    }
+    return status;
+}
+
+// ---- What it is ----
+
+void plan_chosen_shape(const struct plan_chosen *chosen, char text[64])
+{
+    const uint32_t stages = chosen->choice.stage_count;
+    uint32_t least = replicas_of(chosen, 0), most = least;
+    for (uint32_t s = 1; s < stages; s++) {
+        const uint32_t replicas = replicas_of(chosen, s);
+        least = replicas < least ? replicas : least;
+        most = replicas > most ? replicas : most;
+    }
+    if (least == most) {
+        snprintf(text, 64, "%ux%u", stages, least);
+        return;
+    }
+    size_t size = 0;
+    for (uint32_t s = 0; s < stages && size < 64; s++)
+        size += (size_t)snprintf(text + size, 64 - size, "%s%u", s ? "+" : "", replicas_of(chosen, s));
+    if (size >= 64)
+        snprintf(text, 64, "%u stages of %u to %u machines", stages, least, most);
+}
+
+double plan_chosen_idle(const struct plan_chosen *chosen)
+{
+    double busy = 0;
+    for (uint32_t i = 0; i < chosen->choice.seat_count; i++)
+        busy += chosen->timeline.workers[i].busy_s;
+    const double all = chosen->timeline.step_s * chosen->choice.seat_count;
+    return all > 0 ? 1 - busy / all : 0;
+}
+
+uint32_t plan_chosen_slowest(const struct plan_chosen *chosen)
+{
+    uint32_t slowest = 0;
+    for (uint32_t w = 1; w < chosen->timeline.worker_count; w++)
+        if (chosen->timeline.workers[w].busy_s > chosen->timeline.workers[slowest].busy_s)
+            slowest = w;
+    return slowest;
+}
+
+static uint32_t stage_of(const struct plan_chosen *chosen, uint32_t worker)
+{
+    uint32_t s = 0;
+    while (s + 1 < chosen->choice.stage_count && worker >= chosen->choice.stages[s].seat_end)
+        s++;
+    return s;
+}
+
+static bg_status step_with(const struct plan_chosen *chosen, enum plan_gain gain, struct bg_error *err, double *step)
+{
+    struct plan_profile changed = chosen->profile;
+    const struct plan_sync_stage *stage = &chosen->choice.stages[stage_of(chosen, plan_chosen_slowest(chosen))];
+    const double overhead = gain == PLAN_GAIN_COMMIT ? 2 : 1, link = gain == PLAN_GAIN_LINK ? 2 : 1;
+    changed.machines = bg_alloc_array(changed.machine_count, sizeof *changed.machines);
+    for (uint32_t i = 0; i < changed.machine_count; i++) {
+        changed.machines[i] = chosen->profile.machines[i];
+        if (gain == PLAN_GAIN_COMPUTE || (gain == PLAN_GAIN_STAGE && i >= stage->seat_first && i < stage->seat_end))
+            changed.machines[i].speed *= 2;
+    }
+    changed.commit_s /= overhead;
+    changed.step_byte_s /= overhead;
+    changed.reduce_byte_s /= overhead;
+    changed.message_s /= link;
+    changed.message_byte_s /= link;
+    changed.inner.latency_s /= link;
+    changed.outer.latency_s /= link;
+    changed.inner.bytes_s *= link;
+    changed.outer.bytes_s *= link;
+    struct plan_timeline timeline;
+    bg_status status = plan_timeline(&chosen->plan, &changed, err, &timeline);
+    if (!status) {
+        *step = timeline.step_s;
+        plan_timeline_fini(&timeline);
+    }
+    bg_free(changed.machines);
+    return status;
+}
+
+bg_status plan_chosen_gains(const struct plan_chosen *chosen, struct bg_error *err, double gains[PLAN_GAINS])
+{
+    for (int g = 0; g < PLAN_GAINS; g++) {
+        double step = 0;
+        bg_status status = step_with(chosen, (enum plan_gain)g, err, &step);
+        if (status)
+            return status;
+        gains[g] = chosen->timeline.step_s > 0 ? 1 - step / chosen->timeline.step_s : 0;
+    }
+    return BG_OK;
+}

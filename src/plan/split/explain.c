@@ -1,0 +1,165 @@
+// A choice in sentences: where the step goes, what bounds it, what memory had to say, and what the next plans lose.
+#include "plan/split/choose.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NEXT = 2 };
+
+static void time_text(double seconds, char text[32])
+{
+    const double size = fabs(seconds);
+    if (size >= 0.9995)
+        snprintf(text, 32, "%.3g s", seconds);
+    else if (size >= 0.9995e-3)
+        snprintf(text, 32, "%.3g ms", seconds * 1e3);
+    else
+        snprintf(text, 32, "%.3g us", seconds * 1e6);
+}
+
+// Appends a time between two texts.
+static void say(struct bg_str *text, const char *before, double seconds, const char *after)
+{
+    char time[32];
+    time_text(seconds, time);
+    bg_str_addf(text, "%s%s%s", before, time, after);
+}
+
+static const char *plural(uint32_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+static void explain_step(const struct plan_chosen *c, struct bg_str *text)
+{
+    const struct plan_sync_choice *choice = &c->choice;
+    const struct plan_timeline *t = &c->timeline;
+    const uint32_t slowest = plan_chosen_slowest(c);
+    char shape[64];
+    uint32_t s = 0;
+    for (uint32_t i = 1; i < choice->stage_count; i++)
+        if (choice->stages[i].busy_s > choice->stages[s].busy_s)
+            s = i;
+    plan_chosen_shape(c, shape);
+    bg_str_addf(text, "Plan %s in %u item%s of %u micro-batch%s: ", shape, c->plan.item_count,
+                plural(c->plan.item_count), c->group, c->group == 1 ? "" : "es");
+    say(text, "", t->step_s, " a step as simulated, op by op");
+    say(text, "; the planner's formula says ", choice->step_s, ".\n");
+    say(text, "By the formula ", choice->fill_s, " of it is one item through all stages and back (the pipeline fills)");
+    say(text, ", ", choice->wait_s, " the other items at the slowest stage");
+    say(text, ", ", choice->exposed_s, " gradient traffic and optimizer that no backward hides");
+    say(text, ", ", fmax(0, choice->step_s - choice->fill_s - choice->wait_s - choice->exposed_s),
+        " votes and commit.\n");
+    const struct plan_sync_stage *stage = &choice->stages[s];
+    bg_str_addf(text, "The slowest stage is %u (units %u..%u on %u machine%s)", s, stage->unit_first,
+                stage->unit_end - 1, stage->seat_end - stage->seat_first, plural(stage->seat_end - stage->seat_first));
+    say(text, ": an item takes it ", stage->item_s, "");
+    say(text, ", a step ", stage->busy_s, ".\n");
+    bg_str_addf(text, "Worker %u (%s) computes longest", slowest, c->profile.machines[slowest].name);
+    say(text, ": ", t->workers[slowest].busy_s, "");
+    bg_str_addf(text, ", %.0f %% of the step; of the time of all workers %.0f %% is idle.\n",
+                100 * t->workers[slowest].busy_s / t->step_s, 100 * plan_chosen_idle(c));
+}
+
+static bg_status explain_bound(const struct plan_chosen *c, struct bg_error *err, struct bg_str *text)
+{
+    static const char *const names[PLAN_GAINS] = {
+        [PLAN_GAIN_STAGE] = "the machines of the longest stage",
+        [PLAN_GAIN_COMPUTE] = "all machines",
+        [PLAN_GAIN_LINK] = "links and messages",
+        [PLAN_GAIN_COMMIT] = "commit and optimizer",
+    };
+    double gains[PLAN_GAINS];
+    bg_status status = plan_chosen_gains(c, err, gains);
+    if (status)
+        return status;
+    const char *bound = "the machines";
+    if (gains[PLAN_GAIN_LINK] > gains[PLAN_GAIN_COMPUTE] && gains[PLAN_GAIN_LINK] > gains[PLAN_GAIN_COMMIT])
+        bound = "the link";
+    else if (gains[PLAN_GAIN_COMMIT] > gains[PLAN_GAIN_COMPUTE])
+        bound = "commit and optimizer";
+    else if (c->choice.stage_count > 1 && gains[PLAN_GAIN_STAGE] > 0.7 * gains[PLAN_GAIN_COMPUTE])
+        bound = "the slowest stage";
+    bg_str_addf(text, "What bounds it: %s. The step would be shorter with", bound);
+    for (int g = 0; g < PLAN_GAINS; g++)
+        bg_str_addf(text, "%s %s twice as fast by %.1f %%", g ? g + 1 == PLAN_GAINS ? " and" : "," : "", names[g],
+                    100 * fmax(0, gains[g]));
+    bg_str_add(text, ".\n");
+    return BG_OK;
+}
+
+static void explain_memory(const struct plan_chosen *c, struct bg_str *text)
+{
+    const struct plan_profile *p = &c->profile;
+    uint32_t fullest = UINT32_MAX;
+    double most = 0;
+    for (uint32_t w = 0; w < c->timeline.worker_count && w < p->machine_count; w++) {
+        const double memory = p->machines[w].memory_bytes;
+        if (memory > 0 && c->timeline.workers[w].peak_bytes / memory > most) {
+            most = c->timeline.workers[w].peak_bytes / memory;
+            fullest = w;
+        }
+    }
+    if (fullest == UINT32_MAX)
+        bg_str_add(text, "Memory: no machine has a limit.\n");
+    else
+        bg_str_addf(text, "Memory: worker %u (%s) is the fullest, with %.3g %% of its %.4g GB.\n", fullest,
+                    p->machines[fullest].name, 100 * most, 1e-9 * p->machines[fullest].memory_bytes);
+    for (uint32_t s = 0; s < c->choice.stage_count; s++)
+        if (c->choice.stages[s].mode & PLAN_SYNC_RECOMPUTE)
+            bg_str_addf(text, "Stage %u computes its forwards again to save memory.\n", s);
+}
+
+// What the other plan has more of, and less of, by the planner's terms.
+static void explain_next(const struct plan_chosen *best, const struct plan_chosen *next, struct bg_str *text)
+{
+    const struct plan_sync_choice *a = &best->choice, *b = &next->choice;
+    const struct {
+        const char *name;
+        double more;
+    } terms[] = {{"to fill the pipeline", b->fill_s - a->fill_s},
+                 {"at the slowest stage", b->wait_s - a->wait_s},
+                 {"for gradients and optimizer", b->exposed_s - a->exposed_s}};
+    char shape[64];
+    plan_chosen_shape(next, shape);
+    bg_str_addf(text, "Next: %s in items of %u", shape, next->group);
+    say(text, ", ", next->timeline.step_s, "");
+    bg_str_addf(text, ", %.1f %% more.", 100 * (next->timeline.step_s / best->timeline.step_s - 1));
+    const char *between = " By the formula it needs ";
+    for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
+        if (fabs(terms[i].more) < 1e-3 * a->step_s)
+            continue;
+        say(text, between, fabs(terms[i].more), terms[i].more > 0 ? " more " : " less ");
+        bg_str_add(text, terms[i].name);
+        between = ", ";
+    }
+    bg_str_add(text, *between == ',' ? ".\n" : " The formula sees no difference to speak of.\n");
+    if (plan_chosen_recomputes(next) && !plan_chosen_recomputes(best))
+        bg_str_add(text, "It fits only with forwards computed again.\n");
+}
+
+bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_error *err, char **text)
+{
+    struct bg_str out = {0};
+    const struct plan_chosen *best = &list->items[0];
+    explain_step(best, &out);
+    bg_status status = explain_bound(best, err, &out);
+    explain_memory(best, &out);
+    for (uint32_t i = 1; i < list->count && i <= NEXT; i++)
+        explain_next(best, &list->items[i], &out);
+    if (list->count == 1)
+        bg_str_add(&out, "There is no plan of another shape for these machines.\n");
+    bg_str_addf(&out, "%s\n",
+                list->exact
+                    ? "Every way to cut and to place was considered; of each shape the best was simulated."
+                    : "There are too many ways to cut and to place: the best that a search found was simulated.");
+    if (status)
+        bg_str_fini(&out);
+    else
+        *text = bg_str_take(&out);
+    return status;
+}
