@@ -40,7 +40,7 @@ class Router(Server):
     """What Server does, in front of replicas."""
 
     def __init__(self, *args, key=None):
-        self.key, self.tls = key, None
+        self.key, self.tls, self.sockets = key, None, []
         auth = ["--api-key", key] if key else ["--no-key"]
         self.log = tempfile.NamedTemporaryFile(prefix="brigade-route-", suffix=".log")
         self.process = subprocess.Popen([BRIGADE, "route", "--port", "0", *auth, *args], stderr=self.log)
