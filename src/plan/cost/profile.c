@@ -47,6 +47,7 @@ static const struct key machine_keys[] = {
     MACHINE(speed),        {"memory", offsetof(struct plan_machine, memory_bytes)},
     {"host", SIZE_MAX}, // the one that is no double
     MACHINE(cores),        MACHINE(threads),
+    MACHINE(quota),        MACHINE(period_s),
     MACHINE(dollars_hour), MACHINE(watts),
     MACHINE(idle_watts),   {0}};
 
@@ -234,6 +235,9 @@ static bg_status read_machine(struct reader *r)
     if (machine.speed <= 0 || machine.threads <= 0)
         return bg_fail(r->err, BG_FORMAT, "line %zu: machine %s: speed and threads must be more than 0", r->line,
                        machine.name);
+    if (machine.quota > 1 || (machine.quota > 0 && machine.period_s <= 0))
+        return bg_fail(r->err, BG_FORMAT, "line %zu: machine %s: a quota is at most 1, of a period_s of more than 0",
+                       r->line, machine.name);
     if (p->machine_count == r->machine_room) {
         r->machine_room = r->machine_room ? 2 * r->machine_room : 16;
         p->machines = bg_realloc_array(p->machines, r->machine_room, sizeof *p->machines);

@@ -9,7 +9,7 @@
 //   overhead op_s S message_s S message_byte_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
 //       sharing X
 //   link inner|outer latency_s S bytes_s B
-//   machine NAME speed X memory BYTES host H cores C threads T dollars_hour P watts W idle_watts W
+//   machine NAME speed X memory BYTES host H cores C threads T quota X period_s S dollars_hour P watts W idle_watts W
 // Behind a kind or name any key may be missing: it is 0 then, a machine's speed and threads 1.
 #ifndef PLAN_PROFILE_H
 #define PLAN_PROFILE_H
@@ -37,8 +37,21 @@ struct plan_machine { // runs one worker
     uint32_t host;       // machines of one host share its cores, and the inner link
     double cores;        // of the host, that the job may use; 0: it shares nothing
     double threads;      // of this worker
+    double quota;        // what its threads may have of every period_s, once gone they wait for the next; 0: all of it
+    double period_s;
     double dollars_hour, watts, idle_watts;
 };
+// Over long: of speed and threads what the quota leaves.
+static inline double plan_machine_speed(const struct plan_machine *machine)
+{
+    return machine->quota > 0 ? machine->speed * machine->quota : machine->speed;
+}
+
+static inline double plan_machine_threads(const struct plan_machine *machine)
+{
+    return machine->quota > 0 ? machine->threads * machine->quota : machine->threads;
+}
+
 struct plan_link {
     double latency_s, bytes_s; // bytes_s 0: no bytes take time
 };

@@ -137,6 +137,8 @@ static void bad_lines_are_named(void **state)
     refuses("profile 1\noverhead\noverhead\n", "line 3: this record stands");
     refuses("profile 1\nmachine\n", "a machine's name");
     refuses("profile 1\nmachine m speed 0\n", "machine m: speed and threads must be more than 0");
+    refuses("profile 1\nmachine m quota 0.5\n", "machine m: a quota is at most 1, of a period_s of more than 0");
+    refuses("profile 1\nmachine m quota 1.5 period_s 1\n", "a quota is at most 1");
     refuses("profile 1\nmachine m host 1.5\n", "found \"1.5\", expected the number of a host");
     refuses("profile 1\nmachine m host 4294967296\n", "the number of a host");
     refuses("profile 1\nmachine 0123456789012345678901234567890123456789012345678901234567890123\n", "at most 63");

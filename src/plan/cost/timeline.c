@@ -47,6 +47,8 @@ struct actor { // a worker
     struct plan_sums *sums; // (stages)
     uint32_t folds;         // of whole sums, of the op at hand
     uint32_t host;          // the first worker of it
+    double quota_left;      // of its machine's quota, in seconds of its threads
+    double period_end, ran; // when the quota comes anew; when it last ran
     double work;            // seconds of its own at full rate
 };
 struct walk {
@@ -450,32 +452,84 @@ static double rate_of(const struct plan_profile *profile, double cores, double t
     return (cores - shared * (1 - worth)) / threads;
 }
 
-// Until the next event: a task that ends, or a message that arrives. False: nothing is on its way.
-static bool pass_time(struct walk *k)
+// A quota comes anew with every period; the first one begins when the worker does, after a period without work again.
+static void renew_quota(const struct walk *k, struct actor *a, const struct plan_machine *machine)
+{
+    const double period = machine->period_s, slack = 1e-9 * period;
+    if (k->now + slack < a->period_end)
+        return;
+    const bool slept = a->ran + slack < a->period_end - period;
+    a->period_end =
+        slept ? k->now + period : a->period_end + period * (1 + floor((k->now + slack - a->period_end) / period));
+    a->quota_left = machine->quota * period;
+}
+
+// Whether a quota, spent or not, is worth a look: over many periods it is a slower machine.
+enum { PERIODS_MANY = 1000 };
+static bool in_periods(const struct actor *a, const struct plan_machine *machine)
+{
+    return machine->quota > 0 && a->left < PERIODS_MANY * machine->period_s;
+}
+
+static bool is_held(const struct actor *a, const struct plan_machine *machine)
+{
+    return in_periods(a, machine) && a->quota_left <= 1e-9 * machine->period_s;
+}
+
+// How fast each worker goes on. Returns for how long that holds, messages aside.
+static double set_rates(struct walk *k)
 {
     const uint32_t workers = k->plan->workers;
     const struct plan_machine *machines = k->profile->machines;
-    double next = k->heap_count > 0 ? k->heap[0].arrives - k->now : INFINITY;
+    double next = INFINITY;
     memset(k->threads, 0, workers * sizeof *k->threads);
-    for (uint32_t w = 0; w < workers; w++)
-        k->threads[k->actors[w].host] += k->actors[w].busy ? machines[w].threads : 0;
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
         if (!a->busy)
             continue;
-        a->rate = rate_of(k->profile, machines[w].cores, k->threads[a->host]);
-        next = a->left / a->rate < next ? a->left / a->rate : next;
+        if (in_periods(a, &machines[w]))
+            renew_quota(k, a, &machines[w]);
+        if (!is_held(a, &machines[w]))
+            k->threads[a->host] +=
+                in_periods(a, &machines[w]) ? machines[w].threads : plan_machine_threads(&machines[w]);
     }
+    for (uint32_t w = 0; w < workers; w++) {
+        struct actor *a = &k->actors[w];
+        if (!a->busy)
+            continue;
+        if (is_held(a, &machines[w])) {
+            a->rate = 0;
+            next = fmin(next, a->period_end - k->now);
+            continue;
+        }
+        a->rate = rate_of(k->profile, machines[w].cores, k->threads[a->host]);
+        if (in_periods(a, &machines[w]))
+            next = fmin(next, fmin(a->quota_left / a->rate, a->period_end - k->now));
+        else if (machines[w].quota > 0)
+            a->rate *= machines[w].quota;
+        next = fmin(next, a->left / a->rate);
+    }
+    return next;
+}
+
+// Until the next event: a task that ends, a message that arrives, a quota. False: nothing is on its way.
+static bool pass_time(struct walk *k)
+{
+    double next = set_rates(k);
+    if (k->heap_count > 0)
+        next = fmin(next, k->heap[0].arrives - k->now);
     if (next == INFINITY)
         return false;
     k->now += next;
-    for (uint32_t w = 0; w < workers; w++) {
+    for (uint32_t w = 0; w < k->plan->workers; w++) {
         struct actor *a = &k->actors[w];
         if (!a->busy)
             continue;
-        const bool ends = a->left / a->rate <= next * (1 + 1e-12);
+        const bool ends = a->rate > 0 && a->left / a->rate <= next * (1 + 1e-12);
         a->work += ends ? a->left : next * a->rate;
         a->left -= next * a->rate;
+        a->quota_left -= next * a->rate;
+        a->ran = k->now;
         if (a->task.kind == TASK_COMPUTE)
             k->out->workers[w].busy_s += next;
         if (ends)
@@ -507,6 +561,7 @@ static void walk_init(struct walk *k)
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
         a->op_span = NO_SPAN;
+        a->ran = -INFINITY;
         a->sums = bg_alloc_array(plan->stage_count, sizeof *a->sums);
         while (k->profile->machines[a->host].host != k->profile->machines[w].host)
             a->host++;

@@ -407,6 +407,34 @@ static void misfits_are_refused(void **state)
     plan_fini(&plan);
 }
 
+// A forward of 1, a backward of 2.
+static void quotas_come_by_the_period(void **state)
+{
+    (void)state;
+    const struct {
+        uint32_t stages;
+        double quota, period, step;
+    } cases[] = {
+        {1, 0, 0, 3},      {1, 0.5, 10, 3}, // all of it is in the first period
+        {1, 0.5, 4, 5},                     // 2, then waits for 2, then 1
+        {1, 0.25, 4, 9},                    // 1 of every 4
+        {1, 0.5, 1e-6, 6},                  // a machine of half the speed
+        {2, 0.5, 2, 8},                     // its periods begin when its work does: 1-2, 3-4, 5-6
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct plan plan = pipeline(cases[i].stages, 1, PLAN_1F1B, false);
+        struct plan_profile profile = unit_costs(cases[i].stages, cases[i].stages);
+        struct plan_machine *last = &profile.machines[cases[i].stages - 1];
+        last->quota = cases[i].quota;
+        last->period_s = cases[i].period;
+        struct plan_timeline t = walk(&plan, &profile);
+        near(t.step_s, cases[i].step);
+        plan_timeline_fini(&t);
+        plan_profile_fini(&profile);
+        plan_fini(&plan);
+    }
+}
+
 static void large_plans_take_milliseconds(void **state)
 {
     (void)state;
@@ -440,6 +468,7 @@ int main(void)
         cmocka_unit_test(slices_take_their_share),
         cmocka_unit_test(recompute_costs_a_forward),
         cmocka_unit_test(every_plan_adds_up),
+        cmocka_unit_test(quotas_come_by_the_period),
         cmocka_unit_test(misfits_are_refused),
         cmocka_unit_test(large_plans_take_milliseconds),
     };

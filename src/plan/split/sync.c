@@ -45,7 +45,7 @@ static bool list_totals(const struct sync_model *m, struct crowd *crowd)
         if (m->profile->machines[i].host != crowd->host)
             continue;
         for (uint32_t j = 0, before = count; j < before && all; j++) {
-            const double sum = sums[j] + m->profile->machines[i].threads;
+            const double sum = sums[j] + plan_machine_threads(&m->profile->machines[i]);
             uint32_t k = 0;
             while (k < count && sums[k] != sum)
                 k++;
@@ -70,7 +70,7 @@ static struct crowd *list_crowds(const struct sync_model *m, uint32_t *count, ui
         double threads = 0;
         uint32_t known = 0;
         for (uint32_t j = 0; j < m->profile->machine_count; j++)
-            threads += machines[j].host == machines[i].host ? machines[j].threads : 0;
+            threads += machines[j].host == machines[i].host ? plan_machine_threads(&machines[j]) : 0;
         while (known < *count && crowds[known].host != machines[i].host)
             known++;
         if (machines[i].cores <= 0 || threads <= machines[i].cores || known < *count)
@@ -102,7 +102,8 @@ static void assume(const struct sync_model *m, const struct crowd *crowds, uint3
         for (uint32_t c = 0; c < count; c++)
             if (crowds[c].host == machine->host)
                 limit[i] = crowds[c].totals[crowds[c].at];
-        kinds->kinds[i].speed = sync_speed(m->profile, machine, limit[i] > 0 ? limit[i] : machine->threads);
+        kinds->kinds[i].speed =
+            sync_speed(m->profile, machine, limit[i] > 0 ? limit[i] : plan_machine_threads(machine));
     }
 }
 
@@ -198,10 +199,12 @@ static uint32_t put_in_order(const struct sync_model *m, const struct sync_kinds
     uint32_t count = 0;
     for (uint32_t i = 0; i < kinds->count; i++) {
         const struct plan_machine *machine = &machines[kinds->sorted[i]];
-        double threads = machine->threads, *key = keys + (size_t)2 * i;
+        double threads = plan_machine_threads(machine), *key = keys + (size_t)2 * i;
         for (uint32_t j = 0; j < i && uncrowded; j++)
-            threads += machines[kinds->sorted[j]].host == machine->host ? machines[kinds->sorted[j]].threads : 0;
-        if (uncrowded && machine->cores > 0 && threads > machine->cores && threads > machine->threads)
+            threads += machines[kinds->sorted[j]].host == machine->host
+                           ? plan_machine_threads(&machines[kinds->sorted[j]])
+                           : 0;
+        if (uncrowded && machine->cores > 0 && threads > machine->cores && threads > plan_machine_threads(machine))
             continue;
         key[1] = -kinds->kinds[i].speed;
         key[0] = by == BY_HOST     ? -host_speed(m, kinds, i) + 1e-9 * machine->host
@@ -234,7 +237,8 @@ static void search_some(const struct sync_model *m, bool uncrowded, bool any, st
         const struct plan_machine *machine = &m->profile->machines[kinds.sorted[i]];
         double threads = 0;
         for (uint32_t j = 0; j < m->profile->machine_count; j++)
-            threads += m->profile->machines[j].host == machine->host ? m->profile->machines[j].threads : 0;
+            threads +=
+                m->profile->machines[j].host == machine->host ? plan_machine_threads(&m->profile->machines[j]) : 0;
         kinds.kinds[i].speed = sync_speed(m->profile, machine, threads);
     }
     uint32_t depths = m->options->stages_max ? m->options->stages_max : 1; // that labels of a state may have

@@ -29,7 +29,7 @@ static void set_hosts(struct sync_model *m)
             if (other->host != p->machines[i].host)
                 continue;
             beside++;
-            threads += other->threads;
+            threads += plan_machine_threads(other);
             cores = other->cores > 0 ? fmin(cores, other->cores) : cores;
         }
         m->host[i] = beside > 1 && (links || threads > cores) ? p->machines[i].host : SYNC_NO_HOST;
@@ -80,9 +80,9 @@ double sync_speed(const struct plan_profile *profile, const struct plan_machine 
 {
     const double cores = machine->cores;
     if (cores <= 0 || threads <= cores)
-        return machine->speed;
+        return plan_machine_speed(machine);
     const double lost = profile->sharing > 0 ? 1 - profile->sharing : 0; // of every core that several threads have
-    return machine->speed * (cores - lost * fmin(threads - cores, cores)) / threads;
+    return plan_machine_speed(machine) * (cores - lost * fmin(threads - cores, cores)) / threads;
 }
 
 // ---- One stage ----

@@ -16,10 +16,10 @@ static int compare(const struct sync_model *m, uint32_t a, uint32_t b)
     const double shared_y = m->host[b] == SYNC_NO_HOST ? 0 : y->cores;
     const double keys[][2] = {
         {m->host[a], m->host[b]},
-        {-sync_speed(m->profile, x, x->threads), -sync_speed(m->profile, y, y->threads)},
+        {-sync_speed(m->profile, x, plan_machine_threads(x)), -sync_speed(m->profile, y, plan_machine_threads(y))},
         {-x->memory_bytes, -y->memory_bytes},
         {shared_x, shared_y},
-        {shared_x > 0 ? x->threads : 0, shared_y > 0 ? y->threads : 0},
+        {shared_x > 0 ? plan_machine_threads(x) : 0, shared_y > 0 ? plan_machine_threads(y) : 0},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (keys[i][0] < keys[i][1] || keys[i][0] > keys[i][1])
@@ -46,7 +46,7 @@ void sync_kinds_init(struct sync_kinds *k, const struct sync_model *m, bool apar
     }
     for (uint32_t i = 0; i < k->count; i++) {
         const struct plan_machine *machine = &m->profile->machines[k->sorted[k->kinds[i].first]];
-        k->kinds[i].speed = sync_speed(m->profile, machine, machine->threads);
+        k->kinds[i].speed = sync_speed(m->profile, machine, plan_machine_threads(machine));
     }
 }
 
@@ -115,7 +115,7 @@ static bool within(const struct sync_model *m, const struct sync_kinds *k, const
         double threads = 0;
         for (uint32_t j = 0; j < k->count && limit[i] > 0; j++)
             if (k->kinds[j].host == k->kinds[i].host && k->kinds[j].host != SYNC_NO_HOST)
-                threads += digits[j] * machine_of(m, k, j)->threads;
+                threads += digits[j] * plan_machine_threads(machine_of(m, k, j));
         if (limit[i] > 0 && threads > limit[i])
             return false;
     }
