@@ -6,11 +6,11 @@
 // N] [--only TEXT] [--position P]
 #include "base/env.h"
 #include "base/mem.h"
+#include "free_order.h"
 #include "model/batch.h"
 #include "os/host.h"
 #include "os/live.h"
 
-#include <immintrin.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,53 +190,6 @@ static void bench_shape(struct bg_env *env, const struct shape *shape, const cha
 }
 
 // ---- The price of the fixed order ----
-// One row with a panel, in two chains, a block's scale taken out of its sum: fewer operations, other bits.
-#define UNROLL _Pragma("GCC unroll 32")
-#define AVX512 __attribute__((target("avx512f,avx512bw")))
-static inline AVX512 __attribute__((always_inline)) void free_run(const struct kern_packed_gemm *g, size_t panel,
-                                                                  enum kern_weight type)
-{
-    const struct kern_packed *w = g->w;
-    const char *data = (const char *)w->data + panel * (kern_packed_bytes(type, KERN_PANEL, w->k));
-    __m512 total[4] = {0};
-    for (size_t k = 0; k < w->k; k += KERN_QUANT) {
-        const char *q = data + KERN_PANEL * sizeof(uint16_t);
-        __m512 part[2][4] = {0};
-        UNROLL
-        for (size_t i = 0; i < KERN_QUANT; i++) {
-            const __m512 left = _mm512_set1_ps(g->a[k + i]);
-            UNROLL
-            for (size_t v = 0; v < 4; v++) {
-                const char *at = q + i * KERN_PANEL + v * 16;
-                const __m512 right =
-                    type == KERN_F32
-                        ? _mm512_loadu_ps((const float *)(const void *)data + i * KERN_PANEL + v * 16)
-                        : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)));
-                part[i % 2][v] = _mm512_fmadd_ps(left, right, part[i % 2][v]);
-            }
-        }
-        UNROLL
-        for (size_t v = 0; v < 4; v++) {
-            const __m512 sum = _mm512_add_ps(part[0][v], part[1][v]);
-            const __m256i *d = (const __m256i *)(const void *)(data + v * 32);
-            total[v] = type == KERN_F32 ? _mm512_add_ps(total[v], sum)
-                                        : _mm512_fmadd_ps(sum, _mm512_cvtph_ps(_mm256_loadu_si256(d)), total[v]);
-        }
-        data += kern_packed_bytes(type, KERN_PANEL, KERN_QUANT);
-    }
-    UNROLL
-    for (size_t v = 0; v < 4; v++)
-        _mm512_storeu_ps(g->c + panel * KERN_PANEL + v * 16, total[v]);
-}
-
-static AVX512 void free_panel(const struct kern_packed_gemm *g, size_t panel)
-{
-    if (g->w->type == KERN_F32)
-        free_run(g, panel, KERN_F32);
-    else
-        free_run(g, panel, KERN_Q8_0);
-}
-
 static void bench_price(struct bg_env *env, enum kern_weight type, const char *name, int rounds)
 {
     enum { OUT = 16384, IN = 768 };
