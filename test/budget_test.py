@@ -87,20 +87,28 @@ class Budget(unittest.TestCase):
         self.assertTrue(json.loads(done.stdout)["same"])
         return decisions(self.path(f"{name}/decisions.log"))
 
-    def check_bill(self, budget, log, machines=1):
-        """The bill once more, from the log of decisions alone."""
-        ticks = {"none": 1 + log[0]["tick"], "spot": 0, "on-demand": 0}
-        for now, later in zip(log, log[1:]):
-            ticks[now["decided"]] += later["tick"] - now["tick"]
+    def check_bill(self, budget, log, counts, machines=1):
+        """The bill once more, tick by tick, from the log of decisions and the trace."""
         told = budget["ticks"]
-        self.assertIn(sum(told.values()) - int(budget["finish_s"] // GAP), (1, 2)) # the first instant, the tick that runs
-        for kind, name in (("spot", "spot"), ("on-demand", "on_demand")): # what ran at the end, to its end
-            rest = sum(told.values()) - sum(ticks.values()) if log[-1]["decided"] == kind else 0
-            self.assertEqual(ticks[kind] + rest, told[name])
+        end = sum(told.values()) - 1 # the first instant counts as a tick
+        self.assertIn(end - int(budget["finish_s"] // GAP), (0, 1)) # the tick that runs
+        paid = ["none"] * (1 + log[0]["tick"])
+        for now, later in zip(log, log[1:] + [None]):
+            there = True
+            for tick in range(now["tick"], later["tick"] if later else end):
+                if now["decided"] == "spot" and tick > now["tick"]:
+                    there = there and counts[min(tick, len(counts) - 1)] >= machines
+                paid.append(now["decided"] if there else "none")
+            if later and later["held"] != now["decided"]: # taken away, or the controller was gone, and who waited for it
+                taken = now["decided"] == "spot" and later["spot"][-1] < machines
+                for tick in range(now["tick"] + 1, later["tick"] if there and not taken else 0):
+                    paid[1 + tick] = "none"
+        self.assertEqual({kind: paid.count(kind.replace("_", "-").replace("idle", "none")) for kind in told}, told)
         self.assertAlmostEqual(budget["cost"], (told["spot"] * 0.9731 + told["on_demand"] * 3.06) * machines * GAP / 3600)
 
     def test_every_policy(self):
-        trace = self.trace("short.json", [2, 2, 0, 2, 1, 1, 2, 3, 2, 0, 2, 2])
+        counts = [2, 2, 0, 2, 1, 1, 2, 3, 2, 0, 2, 2]
+        trace = self.trace("short.json", counts)
         listed = subprocess.run([BRIGADE, "sim", "deadline", "--help"], capture_output=True, text=True).stdout
         for policy in ["on-demand", "spot", "greedy", "uniform-progress", "time-sliced", "patient"]:
             with self.subTest(policy=policy):
@@ -111,14 +119,15 @@ class Budget(unittest.TestCase):
                 self.check_same(found, 400)
                 log = self.replay(policy)
                 self.assertEqual([now["tick"] for now in log], sorted({now["tick"] for now in log}))
-                self.check_bill(found["budget"], log, 2)
+                self.check_bill(found["budget"], log, counts, 2)
                 if policy == "on-demand":
                     self.assertEqual({now["decided"] for now in log}, {"on-demand"})
                     self.assertEqual(found["deaths"], 0)
 
     def test_a_controller_that_is_killed(self):
         steps, name = 3000, "killed"
-        trace = self.trace("killing.json", [2, 2, 2, 0, 2, 2, 1, 0, 3, 2, 2, 2, 0, 2, 2])
+        counts = [2, 2, 2, 0, 2, 2, 1, 0, 3, 2, 2, 2, 0, 2, 2]
+        trace = self.trace("killing.json", counts)
         keys = ["run.plan=1x2", "budget.policy=greedy", f"budget.trace={trace}", "budget.deadline=20h", "budget.work=10h",
                 "budget.overhead=10m", "budget.time_scale=3000", *PRICES]
         log = self.path(f"{name}/decisions.log")
@@ -140,6 +149,7 @@ class Budget(unittest.TestCase):
                 self.assertEqual(process.returncode, -signal.SIGKILL)
                 with open(log, "a") as broken:
                     broken.write("policy greedy decided sp")
+                time.sleep(2.5 * GAP / 3000) # ticks that nobody sees
         self.assertEqual(process.returncode, 0)
         with open(self.path("killed.json")) as out:
             found = json.load(out)
@@ -148,7 +158,7 @@ class Budget(unittest.TestCase):
         ticks = [now["tick"] for now in told]
         self.assertEqual(ticks, sorted(set(ticks)))
         self.assertGreater(len(told), 6)
-        self.check_bill(found["budget"], told, 2)
+        self.check_bill(found["budget"], told, counts, 2)
 
     def test_machines_die_as_well(self):
         trace = self.trace("deaths.json", [2, 2, 2, 0, 2, 2])

@@ -85,19 +85,29 @@ static bg_status read_trace(struct fleet_budget *b, struct bg_error *err)
     return status;
 }
 
-static void note(struct fleet_budget *b, uint32_t tick, enum plan_rent held, enum plan_rent decided)
+// Ticks from the newest decision until `end` in which what it decided was there: spot until it was taken away.
+static uint32_t ticks_there(const struct fleet_budget *b, uint32_t end, const uint32_t *spot)
+{
+    uint32_t t = b->decided_tick + 1;
+    while (t < end && (b->rent != PLAN_RENT_SPOT || spot[t] >= b->terms.job.instances))
+        t++;
+    return t - b->decided_tick;
+}
+
+// The bill is a function of the log: a decision is paid for until the next one, or until spot was taken away. Where
+// what it decided is there and yet not held, nobody was there to hold it: its own tick is paid for.
+static void note(struct fleet_budget *b, const struct plan_snapshot *now, enum plan_rent decided)
 {
     if (!b->decided) {
-        b->ticks[PLAN_RENT_NONE] += tick + 1; // as in the simulator, the first instant counts as one
-    } else {
-        const uint32_t passed = tick > b->decided_tick ? tick - b->decided_tick : 0;
-        const uint32_t paid =
-            held == b->rent || passed < 1 ? passed : 1; // it was lost, or we were not there to hold it
+        b->ticks[PLAN_RENT_NONE] += now->tick + 1; // as in the simulator, the first instant counts as one
+    } else if (now->tick > b->decided_tick) {
+        const uint32_t passed = now->tick - b->decided_tick, there_until = ticks_there(b, now->tick + 1, now->spot);
+        const uint32_t paid = there_until <= passed ? there_until : now->rent == b->rent ? passed : 1;
         b->ticks[b->rent] += paid;
         b->ticks[PLAN_RENT_NONE] += passed - paid;
     }
     b->decided = true;
-    b->decided_tick = tick;
+    b->decided_tick = now->tick;
     b->rent = decided;
 }
 
@@ -133,7 +143,7 @@ static bg_status take_line(struct fleet_budget *b, const char *line, struct bg_e
         if (!strncmp(word + 9, name, strlen(name)) && word[9 + strlen(name)] == ' ')
             decided = (enum plan_rent)kind;
     }
-    note(b, now.tick, now.rent, decided);
+    note(b, &now, decided);
     if (b->job->budget.work <= 0)
         b->terms.job.work_s = now.job.work_s; // as it was measured then
     bg_free(spot);
@@ -258,6 +268,7 @@ bg_status fleet_budget_start(struct fleet_budget *b, double step_s, const struct
     if (!status && b->decided)
         (void)look(b, b->decided_tick); // that one is decided
     b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
+    b->terms.tick = b->decided_tick;
     return status;
 }
 
@@ -310,7 +321,7 @@ bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapsho
     if (decided != now->rent)
         b->rented_ns = decided == PLAN_RENT_NONE ? 0 : env_now_ns(b->env);
     if (!status)
-        note(b, now->tick, now->rent, decided);
+        note(b, now, decided);
     return status;
 }
 
@@ -435,8 +446,11 @@ json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)
     const double at_s = elapsed_s(b);
     uint32_t ticks[PLAN_RENTS];
     memcpy(ticks, b->ticks, sizeof ticks);
-    if (b->decided) // the tick that runs is paid for as a whole
-        ticks[b->rent] += b->ticks_seen > b->decided_tick ? b->ticks_seen - b->decided_tick : 1;
+    if (b->decided) { // the tick that runs is paid for as a whole
+        const uint32_t paid = ticks_there(b, b->ticks_seen, b->spot);
+        ticks[b->rent] += paid;
+        ticks[PLAN_RENT_NONE] += b->ticks_seen - b->decided_tick - paid;
+    }
     json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:b}", "policy", b->terms.policy->name, "gap_s",
                           job->gap_s, "work_s", job->work_s, "deadline_s", job->deadline_s, "overhead_s",
                           job->overhead_s, "cost", cost_of(job, ticks), "ticks", ticks_json(ticks),

@@ -12,7 +12,7 @@ void ctl_rental_init(struct ctl *ctl)
     const struct ctl_budget *b = ctl->o.budget;
     if (!b)
         return;
-    ctl->rental = (struct ctl_rental){.rent = b->rent, .machines = ctl->o.workers};
+    ctl->rental = (struct ctl_rental){.rent = b->rent, .machines = ctl->o.workers, .tick = b->tick};
     if (b->rent == PLAN_RENT_NONE || b->fleet.policy)
         ctl->o.workers = 0;
 }
@@ -169,18 +169,29 @@ static void ask_fleet(struct ctl *ctl, const uint32_t *spot)
 
 // ---- The event ----
 
+// Also in a tick that was missed.
+static bool spot_taken(const struct ctl *ctl, uint32_t tick, const uint32_t *spot)
+{
+    uint32_t t = ctl->rental.tick + 1;
+    while (t <= tick && spot[t] >= ctl->o.budget->job.instances)
+        t++;
+    return t <= tick;
+}
+
 void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t *spot)
 {
     const struct ctl_budget *b = ctl->o.budget;
     ctl_clock(ctl, now_ns);
     if (!b || ctl->phase == CTL_OVER || ctl->phase == CTL_FRESH)
         return;
+    const bool taken = spot_taken(ctl, tick, spot);
     ctl->rental.tick = tick;
-    if (!b->fleet.policy && ctl->rental.rent == PLAN_RENT_SPOT && spot[tick] < b->job.instances) {
+    if (!b->fleet.policy && ctl->rental.rent == PLAN_RENT_SPOT && taken) {
         hold(ctl, PLAN_RENT_NONE);
         ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
     }
-    if (!ctl_rents(ctl) || ctl->phase == CTL_OVER)
+    const bool somebody = ctl->member_count + ctl->spawn_count > 0; // else even the last checkpoint needs machines
+    if ((!ctl_rents(ctl) && somebody) || ctl->phase == CTL_OVER)
         return;
     if (b->fleet.policy)
         ask_fleet(ctl, spot);

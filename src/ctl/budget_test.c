@@ -96,6 +96,25 @@ static void changes_over(void **state)
     finishes(w);
 }
 
+// Nobody is left with the last weights: machines are rented once more for them. Spot that went and came back in ticks
+// that were missed is gone as well.
+static void taken_at_the_end(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 1);
+    struct world *w = budget_world("1x1", 4, &budget);
+    const uint32_t spot[] = {1, 0, 1, 1};
+    w->o.shadow = false;
+    world_start(w);
+    ctl_market(w->ctl, w->now, 0, spot);
+    world_arrive_all(w);
+    world_until(w, 4);
+    ctl_market(w->ctl, w->now, 2, spot);
+    expect_told(w, "spot was taken away");
+    world_arrive_all(w);
+    finishes(w);
+}
+
 // Another controller goes on with what is held, and asks nothing anew.
 static void restart(void **state)
 {
@@ -213,6 +232,7 @@ static void chaos(void **state)
             } else if (deaths && draw(w, 200) == 0) {
                 deaths--;
                 budget.rent = w->rent;
+                budget.tick = tick ? tick - 1 : 0;
                 world_restart(w);
             }
             for (size_t i = 0; i < w->fake_count; i++)
@@ -234,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rents_and_gives_back),
         cmocka_unit_test(changes_over),
+        cmocka_unit_test(taken_at_the_end),
         cmocka_unit_test(restart),
         cmocka_unit_test(shapes),
         cmocka_unit_test(chaos),

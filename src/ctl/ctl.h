@@ -19,7 +19,8 @@
 struct ctl_budget {
     const struct plan_policy *policy;
     struct plan_deadline job; // work_s: of all steps; instances: as many as workers are wanted
-    enum plan_rent rent;      // what an earlier controller holds
+    enum plan_rent rent;      // what an earlier controller holds,
+    uint32_t tick;            // and when it decided last
     // Instead of a deadline policy (fleet.policy not NULL): all spot machines there are, up to job.instances, in a
     // shape that is chosen anew at every tick. Of the question only what stays the same.
     struct plan_fleet_question fleet;
