@@ -111,9 +111,73 @@ class Placement(unittest.TestCase):
             self.assertEqual(code, 65, err)
             self.assertIn("line 6: block e: expected devices from 0 to 1", err)
 
+    def judge_sync(self, answer, blocks, comm):
+        """Every block of every micro-batch once, a sync for its whole range at once; returns the makespan."""
+        seen, free, range_ = {}, [[] for _ in range(answer["devices"])], answer["range"]
+        for op in answer["ops"]:
+            span, _, devices, _ = blocks[op["block"]]
+            first, end = op["micro_batches"]
+            self.assertEqual(op["devices"], devices)
+            self.assertEqual(op["end"] - op["start"], span * (end - first))
+            if op["block"] in answer["sync"]:
+                self.assertEqual((first % range_, end), (0, min(first + range_, answer["micro_batches"])))
+            else:
+                self.assertEqual(end, first + 1)
+            for micro in range(first, end):
+                self.assertNotIn((op["block"], micro), seen)
+                seen[op["block"], micro] = op
+            for d in devices:
+                free[d].append((op["start"], op["end"]))
+        self.assertEqual(len(seen), len(blocks) * answer["micro_batches"])
+        for op in answer["ops"]:
+            for need in blocks[op["block"]][3]:
+                for micro in range(*op["micro_batches"]):
+                    there = seen[need, micro]
+                    apart = not set(there["devices"]) & set(op["devices"])
+                    self.assertGreaterEqual(op["start"], there["end"] + comm * apart)
+        for spans in free:
+            self.assertTrue(all(a[1] <= b[0] for a, b in zip(sorted(spans), sorted(spans)[1:])))
+        return max(op["end"] for op in answer["ops"])
+
+    def test_sync(self):
+        """Towers that meet in a loss of a range of micro-batches."""
+        every = list(range(4))
+        kshape = {"xf0": (1, 1, [0], []), "xf1": (1, 1, [1], ["xf0"]), "yf0": (1, 1, [2], []), "yf1": (1, 1, [3], ["yf0"]),
+                  "lf": (1, 1, every, ["xf1", "yf1"]), "lb": (1, -1, every, ["lf"]), "xb1": (3, -1, [1], ["lb"]),
+                  "xb0": (3, -1, [0], ["xb1"]), "yb1": (3, -1, [3], ["lb"]), "yb0": (3, -1, [2], ["yb1"])}
+        for args, spans in ((["--micro-batches", 6], None), (["--micro-batches", 8, "--comm", 2], 3), ([], 3)):
+            answer = self.ask("kshape", "--devices", 4, "--sync", "lf,lb" + (f":{spans}" if spans else ""), *args)
+            self.assertEqual(self.judge_sync(answer, kshape, 2 if "--comm" in args else 0), answer["makespan"])
+            self.assertLessEqual(answer["lower_bound"], answer["makespan"])
+        answer = self.ask("kshape", "--devices", 4, "--sync", "lf,lb:3", "--micro-batches", 9)
+        self.assertEqual((answer["makespan"], answer["lower_bound"]), (58, 58))
+        answer = self.ask("kshape", "--devices", 4, "--sync", "lf,lb:3", "--micro-batches", 9, "--memory-limit", 6)
+        self.assertEqual(answer["peak_activations"], [6] * 4)
+        blocks = {"a": (2, 1, [0], []), "b": (1, 0, [0, 1], ["a"]), "c": (3, 0, [1], ["b"]), "d": (1, -1, [0], ["c"])}
+        with tempfile.TemporaryDirectory() as where:
+            path, svg = os.path.join(where, "p.txt"), os.path.join(where, "p.svg")
+            with open(path, "w") as file:
+                file.write(BLOCKS)
+            answer = self.ask(path, "--sync", "b", "--micro-batches", 5, "--svg", svg)
+            self.assertEqual(self.judge_sync(answer, blocks, 0), answer["makespan"])
+            self.assertEqual(answer["makespan"], 5 * (2 + 1 + 3) + 1)
+            with open(svg) as file:
+                text = file.read()
+            self.assertEqual([text.count(f'class="{c}"') for c in ("take", "wide", "keep", "give")], [5, 2, 5, 5])
+            self.ask(path, "--micro-batches", 5, "--svg", svg)
+            with open(svg) as file:
+                self.assertEqual(file.read().count('class="wide"'), 10)
+            for sync, why in (("e", "e is no block"), ("b:0", "range from 1"), ("b", "--micro-batches is needed")):
+                code, _, err = run("--placement", path, "--sync", sync)
+                self.assertEqual(code, 78, err)
+                self.assertIn(why, err)
+
     def test_refusals(self):
         for args, code, why in (
             (["vshape"], 64, "--devices"),
+            (["kshape", "--devices", 4, "--sync", "lf", "--in-flight", 2], 64, "repetend"),
+            (["kshape", "--devices", 4, "--sync", "lf", "--schedule", "tessel"], 64, "distmm"),
+            (["kshape", "--devices", 4, "--sync", "lf,lb:4", "--memory-limit", 7], 78, "shorter than 4"),
             (["wshape"], 66, "no such file"),
             (["kshape", "--devices", 3], 78, "even number"),
             (["kshape", "--devices", 4, "--memory-limit", 1], 78, "2 is enough"),

@@ -10,7 +10,7 @@ import unittest
 BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
 SHARED = os.environ.get("BRIGADE_SHARED") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../shared")
 NAMES = ("gpipe 1f1b interleaved interleaved:3 zb-h1 zb-2p zb-v zb-v-half zb-v-min seq1f1b seq1f1b:4 "
-         "tessel tessel:2").split()
+         "tessel tessel:2 distmm distmm:3").split()
 
 
 def run(schedule, *args):

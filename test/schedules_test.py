@@ -98,27 +98,33 @@ class Schedules(unittest.TestCase):
                 shutil.rmtree(self.path(name))
 
     def test_kill_in_slices(self):
-        keys = ["train.steps=500", "run.schedule=seq1f1b:3", "run.shadow=true"]
-        self.end(self.start("single", *keys, "run.shadow=false"))
-        process = self.start("kill", *keys, "run.plan=1+2")
+        self.kill_in("seq1f1b:3")
+        self.assertIn(" slices 3\n", self.plan("kill-seq1f1b:3"))
+
+    def test_kill_in_ranges(self):
+        self.kill_in("distmm:2")
+
+    def kill_in(self, schedule):
+        keys, name, alone = ["train.steps=500", "run.schedule=" + schedule, "run.shadow=true"], "kill-" + schedule, "single-" + schedule
+        self.end(self.start(alone, *keys, "run.shadow=false"))
+        process = self.start(name, *keys, "run.plan=1+2")
         for count, who in ((20, "worker2"), (80, "worker0")):
             deadline = time.monotonic() + HANG_S
-            while not os.path.exists(self.path("kill", "steps.jsonl")) or self.lines("steps.jsonl") < count:
+            while not os.path.exists(self.path(name, "steps.jsonl")) or self.lines(name, "steps.jsonl") < count:
                 self.assertIsNone(process.poll(), "ended early")
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.002)
-            with open(self.path("kill", "events.jsonl")) as lines:
+            with open(self.path(name, "events.jsonl")) as lines:
                 events = [json.loads(line) for line in lines if line.endswith("\n")]
             os.kill([e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1], signal.SIGKILL)
         self.end(process)
-        self.same("kill", self.result("single"))
-        found = self.result("kill")
+        self.same(name, self.result(alone))
+        found = self.result(name)
         self.assertEqual(found["deaths"], 2)
         self.assertLessEqual(found["steps_redone"], 2)
-        self.assertIn(" slices 3\n", self.plan("kill"))
 
-    def lines(self, name):
-        with open(self.path("kill", name)) as file:
+    def lines(self, run, name):
+        with open(self.path(run, name)) as file:
             return sum(line.endswith("\n") for line in file)
 
     def test_too_many_slices(self):

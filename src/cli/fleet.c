@@ -139,6 +139,7 @@ static struct ctl_options controller_options(struct fleet *f)
         .schedule = f->spread.schedule,
         .chunks = f->spread.chunks,
         .slices = f->spread.slices,
+        .range = f->spread.range,
         .group = choose_group(f),
         .split = job->run.split,
         .recompute = job->run.recompute,
@@ -206,6 +207,7 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                    .schedule = s->schedule,
                                    .chunks = s->chunks,
                                    .slices = s->slices,
+                                   .range = s->range,
                                    .split = job->run.split,
                                    .recompute = job->run.recompute};
     struct plan_sync_shape shape;
@@ -267,6 +269,7 @@ static bg_status initial_plan(const struct fleet *f, const struct ctl_options *o
                                    .schedule = o->schedule,
                                    .chunks = o->chunks,
                                    .slices = o->slices,
+                                   .range = o->range,
                                    .split = o->split,
                                    .recompute = o->recompute,
                                    .followers = o->shadow,

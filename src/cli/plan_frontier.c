@@ -20,7 +20,7 @@ struct request {
     uint32_t workers, items;
     uint64_t by;
     enum plan_schedule kind;
-    uint32_t chunks, slices, stages;
+    uint32_t chunks, slices, range, stages;
     struct table *tables; // (KINDS, stages)
 };
 struct answer {
@@ -70,7 +70,7 @@ static int read_tables(struct request *r, uint32_t kind)
 
 static int read_request(struct request *r, struct bg_error *err)
 {
-    if (plan_schedule_parse(r->schedule, err, &r->kind, &r->chunks, &r->slices))
+    if (plan_schedule_parse(r->schedule, err, &r->kind, &r->chunks, &r->slices, &r->range))
         return cli_fail(err);
     const bool split = plan_schedule_splits(r->kind, r->slices);
     if (r->workers < 1 || r->items < 1 || !r->text[0] || !r->text[1])
@@ -111,7 +111,8 @@ static bg_status make_lists(const struct request *r, struct bg_error *err, struc
                                    times + 2 * stages,
                                    0,
                                    0,
-                                   plan_schedule_splits(r->kind, r->slices)};
+                                   plan_schedule_splits(r->kind, r->slices),
+                                   r->range};
     const bg_status status = plan_schedule_make(r->kind, &pipe, err, lists);
     bg_free(at);
     bg_free(times);

@@ -201,6 +201,7 @@ static bg_status choose(struct plan_job *p, struct bg_error *err)
                                         .schedule = p->spread.schedule,
                                         .chunks = p->spread.chunks,
                                         .slices = p->spread.slices,
+                                        .range = p->spread.range,
                                         .split = job->run.split,
                                         .recompute = job->run.recompute ? PLAN_SYNC_ON : PLAN_SYNC_AUTO,
                                         .use_all = p->workers > 0,

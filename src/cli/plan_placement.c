@@ -1,19 +1,16 @@
 // `brigade plan --placement`: a schedule for blocks on devices, one of the well-known shapes or a file, by Tessel's
-// search (plan/schedule/tessel.h).
+// search (plan/schedule/tessel.h) or, with --sync, in the order of batch sync (plan_placement_sync.c).
 #include "cli/plan.h"
 
+#include "base/mem.h"
+#include "cli/plan_placement.h"
+#include "plan/schedule/placement_picture.h"
 #include "plan/schedule/tessel.h"
 
 #include <string.h>
 
-struct request {
-    const char *placement, *schedule;
-    uint32_t devices, stages, micro_batches, in_flight, memory, comm;
-    uint32_t forward, backward; // spans of a shape's blocks that are on one device; 0: the shape's
-};
-
 struct answer {
-    const struct request *request;
+    const struct placement_request *request;
     struct plan_placement placement;
     struct plan_tessel tessel;
     struct plan_tessel_run run;
@@ -28,15 +25,20 @@ static bool is_shape(const char *name)
     return false;
 }
 
+json_t *cli_placement_devices(const struct plan_placement *placement, uint32_t block)
+{
+    json_t *devices = json_array();
+    for (uint32_t d = 0; d < placement->devices; d++)
+        if (placement->blocks[block].devices >> d & 1)
+            json_array_append_new(devices, json_integer(d));
+    return devices;
+}
+
 static json_t *op_json(const struct answer *a, const struct plan_tessel_op *op)
 {
-    const struct plan_block *block = &a->placement.blocks[op->block];
-    json_t *devices = json_array();
-    for (uint32_t d = 0; d < a->placement.devices; d++)
-        if (block->devices >> d & 1)
-            json_array_append_new(devices, json_integer(d));
-    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "block", block->name, "micro_batch", (json_int_t)op->micro, "start",
-                     (json_int_t)op->start, "end", (json_int_t)op->end, "devices", devices);
+    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "block", a->placement.blocks[op->block].name, "micro_batch",
+                     (json_int_t)op->micro, "start", (json_int_t)op->start, "end", (json_int_t)op->end, "devices",
+                     cli_placement_devices(&a->placement, op->block));
 }
 
 static json_t *part_json(const struct answer *a, const struct plan_tessel_part *part)
@@ -105,7 +107,7 @@ static void print_table(const struct answer *a)
     print_part(a, "cool-down", &t->cooldown);
 }
 
-static bg_status shape(const struct request *r, struct bg_error *err, struct plan_placement *placement)
+static bg_status shape(const struct placement_request *r, struct bg_error *err, struct plan_placement *placement)
 {
     bg_status status = plan_placement_shape(r->placement, r->devices, err, placement);
     for (uint32_t b = 0; !status && b < placement->block_count; b++) {
@@ -117,7 +119,7 @@ static bg_status shape(const struct request *r, struct bg_error *err, struct pla
     return status;
 }
 
-static bg_status read_placement(struct cli *cli, const struct request *r, struct bg_error *err,
+static bg_status read_placement(struct cli *cli, const struct placement_request *r, struct bg_error *err,
                                 struct plan_placement *placement)
 {
     struct bg_map map;
@@ -131,37 +133,69 @@ static bg_status read_placement(struct cli *cli, const struct request *r, struct
     return status ? bg_fail_prefix(err, "%s", r->placement) : BG_OK;
 }
 
-static bg_status answer(struct cli *cli, const struct request *r, struct bg_error *err)
+bg_status cli_placement_svg(struct cli *cli, const struct placement_request *request,
+                            const struct plan_placement *placement, const struct plan_batch_run *run,
+                            struct bg_error *err)
 {
-    struct answer a = {.request = r};
+    char *title =
+        bg_format("%s%s%s", request->placement, request->sync ? ", sync " : "", request->sync ? request->sync : "");
+    char *svg = plan_placement_picture(placement, run, title);
+    bg_status status = env_write_file(cli->env, request->svg, svg, strlen(svg), err);
+    bg_free(title);
+    bg_free(svg);
+    return status;
+}
+
+static bg_status draw(struct cli *cli, const struct answer *a, struct bg_error *err)
+{
+    struct plan_batch_run run = {.count = a->run.count, .makespan = a->run.makespan};
+    run.ops = bg_alloc_array(run.count, sizeof *run.ops);
+    for (uint32_t i = 0; i < run.count; i++) {
+        const struct plan_tessel_op *op = &a->run.ops[i];
+        run.ops[i] = (struct plan_batch_op){op->block, op->micro, op->micro + 1, op->start, op->end};
+    }
+    bg_status status = cli_placement_svg(cli, a->request, &a->placement, &run, err);
+    plan_batch_run_fini(&run);
+    return status;
+}
+
+static bg_status repeat(struct cli *cli, const struct placement_request *r, struct answer *a, struct bg_error *err)
+{
     const struct plan_tessel_options options = {
         .in_flight = r->in_flight, .in_flight_max = r->micro_batches, .memory = r->memory, .comm = r->comm};
+    bg_status status = plan_tessel_solve(&a->placement, &options, err, &a->tessel);
+    if (status)
+        return status;
+    a->micro_batches = r->micro_batches ? r->micro_batches : a->tessel.in_flight;
+    status = plan_tessel_unroll(&a->placement, &a->tessel, a->micro_batches, r->comm, err, &a->run);
+    if (!status && r->svg)
+        status = draw(cli, a, err);
+    if (!status && cli->json)
+        print_json(a);
+    else if (!status)
+        print_table(a);
+    plan_tessel_run_fini(&a->run);
+    plan_tessel_fini(&a->tessel);
+    return status;
+}
+
+static bg_status answer(struct cli *cli, const struct placement_request *r, struct bg_error *err)
+{
+    struct answer a = {.request = r};
     bg_status status = read_placement(cli, r, err, &a.placement);
     if (status)
         return status;
-    status = plan_tessel_solve(&a.placement, &options, err, &a.tessel);
-    if (status)
-        goto undo_placement;
-    a.micro_batches = r->micro_batches ? r->micro_batches : a.tessel.in_flight;
-    status = plan_tessel_unroll(&a.placement, &a.tessel, a.micro_batches, r->comm, err, &a.run);
-    if (status)
-        goto undo_tessel;
-    if (cli->json)
-        print_json(&a);
-    else
-        print_table(&a);
-    plan_tessel_run_fini(&a.run);
-undo_tessel:
-    plan_tessel_fini(&a.tessel);
-undo_placement:
+    status = r->sync ? cli_placement_sync(cli, r, &a.placement, err) : repeat(cli, r, &a, err);
     plan_placement_fini(&a.placement);
     return status ? bg_fail_prefix(err, "plan --placement %s", r->placement) : BG_OK;
 }
 
-static int check_request(struct request *r)
+static int check_request(struct placement_request *r)
 {
-    if (r->schedule && strcmp(r->schedule, "tessel") != 0)
-        return cli_misuse("plan", "--schedule %s: a placement is for tessel", r->schedule);
+    if (r->schedule && strcmp(r->schedule, r->sync ? "distmm" : "tessel") != 0)
+        return cli_misuse("plan", "--schedule %s: a placement is for tessel, with --sync for distmm", r->schedule);
+    if (r->sync && r->in_flight)
+        return cli_misuse("plan", "--in-flight: for a repetend; with --sync it is the range");
     if (r->devices && r->stages && r->devices != r->stages)
         return cli_misuse("plan", "--devices %u, --stages %u: they mean the same here", r->devices, r->stages);
     if (!r->devices)
@@ -180,7 +214,7 @@ static int check_request(struct request *r)
 
 int cli_plan_placement(struct cli *cli, int argc, char **argv)
 {
-    struct request r = {0};
+    struct placement_request r = {0};
     const struct cli_option options[] = {
         {"placement", CLI_TEXT, &r.placement, "SHAPE|FILE",
          "vshape, xshape, mshape, nnshape, kshape, mllm, finetune, alphafold, or blocks from a file"},
@@ -193,13 +227,17 @@ int cli_plan_placement(struct cli *cli, int argc, char **argv)
         {"comm", CLI_U32, &r.comm, "C", "steps from a device to another"},
         {"f", CLI_U32, &r.forward, "S", "span of a shape's forward blocks on one device"},
         {"b", CLI_U32, &r.backward, "S", "of its backward blocks"},
-        {"schedule", CLI_TEXT, &r.schedule, "tessel", "may be said"},
+        {"sync", CLI_TEXT, &r.sync, "BLOCKS[:RANGE]",
+         "blocks that run once for RANGE micro-batches (default: all), towers that meet in a loss of the batch"},
+        {"svg", CLI_TEXT, &r.svg, "FILE", "a picture of it"},
+        {"schedule", CLI_TEXT, &r.schedule, "NAME", "tessel, or distmm with --sync, may be said"},
     };
     const struct cli_usage usage = {
         "plan --placement SHAPE|FILE --devices D [options]",
         "Finds a schedule for blocks that are placed on devices: a group of blocks that is\n"
         "repeated with the fewest bubbles, and the shortest way into it and out of it (Tessel,\n"
-        "HPCA 2024). A file says \"placement 1 devices D\", then for each block of a micro-batch\n"
+        "HPCA 2024). With --sync, towers that meet: the order of batch sync (DistMM, NSDI 2024).\n"
+        "A file says \"placement 1 devices D\", then for each block of a micro-batch\n"
         "\"block NAME span S memory M devices d,d,.. [after NAME,..]\".",
         options,
         sizeof options / sizeof *options,

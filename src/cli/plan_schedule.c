@@ -43,9 +43,9 @@ static int read_times(const char *name, const char *text, uint32_t stages, doubl
 
 static int read_request(const struct request *r, struct answer *a)
 {
-    uint32_t chunks = 1, slices = 1;
+    uint32_t chunks = 1, slices = 1, range = 0;
     struct bg_error err = {0};
-    if (plan_schedule_parse(r->schedule, &err, &a->schedule, &chunks, &slices))
+    if (plan_schedule_parse(r->schedule, &err, &a->schedule, &chunks, &slices, &range))
         return cli_fail(&err);
     if (r->workers == 0 || r->items == 0)
         return cli_misuse("plan", "--stages P and --micro-batches M are needed, at least 1 each");
@@ -58,6 +58,7 @@ static int read_request(const struct request *r, struct answer *a)
                                  .stages = stages,
                                  .items = r->items,
                                  .slices = r->slices ? r->slices : slices,
+                                 .range = range,
                                  .forward = a->times,
                                  .input = a->times + stages,
                                  .weight = a->times + (size_t)2 * stages};
@@ -215,7 +216,7 @@ int cli_plan_schedule(struct cli *cli, int argc, char **argv)
     const struct cli_option options[] = {
         {"schedule", CLI_TEXT, &r.schedule, "NAME", "gpipe, 1f1b, interleaved[:CHUNKS], zb-h1, zb-2p, zb-v,"},
         {"stages", CLI_U32, &r.workers, "P",
-         "zb-v-half, zb-v-min, seq1f1b[:SLICES], tessel[:CHUNKS]; workers of the pipeline"},
+         "zb-v-half, zb-v-min, seq1f1b[:SLICES], tessel[:CHUNKS], distmm[:RANGE]; workers of the pipeline"},
         {"micro-batches", CLI_U32, &r.items, "M", "of a step"},
         {"f", CLI_TEXT, &r.f, "T[,T..]", "time of a forward, of all stages or each (1)"},
         {"b", CLI_TEXT, &r.b, "T[,T..]", "of an input gradient (1)"},

@@ -44,7 +44,7 @@ struct ctl_options { // what it points to must outlive the controller
     const uint32_t *replicas;    // (stages) wanted
     uint32_t stages;
     enum plan_schedule schedule;
-    uint32_t chunks, slices, group;
+    uint32_t chunks, slices, range, group;
     bool split, recompute;
     // run.plan=auto: the shape is chosen anew for as many workers as live, by what a step costs on the first of these
     // machines. NULL: replicas are what is wanted.

@@ -789,6 +789,7 @@ static void chaos(void **state)
         w->o.recovery_checkpoint = draw(w, 8) == 0;
         w->o.schedule = (enum plan_schedule)draw(w, PLAN_SCHEDULES);
         w->o.chunks = plan_schedule_chunks(w->o.schedule, 2);
+        w->o.range = (uint32_t)(seed % 4);
         w->o.group = 1u << draw(w, 2);
         w->o.split = draw(w, 2);
         if (draw(w, 3) == 0)

@@ -176,6 +176,7 @@ static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32
                                          .schedule = ctl->o.schedule,
                                          .chunks = chunks_of(ctl),
                                          .slices = ctl->o.slices,
+                                         .range = ctl->o.range,
                                          .split = ctl->o.split,
                                          .recompute = ctl->o.recompute};
     struct plan_sync_shape shape = {0};
@@ -455,6 +456,7 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .schedule = ctl->o.schedule,
                                          .chunks = chunks_of(ctl),
                                          .slices = ctl->o.slices,
+                                         .range = ctl->o.range,
                                          .split = ctl->o.split,
                                          .recompute = ctl->o.recompute,
                                          .followers = d->count - computing,

@@ -238,6 +238,7 @@ static bg_status set_order(const struct plan_options *options, struct bg_error *
     const bool split = options->split || plan_schedule_splits(options->schedule, options->slices);
     const struct plan_pipe whole = {.stages = plan->stage_count,
                                     .slices = options->slices,
+                                    .range = (options->range + options->group - 1) / options->group,
                                     .forward = times,
                                     .input = times + plan->stage_count,
                                     .weight = times + (size_t)2 * plan->stage_count,

@@ -136,11 +136,13 @@ enum plan_schedule { // rows of schedule.c
     PLAN_ZB_V_MIN,
     PLAN_SEQ1F1B,
     PLAN_TESSEL,
+    PLAN_DISTMM,
 };
-enum { PLAN_SCHEDULES = PLAN_TESSEL + 1 };
-// A name, or of some NAME:NUMBER. *chunks: stages a worker; *slices: of every item, 1: whole.
+enum { PLAN_SCHEDULES = PLAN_DISTMM + 1 };
+// A name, or of some NAME:NUMBER. *chunks: stages a worker; *slices: of every item, 1: whole; *range: micro-batches
+// whose forwards end before a backward of them begins, 0: all, if the schedule knows ranges.
 BG_MUST_USE bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule,
-                                          uint32_t *chunks, uint32_t *slices);
+                                          uint32_t *chunks, uint32_t *slices, uint32_t *range);
 // Stages of a worker, where `wanted` were asked for of a schedule that takes any number.
 uint32_t plan_schedule_chunks(enum plan_schedule schedule, uint32_t wanted);
 // The pipeline rank that hosts a stage.
@@ -159,6 +161,7 @@ struct plan_options {
     uint32_t followers;           // workers after the computing ones that follow every unit (the shadow)
     const struct plan_stage *cut; // (stages of all ranks) in place of plan_cut; NULL: by costs
     const uint32_t *shares;       // items of each replica of rank 0, then of rank 1, ...; NULL: even
+    uint32_t range;               // micro-batches that meet (PLAN_DISTMM); 0: all
     uint32_t slices;              // of an item, which F and B take one by one; 0, 1: whole
     double memory;                // items (of one stage) that a worker may have in flight; 0: what the schedule takes
     const double *forward, *input, *weight; // (units) time of F, B, W, for schedules that go by it; NULL: costs / 3

@@ -277,17 +277,17 @@ static void shapes(void **state)
     expect_fit(2, mixed, 3, 9, 2, (const uint32_t[]){1, 2});
     expect_fit(2, mixed, 6, 9, 2, (const uint32_t[]){2, 4});
     enum plan_schedule schedule;
-    uint32_t chunks, slices;
+    uint32_t chunks, slices, range;
     struct bg_error err;
-    assert_int_equal(plan_schedule_parse("interleaved", &err, &schedule, &chunks, &slices), BG_OK);
+    assert_int_equal(plan_schedule_parse("interleaved", &err, &schedule, &chunks, &slices, &range), BG_OK);
     assert_true(schedule == PLAN_INTERLEAVED && chunks == 2);
-    assert_int_equal(plan_schedule_parse("interleaved:3", &err, &schedule, &chunks, &slices), BG_OK);
+    assert_int_equal(plan_schedule_parse("interleaved:3", &err, &schedule, &chunks, &slices, &range), BG_OK);
     assert_true(schedule == PLAN_INTERLEAVED && chunks == 3);
-    assert_int_equal(plan_schedule_parse("gpipe", &err, &schedule, &chunks, &slices), BG_OK);
+    assert_int_equal(plan_schedule_parse("gpipe", &err, &schedule, &chunks, &slices, &range), BG_OK);
     assert_true(schedule == PLAN_GPIPE && chunks == 1);
-    assert_int_equal(plan_schedule_parse("interleaved:", &err, &schedule, &chunks, &slices), BG_INVALID);
-    assert_int_equal(plan_schedule_parse("interleaved2", &err, &schedule, &chunks, &slices), BG_INVALID);
-    assert_int_equal(plan_schedule_parse("2f2b", &err, &schedule, &chunks, &slices), BG_INVALID);
+    assert_int_equal(plan_schedule_parse("interleaved:", &err, &schedule, &chunks, &slices, &range), BG_INVALID);
+    assert_int_equal(plan_schedule_parse("interleaved2", &err, &schedule, &chunks, &slices, &range), BG_INVALID);
+    assert_int_equal(plan_schedule_parse("2f2b", &err, &schedule, &chunks, &slices, &range), BG_INVALID);
 }
 
 static void builds_are_refused(void **state)

@@ -168,6 +168,7 @@ static void options_of(const struct sim_world *w, struct ctl_options *o, double 
         .schedule = s->schedule,
         .chunks = s->chunks,
         .slices = s->slices,
+        .range = s->range,
         .group = s->group,
         .split = s->split,
         .recompute = s->recompute,

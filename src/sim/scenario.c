@@ -54,6 +54,7 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->latency_ns = paces[sim_random_below(r, 3)];
     s->turn_ns = paces[sim_random_below(r, 3)];
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
+    s->range = sim_random_below(r, 4);
     snprintf(text, size,
              "job %u, shape %s, %s in %u slices%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every "
              "%llu, shadow %s, "

@@ -17,7 +17,7 @@ struct sim_scenario {
     uint32_t job;
     uint32_t replicas[SIM_RANKS_MAX], ranks;
     enum plan_schedule schedule;
-    uint32_t chunks, slices, group;
+    uint32_t chunks, slices, range, group;
     bool split, recompute, shadow, respawn, baseline;
     uint64_t steps, eval_every, checkpoint_every;
     uint64_t latency_ns, turn_ns;

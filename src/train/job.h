@@ -78,7 +78,7 @@ char *job_help(void);
 struct job_spread {
     uint32_t replicas[PLAN_STAGES_MAX], stages, seats;
     enum plan_schedule schedule;
-    uint32_t chunks, slices;
+    uint32_t chunks, slices, range;
     bool shadow;
     struct plan_stage *cut; // of a plan file, else NULL: the controller cuts. bg_free it
 };

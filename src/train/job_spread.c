@@ -133,7 +133,7 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
                      struct job_spread *out)
 {
     struct job_spread s = {0};
-    bg_status status = plan_schedule_parse(job->run.schedule, err, &s.schedule, &s.chunks, &s.slices);
+    bg_status status = plan_schedule_parse(job->run.schedule, err, &s.schedule, &s.chunks, &s.slices, &s.range);
     if (status) {
         bg_fail_prefix(err, "run.schedule");
         return status;

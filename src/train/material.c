@@ -56,8 +56,8 @@ static bg_status check_vocabulary(const struct material *m, const struct model_c
 static bg_status check_slices(const struct material *m, struct bg_error *err)
 {
     enum plan_schedule schedule;
-    uint32_t chunks, slices;
-    bg_status status = plan_schedule_parse(m->job->run.schedule, err, &schedule, &chunks, &slices);
+    uint32_t chunks, slices, range;
+    bg_status status = plan_schedule_parse(m->job->run.schedule, err, &schedule, &chunks, &slices, &range);
     if (!status && slices > plan_slices_most(m->length))
         status = bg_fail(err, BG_INVALID,
                          "run.schedule: %s cuts sequences of %u positions (model.context) into %u slices, but a slice "

@@ -64,6 +64,13 @@ static const struct plan_schedule_kind kinds[PLAN_SCHEDULES] = {
                      .number = "CHUNKS",
                      .number_standard = 1,
                      .order = plan_order_tessel},
+    [PLAN_DISTMM] = {.name = "distmm",
+                     .about = "the forwards of a range of micro-batches, then its backwards (batch sync, DistMM)",
+                     .number = "RANGE",
+                     .chunks = 1,
+                     .any_shape = true,
+                     .ranges = true,
+                     .order = plan_order_distmm},
 };
 
 const struct plan_schedule_kind *plan_schedule_kind(enum plan_schedule schedule)
@@ -101,7 +108,7 @@ static bg_status unknown(const char *text, struct bg_error *err)
 }
 
 bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_schedule *schedule, uint32_t *chunks,
-                              uint32_t *slices)
+                              uint32_t *slices, uint32_t *range)
 {
     for (size_t k = 0; k < PLAN_SCHEDULES; k++) {
         const struct plan_schedule_kind *kind = &kinds[k];
@@ -111,13 +118,14 @@ bg_status plan_schedule_parse(const char *text, struct bg_error *err, enum plan_
             continue;
         if (text[size] == ':') {
             const char *at = text + size + 1;
-            number = plan_number(&at, PLAN_STAGES_MAX);
+            number = plan_number(&at, kind->ranges ? PLAN_CELLS_MAX : PLAN_STAGES_MAX);
             if (!kind->number || number == 0 || *at)
                 return unknown(text, err);
         }
         *schedule = (enum plan_schedule)k;
         *chunks = kind->chunks ? kind->chunks : number;
         *slices = kind->slices ? number : 1;
+        *range = kind->ranges ? number : 0;
         return BG_OK;
     }
     return unknown(text, err);

@@ -14,6 +14,7 @@ struct plan_pipe {                           // one pipeline: stages 0..S-1, ite
     double comm;                             // of a message between two workers, same unit
     double memory;                           // items (of one stage) that a worker may have in flight; 0: any
     bool split;                              // B and W apart, where the schedule leaves a choice
+    uint32_t range;                          // items that meet before a backward of them; 0: all
 };
 // lists: (pipe->workers), empty; appended to.
 typedef bg_status plan_schedule_fn(const struct plan_pipe *pipe, struct bg_error *err, struct plan_list *lists);
@@ -27,6 +28,7 @@ struct plan_schedule_kind { // a row of the registry (schedule.c)
     bool splits;              // B and W always apart
     bool any_shape;           // takes any `at`: stages may differ in workers
     bool slices;              // orders slices itself; else whole ops are cut into slices
+    bool ranges;              // goes by pipe->range: the number
     plan_schedule_fn *order;
 };
 const struct plan_schedule_kind *plan_schedule_kind(enum plan_schedule schedule);

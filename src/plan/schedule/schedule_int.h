@@ -9,6 +9,7 @@ plan_schedule_fn plan_order_zero_bubble_1p, plan_order_zero_bubble_2p; // zero_b
 plan_schedule_fn plan_order_zero_bubble_v;                             // zero_bubble_v.c
 plan_schedule_fn plan_order_v_half, plan_order_v_min;                  // zero_bubble_blocks.c
 plan_schedule_fn plan_order_tessel;                                    // tessel_pipe.c
+plan_schedule_fn plan_order_distmm;                                    // distmm_pipe.c
 
 static inline void plan_put(struct plan_list *list, enum plan_op_kind kind, uint32_t stage, uint32_t item)
 {

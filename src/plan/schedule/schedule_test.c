@@ -12,6 +12,7 @@ struct request {
     uint32_t workers, items, chunks, slices; // 0: one
     double f, b, w, comm, limit;
     const uint64_t *seed; // random times, not f, b, w
+    uint32_t range;
 };
 struct made {
     struct plan_pipe pipe;
@@ -26,7 +27,7 @@ static bg_status try_make(const struct request *q, struct made *m, struct bg_err
     const uint32_t stages = q->workers * plan_schedule_chunks(q->schedule, q->chunks ? q->chunks : 1);
     uint64_t seed = q->seed ? *q->seed : 0;
     *m = (struct made){.pipe = {q->workers, stages, q->items, q->slices, m->at, m->times[0], m->times[1], m->times[2],
-                                q->comm, q->limit, false}};
+                                q->comm, q->limit, false, q->range}};
     assert_true(stages <= STAGES && (size_t)stages * q->items <= sizeof m->at / sizeof *m->at);
     for (uint32_t s = 0; s < stages; s++) {
         for (uint32_t k = 0; k < 3; k++)
@@ -82,13 +83,13 @@ static void flush_has_the_closed_form(void **state)
         struct request q;
         double makespan, peaks[4];
     } rows[] = {
-        {{PLAN_1F1B, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 33, {4, 3, 2, 1}},
-        {{PLAN_1F1B, 4, 16, 1, 1, 1, 1, 1, 0, 0, NULL}, 57, {4, 3, 2, 1}},
-        {{PLAN_1F1B, 8, 16, 1, 1, 1, 1, 1, 0, 0, NULL}, 69, {8, 7, 6, 5}},
-        {{PLAN_GPIPE, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 33, {8, 8, 8, 8}},
-        {{PLAN_INTERLEAVED, 4, 8, 2, 1, 1, 1, 1, 0, 0, NULL}, 57, {11, 9, 7, 5}},
-        {{PLAN_INTERLEAVED, 4, 8, 4, 1, 1, 1, 1, 0, 0, NULL}, 105, {19, 17, 15, 13}},
-        {{PLAN_INTERLEAVED, 8, 16, 2, 1, 1, 1, 1, 0, 0, NULL}, 117, {23, 21, 19, 17}},
+        {{PLAN_1F1B, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 33, {4, 3, 2, 1}},
+        {{PLAN_1F1B, 4, 16, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 57, {4, 3, 2, 1}},
+        {{PLAN_1F1B, 8, 16, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 69, {8, 7, 6, 5}},
+        {{PLAN_GPIPE, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 33, {8, 8, 8, 8}},
+        {{PLAN_INTERLEAVED, 4, 8, 2, 1, 1, 1, 1, 0, 0, NULL, 0}, 57, {11, 9, 7, 5}},
+        {{PLAN_INTERLEAVED, 4, 8, 4, 1, 1, 1, 1, 0, 0, NULL, 0}, 105, {19, 17, 15, 13}},
+        {{PLAN_INTERLEAVED, 8, 16, 2, 1, 1, 1, 1, 0, 0, NULL, 0}, 117, {23, 21, 19, 17}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         static struct made m;
@@ -108,7 +109,7 @@ static void zero_bubble_has_the_closed_form(void **state)
     for (uint32_t p = 2; p <= 8; p += 2)
         for (size_t c = 0; c < sizeof costs / sizeof *costs; c++) {
             const double f = costs[c][0], b = costs[c][1], w = costs[c][2], work = 3 * p * (f + b + w);
-            struct request q = {PLAN_1F1B, p, 3 * p, 1, 1, f, b, w, 0, 0, NULL};
+            struct request q = {PLAN_1F1B, p, 3 * p, 1, 1, f, b, w, 0, 0, NULL, 0};
             expect(&q, work + (p - 1) * (f + b + w), (p - 1) * (f + b + w), p);
             q.schedule = PLAN_ZB_H1;
             expect(&q, work + (p - 1) * (f + b - w), (p - 1) * (f + b - w), p);
@@ -128,28 +129,28 @@ static void zero_bubble_has_the_published_spans(void **state)
         struct request q;
         double span, bubble, peak;
     } rows[] = {
-        {{PLAN_ZB_H1, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 27, 3, 4},
-        {{PLAN_ZB_2P, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 24, 0, 8},
-        {{PLAN_ZB_H1, 4, 12, 1, 1, 1, 1, 1, 0, 0, NULL}, 39, 3, 4},
-        {{PLAN_ZB_2P, 4, 12, 1, 1, 1, 1, 1, 0, 7, NULL}, 36, 0, 7},
-        {{PLAN_ZB_H1, 8, 24, 1, 1, 1, 1, 1, 0, 8, NULL}, 79, 7, 8},
-        {{PLAN_ZB_2P, 8, 24, 1, 1, 1, 1, 1, 0, 16, NULL}, 72, 0, 16},
-        {{PLAN_ZB_H1, 8, 32, 1, 1, 1, 1, 1, 0, 0, NULL}, 103, 7, 8},
-        {{PLAN_ZB_H1, 4, 12, 1, 1, 10, 11, 8, 1, 0, NULL}, 399, 51, 4},
-        {{PLAN_ZB_2P, 4, 12, 1, 1, 10, 11, 8, 1, 0, NULL}, 363, 15, 8},
-        {{PLAN_ZB_H1, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL}, 815, 119, 8},
-        {{PLAN_ZB_2P, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL}, 737, 41, 16},
-        {{PLAN_ZB_H1, 2, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 25, 1, 2},
-        {{PLAN_ZB_H1, 2, 8, 1, 1, 1, 1, 1, 0, 4, NULL}, 24, 0, 4},
-        {{PLAN_ZB_V, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 48, 0, 8},
-        {{PLAN_ZB_V, 4, 12, 1, 1, 1, 1, 1, 0, 0, NULL}, 72, 0, 8},
-        {{PLAN_ZB_V, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL}, 144, 0, 16},
-        {{PLAN_ZB_V, 4, 16, 1, 1, 10, 11, 8, 1, 0, NULL}, 956, 28, 8},
-        {{PLAN_ZB_V, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL}, 1471, 79, 16},
-        {{PLAN_ZB_V_HALF, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 53, 5, 6},
-        {{PLAN_ZB_V_HALF, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL}, 161, 17, 10},
-        {{PLAN_ZB_V_MIN, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL}, 59, 11, 4},
-        {{PLAN_ZB_V_MIN, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL}, 171, 27, 8},
+        {{PLAN_ZB_H1, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 27, 3, 4},
+        {{PLAN_ZB_2P, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 24, 0, 8},
+        {{PLAN_ZB_H1, 4, 12, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 39, 3, 4},
+        {{PLAN_ZB_2P, 4, 12, 1, 1, 1, 1, 1, 0, 7, NULL, 0}, 36, 0, 7},
+        {{PLAN_ZB_H1, 8, 24, 1, 1, 1, 1, 1, 0, 8, NULL, 0}, 79, 7, 8},
+        {{PLAN_ZB_2P, 8, 24, 1, 1, 1, 1, 1, 0, 16, NULL, 0}, 72, 0, 16},
+        {{PLAN_ZB_H1, 8, 32, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 103, 7, 8},
+        {{PLAN_ZB_H1, 4, 12, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 399, 51, 4},
+        {{PLAN_ZB_2P, 4, 12, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 363, 15, 8},
+        {{PLAN_ZB_H1, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 815, 119, 8},
+        {{PLAN_ZB_2P, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 737, 41, 16},
+        {{PLAN_ZB_H1, 2, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 25, 1, 2},
+        {{PLAN_ZB_H1, 2, 8, 1, 1, 1, 1, 1, 0, 4, NULL, 0}, 24, 0, 4},
+        {{PLAN_ZB_V, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 48, 0, 8},
+        {{PLAN_ZB_V, 4, 12, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 72, 0, 8},
+        {{PLAN_ZB_V, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 144, 0, 16},
+        {{PLAN_ZB_V, 4, 16, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 956, 28, 8},
+        {{PLAN_ZB_V, 8, 24, 1, 1, 10, 11, 8, 1, 0, NULL, 0}, 1471, 79, 16},
+        {{PLAN_ZB_V_HALF, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 53, 5, 6},
+        {{PLAN_ZB_V_HALF, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 161, 17, 10},
+        {{PLAN_ZB_V_MIN, 4, 8, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 59, 11, 4},
+        {{PLAN_ZB_V_MIN, 8, 24, 1, 1, 1, 1, 1, 0, 0, NULL, 0}, 171, 27, 8},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         expect(&rows[i].q, rows[i].span, rows[i].bubble, rows[i].peak);
@@ -189,8 +190,37 @@ static void slices_shorten_the_bubble(void **state)
     (void)state;
     for (uint32_t p = 2; p <= 6; p++)
         for (uint32_t slices = 1; slices <= 4; slices *= 2) {
-            const struct request q = {PLAN_SEQ1F1B, p, 8, 1, slices, 4, 4, 0, 0, 0, NULL};
+            const struct request q = {PLAN_SEQ1F1B, p, 8, 1, slices, 4, 4, 0, 0, 0, NULL, 0};
             expect(&q, 64 + (p - 1) * 8.0 / slices, (p - 1) * 8.0 / slices, 2 + (p - 2.0) / slices);
+        }
+}
+
+// At the last stage the forwards of a range, then its backwards; of all items it is GPipe, and shorter ranges begin
+// before the one before them is over.
+static void ranges_meet(void **state)
+{
+    (void)state;
+    static struct made m;
+    for (uint32_t p = 1; p <= 6; p++)
+        for (uint32_t range = 0; range <= 13; range++) {
+            const struct request q = {PLAN_DISTMM, p, 12, 1, 1, 2, 2, 2, p % 2, 0, NULL, range};
+            const uint32_t size = range ? range : 12;
+            make(&q, &m);
+            uint32_t forwards = 0;
+            for (size_t i = 0; i < m.lists[p - 1].count; i++) {
+                const struct plan_op *op = &m.lists[p - 1].ops[i];
+                const uint32_t end = (op->item / size + 1) * size;
+                forwards += op->kind == PLAN_F;
+                if (op->kind == PLAN_B)
+                    assert_true(forwards >= (end < 12 ? end : 12));
+            }
+            if (size >= 12 && q.comm == 0)
+                assert_true(m.time.makespan == (12 + p - 1) * 6.0);
+            if (size < 12 && q.comm == 0)
+                assert_true(m.time.makespan <= ((12 - 1) / size + 1) * (size + p - 1) * 6.0);
+            if (size == p && p > 1 && q.comm == 0)
+                assert_true(m.time.makespan < 12.0 / p * (2 * p - 1) * 6.0);
+            made_fini(&m);
         }
 }
 
@@ -209,7 +239,8 @@ static void every_schedule_keeps_its_bounds(void **state)
                             .chunks = 1 + world_below(&seed, 3),
                             .slices = 1 + world_below(&seed, 3),
                             .comm = world_below(&seed, 3),
-                            .limit = world_below(&seed, 2) * world_below(&seed, 24)};
+                            .limit = world_below(&seed, 2) * world_below(&seed, 24),
+                            .range = (uint32_t)(times % 7)};
         struct bg_error err;
         if (world_below(&seed, 4)) // else all stages alike
             q.seed = &times;
@@ -241,13 +272,15 @@ static void what_cannot_be_says_what_would(void **state)
         const char *why;
         double enough; // memory
     } rows[] = {
-        {{PLAN_1F1B, 4, 8, 1, 1, 1, 1, 1, 0, 2, NULL}, "worker 0 holds 4", 4},
-        {{PLAN_GPIPE, 2, 8, 1, 1, 1, 1, 1, 0, 7, NULL}, "give it 8", 8},
-        {{PLAN_ZB_H1, 4, 8, 1, 1, 1, 1, 1, 0, 0.5, NULL}, "at least 1", 1},
-        {{PLAN_ZB_V, 4, 8, 1, 1, 1, 1, 1, 0, 7, NULL}, "4 workers need it for 8", 8},
-        {{PLAN_ZB_V, 6, 3, 1, 1, 1, 1, 1, 0, 5, NULL}, "6 workers need it for 6", 6},
-        {{PLAN_ZB_V_MIN, 4, 8, 1, 1, 1, 1, 1, 0, 3, NULL}, "give it 4", 4},
-        {{PLAN_INTERLEAVED, 4, 6, 2, 1, 1, 1, 1, 0, 0, NULL}, "take 8 micro-batches", 0},
+        {{PLAN_1F1B, 4, 8, 1, 1, 1, 1, 1, 0, 2, NULL, 0}, "worker 0 holds 4", 4},
+        {{PLAN_GPIPE, 2, 8, 1, 1, 1, 1, 1, 0, 7, NULL, 0}, "give it 8", 8},
+        {{PLAN_ZB_H1, 4, 8, 1, 1, 1, 1, 1, 0, 0.5, NULL, 0}, "at least 1", 1},
+        {{PLAN_ZB_V, 4, 8, 1, 1, 1, 1, 1, 0, 7, NULL, 0}, "4 workers need it for 8", 8},
+        {{PLAN_ZB_V, 6, 3, 1, 1, 1, 1, 1, 0, 5, NULL, 0}, "6 workers need it for 6", 6},
+        {{PLAN_ZB_V_MIN, 4, 8, 1, 1, 1, 1, 1, 0, 3, NULL, 0}, "give it 4", 4},
+        {{PLAN_INTERLEAVED, 4, 6, 2, 1, 1, 1, 1, 0, 0, NULL, 0}, "take 8 micro-batches", 0},
+        {{PLAN_DISTMM, 4, 8, 1, 1, 1, 1, 1, 0, 7, NULL, 0}, "give it 8", 8},
+        {{PLAN_DISTMM, 4, 8, 1, 1, 1, 1, 1, 0, 2, NULL, 3}, "in ranges of 3", 3},
     };
     static struct made m;
     struct bg_error err;
@@ -269,7 +302,7 @@ static void the_replay_finds(void **state)
 {
     (void)state;
     static struct made m;
-    const struct request q = {PLAN_1F1B, 2, 2, 1, 1, 1, 1, 1, 0, 0, NULL};
+    const struct request q = {PLAN_1F1B, 2, 2, 1, 1, 1, 1, 1, 0, 0, NULL, 0};
     struct bg_error err;
     struct plan_schedule_time time;
     make(&q, &m);
@@ -311,7 +344,8 @@ static void every_schedule_is_a_plan(void **state)
                                              .split = world_below(&seed, 2),
                                              .recompute = world_below(&seed, 2),
                                              .followers = world_below(&seed, 2),
-                                             .comm = world_below(&seed, 2)};
+                                             .comm = world_below(&seed, 2),
+                                             .range = round % 5};
         struct bg_error err;
         struct plan plan;
         if (plan_build(&options, &err, &plan))
@@ -369,6 +403,7 @@ int main(void)
         cmocka_unit_test(zero_bubble_has_the_published_spans),
         cmocka_unit_test(recorded_rows),
         cmocka_unit_test(slices_shorten_the_bubble),
+        cmocka_unit_test(ranges_meet),
         cmocka_unit_test(every_schedule_keeps_its_bounds),
         cmocka_unit_test(what_cannot_be_says_what_would),
         cmocka_unit_test(the_replay_finds),

@@ -102,6 +102,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .schedule = o->schedule,
                                          .chunks = o->chunks,
                                          .slices = o->slices,
+                                         .range = o->range,
                                          .split = o->split,
                                          .followers = is_followed(o, choice),
                                          .cut = whole ? cut : NULL,

@@ -17,7 +17,7 @@ struct plan_choose {
     uint32_t micro_batches;
     uint32_t group; // micro-batches an item, a power of two; 0: chosen
     enum plan_schedule schedule;
-    uint32_t chunks, slices;
+    uint32_t chunks, slices, range;
     bool split;
     enum plan_sync_choose recompute;
     bool use_all;                      // no machine may stay unused
