@@ -351,7 +351,7 @@ class Route(unittest.TestCase):
         wrong = self.router("--replica", url, "--replica-key", "no", "--wait", "1")
         status, _, data = wrong.ask("POST", "/v1/completions", {"prompt": "x"})
         self.assertEqual(status, 503)
-        self.assertIn("401", json.loads(data)["error"]["message"])
+        self.assertIn("is --replica-key its key?", json.loads(data)["error"]["message"])
 
     def test_file_of_replicas(self):
         first, second = self.replica(), self.replica()

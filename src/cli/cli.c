@@ -242,6 +242,17 @@ void cli_print_json(json_t *object)
     json_decref(object);
 }
 
+bg_status cli_read_file(struct bg_env *env, const char *path, struct bg_error *err, char **text)
+{
+    struct bg_map map;
+    bg_status status = env->ops->map_open(env, path, err, &map);
+    if (status)
+        return status;
+    *text = bg_strndup((const char *)map.data, map.size);
+    env->ops->map_close(env, &map);
+    return BG_OK;
+}
+
 int cli_read_input(struct bg_str *text)
 {
     char part[65536];

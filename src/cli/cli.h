@@ -60,6 +60,8 @@ int cli_finish_output(void);
 // One JSON object on a line of its own; takes the reference.
 void cli_print_json(json_t *object);
 
+// A whole file as text. bg_free it.
+BG_MUST_USE bg_status cli_read_file(struct bg_env *env, const char *path, struct bg_error *err, char **text);
 // All of standard input, appended. 0, or the exit code after the message.
 int cli_read_input(struct bg_str *text);
 

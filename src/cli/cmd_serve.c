@@ -38,6 +38,7 @@ struct server {
     struct watchdog *watchdog;
     char *certificate, *tls_key, *chat_text;
     struct bg_file *log;
+    char digest[65];
 };
 
 static const char *const weight_names[] = {"f32", "q8_0", "q4_0"};
@@ -88,17 +89,6 @@ static enum kern_weight weight_type(const struct request *r)
     return strcmp(r->weights, "q8_0") == 0 ? KERN_Q8_0 : strcmp(r->weights, "q4_0") == 0 ? KERN_Q4_0 : KERN_F32;
 }
 
-static bg_status read_text(struct bg_env *env, const char *path, struct bg_error *err, char **text)
-{
-    struct bg_map map;
-    bg_status status = env->ops->map_open(env, path, err, &map);
-    if (status)
-        return status;
-    *text = bg_strndup((const char *)map.data, map.size);
-    env->ops->map_close(env, &map);
-    return BG_OK;
-}
-
 static void write_access(void *arg, const char *line)
 {
     struct server *s = arg;
@@ -117,8 +107,8 @@ static bg_status load_chat(struct server *s, struct bg_error *err)
 {
     struct bg_env *env = s->cli->env;
     char *text = NULL;
-    bg_status status =
-        s->r.template ? read_text(env, s->r.template, err, &text) : model_chat_template(env, s->files.path, err, &text);
+    bg_status status = s->r.template ? cli_read_file(env, s->r.template, err, &text)
+                                     : model_chat_template(env, s->files.path, err, &text);
     const char *use = text ? text : chat_template_default;
     if (!status)
         status = chat_template_compile(use, strlen(use), err, &s->chat);
@@ -202,15 +192,29 @@ static bg_status start_engine(struct server *s, struct bg_error *err)
                          &s->engine);
 }
 
+// Two servers with the same digest give the same tokens: it is of the weights as they are computed with, the tokenizer,
+// the chat template and the context. Names, slots, threads, caches and speculation show in no token.
+static void digest_of(struct server *s, uint32_t context)
+{
+    char tokenizer[65], chat[65];
+    tokenizer_sha256(s->tokenizer, tokenizer);
+    bg_sha256_hex(s->chat_text, strlen(s->chat_text), chat);
+    char *text = bg_format("brigade tokens 1\nweights %016llx %s\ntokenizer %s\nchat %s\ncontext %u\n",
+                           (unsigned long long)engine_fingerprint(s->engine), weight_names[s->packed->type], tokenizer,
+                           chat, context);
+    bg_sha256_hex(text, strlen(text), s->digest);
+    bg_free(text);
+}
+
 static bg_status start_http(struct server *s, struct bg_error *err)
 {
     struct bg_env *env = s->cli->env;
     struct request *r = &s->r;
     bg_status status = BG_OK;
     if (r->certificate)
-        status = read_text(env, r->certificate, err, &s->certificate);
+        status = cli_read_file(env, r->certificate, err, &s->certificate);
     if (!status && r->key)
-        status = read_text(env, r->key, err, &s->tls_key);
+        status = cli_read_file(env, r->key, err, &s->tls_key);
     if (!status && r->keys.count == 0 && !r->no_key) {
         uint8_t random[32];
         char hex[65];
@@ -302,19 +306,21 @@ static int serve(struct server *s, const char *path)
         return cli_fail(&err);
     const struct model_config *config = &s->files.model->config;
     const char *slash = strrchr(path, '/');
+    const uint32_t context = s->r.context && s->r.context < config->context ? s->r.context : config->context;
+    digest_of(s, context);
     const struct http_model model = {.name = s->r.name           ? s->r.name
                                              : slash && slash[1] ? slash + 1
                                                                  : path,
                                      .tokenizer = s->tokenizer,
                                      .config = config,
-                                     .context = s->r.context && s->r.context < config->context ? s->r.context
-                                                                                               : config->context,
+                                     .context = context,
                                      .chat = s->chat,
                                      .chat_text = s->chat_text,
                                      .chat_is_default = strcmp(s->chat_text, chat_template_default) == 0,
+                                     .digest = s->digest,
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
     http_ready(s->http, s->engine, &model);
-    fprintf(stderr, "brigade: serving %s\n", model.name);
+    fprintf(stderr, "brigade: serving %s, digest %s\n", model.name, s->digest);
     engine_run(s->engine);
     return drain(s, &err) ? cli_fail(&err) : 0;
 }

@@ -19,5 +19,8 @@ BG_MUST_USE bg_status os_env_create(const struct os_options *o, struct bg_error 
 void os_env_destroy(struct bg_env *env);
 // From here on signals do again what they did before handle_signals: a second SIGTERM ends a process that winds down.
 void os_signals_stop(void);
+// SIGHUP, which asks for files to be read again, ends the process no more but is counted.
+void os_hangups_count(void);
+unsigned os_hangups(void);
 
 #endif

@@ -1,7 +1,7 @@
-// SIGINT and SIGTERM. The first one sets a flag that the training loop reads between steps; a second SIGINT
-// ends the process at once with exit status 130. sigaction and not uv_signal: the flag must be set while the
-// only thread computes, without an event loop that turns. Handlers are the process's, hence the one static
-// variable of this room.
+// SIGINT and SIGTERM, and SIGHUP for who wants it. The first one sets a flag that the training loop reads between
+// steps; a second SIGINT ends the process at once with exit status 130. sigaction and not uv_signal: the flag must be
+// set while the only thread computes, without an event loop that turns. Handlers are the process's, hence the static
+// variables.
 #include "os/live_int.h"
 
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 static atomic_int pending_signal;
+static atomic_uint hangups;
 static atomic_flag taken = ATOMIC_FLAG_INIT;
 static struct sigaction old_interrupt, old_terminate;
 
@@ -46,6 +47,24 @@ void os_signals_stop(void)
     sigaction(SIGINT, &old_interrupt, NULL);
     sigaction(SIGTERM, &old_terminate, NULL);
     atomic_flag_clear(&taken);
+}
+
+static void on_hangup(int number)
+{
+    (void)number;
+    atomic_fetch_add(&hangups, 1);
+}
+
+void os_hangups_count(void)
+{
+    struct sigaction action = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+unsigned os_hangups(void)
+{
+    return atomic_load(&hangups);
 }
 
 int os_signals_pending(void)

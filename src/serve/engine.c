@@ -159,6 +159,11 @@ bg_status engine_create(struct bg_env *env, const struct packed_model *packed, c
     return status;
 }
 
+uint64_t engine_fingerprint(const struct engine *engine)
+{
+    return engine->fingerprint;
+}
+
 void engine_destroy(struct engine *engine)
 {
     struct engine *e = engine;

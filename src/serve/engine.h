@@ -79,7 +79,8 @@ struct engine_stats {
     uint64_t ttft[24], gap[24], total[24], queued[24];
     double ttft_s, gap_s, total_s, queued_s;
 };
-extern const double engine_bucket_s[24]; // last: infinity
+extern const double engine_bucket_s[24];                  // last: infinity
+uint64_t engine_fingerprint(const struct engine *engine); // of the weights, as they are computed with
 void engine_get_stats(struct engine *engine, struct engine_stats *stats, struct engine_slot *slots,
                       uint32_t slot_count);
 

@@ -73,11 +73,11 @@ static void keep_within(struct route_credit *c)
     c->credits = c->credits < 1 ? 1 : c->credits > ROUTE_CREDITS_MAX ? ROUTE_CREDITS_MAX : c->credits;
 }
 
-void route_credit_update(struct route_credit *c, double waited_s, double target_s, uint32_t clients)
+void route_credit_update(struct route_credit *c, double waited_s, double target_s, uint32_t clients, uint32_t in_use)
 {
     const double more = 0.001 * clients > 1 ? 0.001 * clients : 1, less = 0.02; // the paper's alpha and beta
     if (waited_s < target_s) {
-        c->credits += more;
+        c->credits += 2.0 * in_use >= c->credits ? more : 0;
     } else {
         const double factor = 1 - less * (waited_s - target_s) / target_s;
         c->credits *= factor > 0.5 ? factor : 0.5;

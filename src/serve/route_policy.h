@@ -41,8 +41,9 @@ struct route_credit {
 enum { ROUTE_CREDITS_BEGIN = 16, ROUTE_CREDITS_MAX = 4096 };
 // Cho et al., "Overload Control for us-scale RPCs with Breakwater" (OSDI'20), section 4: more by a little while
 // requests wait less than the target, less in proportion to the excess beyond, by half at most. clients: routers that
-// share it.
-void route_credit_update(struct route_credit *c, double waited_s, double target_s, uint32_t clients);
+// share it. in_use: that the replica has now: credits of which not half are used do not grow, else an idle hour would
+// let any burst in.
+void route_credit_update(struct route_credit *c, double waited_s, double target_s, uint32_t clients, uint32_t in_use);
 void route_credit_refused(struct route_credit *c); // the replica's own queue was full
 
 // ---- Leaving ----

@@ -100,19 +100,21 @@ static void credits(void **state)
 {
     (void)state;
     struct route_credit c = {10};
-    route_credit_update(&c, 0.01, 0.1, 1);
+    route_credit_update(&c, 0.01, 0.1, 1, 4);
+    assert_true(fabs(c.credits - 10) < 1e-12); // not half of them are used
+    route_credit_update(&c, 0.01, 0.1, 1, 5);
     assert_true(fabs(c.credits - 11) < 1e-12);
-    route_credit_update(&c, 0.01, 0.1, 5000); // 0.1 % of the clients
+    route_credit_update(&c, 0.01, 0.1, 5000, 11); // 0.1 % of the clients
     assert_true(fabs(c.credits - 16) < 1e-12);
-    route_credit_update(&c, 0.2, 0.1, 1); // twice the target: 2 % less
+    route_credit_update(&c, 0.2, 0.1, 1, 0); // twice the target: 2 % less
     assert_true(fabs(c.credits - 16 * 0.98) < 1e-12);
-    route_credit_update(&c, 100, 0.1, 1); // never more than half
+    route_credit_update(&c, 100, 0.1, 1, 0); // never more than half
     assert_true(fabs(c.credits - 16 * 0.98 / 2) < 1e-12);
     for (int i = 0; i < 100; i++)
         route_credit_refused(&c);
     assert_true(fabs(c.credits - 1) < 1e-12); // one may always try
     for (int i = 0; i < 10000; i++)
-        route_credit_update(&c, 0, 0.1, 1);
+        route_credit_update(&c, 0, 0.1, 1, ROUTE_CREDITS_MAX);
     assert_true(fabs(c.credits - ROUTE_CREDITS_MAX) < 1e-12);
 
     // A server of 20 requests a tick whose queue is what it was given beyond: credits settle around what it can do.
@@ -121,7 +123,7 @@ static void credits(void **state)
     for (int tick = 0; tick < 2000; tick++) {
         queue = queue + c.credits - 20 > 0 ? queue + c.credits - 20 : 0;
         queue = queue > 200 ? 200 : queue; // the rest is not sent
-        route_credit_update(&c, queue / 20 * 0.01, 0.05, 1);
+        route_credit_update(&c, queue / 20 * 0.01, 0.05, 1, (uint32_t)c.credits);
         sum += tick >= 1000 ? c.credits : 0;
     }
     assert_true(sum / 1000 > 10 && sum / 1000 < 60);

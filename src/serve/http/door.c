@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/crypto.h>
@@ -38,13 +39,14 @@ bool door_may_ask(const struct door_keys *keys, struct MHD_Connection *connectio
 {
     uint8_t hash[32];
     int good = 0;
-    if (keys->count == 0 || strcmp(path, "/health") == 0)
+    if (keys->count == 0 || (path && strcmp(path, "/health") == 0))
         return true;
     const char *key = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     if (key && strncmp(key, "Bearer ", 7) == 0)
         key += 7;
     else
-        key = strcmp(path, "/") == 0 ? MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "key") : NULL;
+        key = path && strcmp(path, "/") == 0 ? MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "key")
+                                             : NULL;
     if (!key)
         return false;
     hash_of(key, hash);
@@ -59,15 +61,34 @@ struct door_wait door_wait_of(struct MHD_Connection *connection)
     return (struct door_wait){.connection = connection, .fd = info ? info->connect_fd : -1};
 }
 
+// Errors and the end of both halves are told always.
+static void watch(struct door_wait *wait, int epoll, void *owner)
+{
+    struct epoll_event event = {.events = (wait->half ? 0 : EPOLLRDHUP) | EPOLLONESHOT, .data.ptr = owner};
+    if (epoll_ctl(epoll, wait->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, wait->fd, &event) == 0)
+        wait->watched = true;
+}
+
 void door_suspend(struct door_wait *wait, int epoll, void *owner)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = owner};
     if (wait->suspended)
         return;
     MHD_suspend_connection(wait->connection);
     wait->suspended = true;
-    if (epoll_ctl(epoll, wait->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, wait->fd, &event) == 0)
-        wait->watched = true;
+    watch(wait, epoll, owner);
+}
+
+bool door_gone(struct door_wait *wait, int epoll, void *owner, uint32_t events, bool begun)
+{
+    static const char nothing[] = "HTTP/1.1 100 Continue\r\n\r\n"; // may come any number of times before an answer
+    const size_t size = sizeof nothing - 1;
+    if (!wait->may_half || wait->half || events & (EPOLLERR | EPOLLHUP))
+        return true;
+    wait->half = true;
+    if (!begun && send(wait->fd, nothing, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size)
+        return true;
+    watch(wait, epoll, owner);
+    return false;
 }
 
 void door_resume(struct door_wait *wait)
@@ -85,8 +106,9 @@ void door_forget(struct door_wait *wait, int epoll)
     *wait = (struct door_wait){.fd = -1};
 }
 
-void door_on_connection(void *arg, struct MHD_Connection *connection, void **state,
-                        enum MHD_ConnectionNotificationCode code)
+// A peer that vanished without a word is found out within a minute.
+static void on_connection(void *arg, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     const int on = 1, idle_s = SILENT_MS / 2000, unanswered_ms = SILENT_MS;
@@ -100,11 +122,57 @@ void door_on_connection(void *arg, struct MHD_Connection *connection, void **sta
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
 }
 
-void door_raise_file_limit(void)
+// As many files as this process may have open: a connection is one.
+static void raise_file_limit(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+bg_status door_listen(const struct door_options *o, struct bg_error *err, struct MHD_Daemon **daemon, int *epoll,
+                      uint16_t *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
+        return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
+    raise_file_limit();
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)o->certificate},
+                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)o->key},
+                                   {MHD_OPTION_END, 0, NULL}};
+    if (o->certificate)
+        flags |= MHD_USE_TLS;
+    else
+        tls[0] = tls[2];
+    *daemon = MHD_start_daemon(flags, o->port, NULL, NULL, o->request, o->arg, MHD_OPTION_SOCK_ADDR, &address,
+                               MHD_OPTION_NOTIFY_COMPLETED, o->completed, o->arg, MHD_OPTION_NOTIFY_CONNECTION,
+                               on_connection, o->arg, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
+                               MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                               (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+    if (!*daemon)
+        return bg_fail(err, BG_IO,
+                       "cannot listen at %s port %u: is the port in use%s? Another one: --port, any: --port 0", o->host,
+                       o->port, o->certificate ? ", and are certificate and key good" : "");
+    const union MHD_DaemonInfo *bound = MHD_get_daemon_info(*daemon, MHD_DAEMON_INFO_BIND_PORT);
+    const union MHD_DaemonInfo *poll = MHD_get_daemon_info(*daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    *port = bound ? bound->port : o->port;
+    if (!poll)
+        return bg_fail(err, BG_IO, "cannot make an event queue for HTTP");
+    *epoll = poll->epoll_fd;
+    return BG_OK;
+}
+
+void door_headers(struct MHD_Response *response, const char *type, const char *cors)
+{
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (cors) {
+        MHD_add_response_header(response, "Access-Control-Allow-Origin", cors);
+        MHD_add_response_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type");
+        MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        MHD_add_response_header(response, "Access-Control-Max-Age", "3600");
     }
 }

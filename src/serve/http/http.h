@@ -15,6 +15,7 @@ struct http_model { // what is served
     const char *chat_text;            // its source
     bool chat_is_default;             // ours: the model brought none
     int64_t created;
+    const char *digest; // of all that a token is a function of but the request: hex
 };
 
 struct http_options {

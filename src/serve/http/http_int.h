@@ -20,7 +20,9 @@ struct exchange { // one HTTP request
     const char *method;
     char *path;
     struct bg_str body;
-    const char *rest; // of the path, where its route has a *
+    const char *rest;   // of the path, where its route has a *
+    const char *digest; // of the model, for who may know it; NULL: it is loading, or the client has no key
+    bool knows_key;
     bool too_large, refused, answered, counted, given_up, gone;
     uint64_t taken; // bytes of the body that came
     uint64_t started_ns;

@@ -21,9 +21,10 @@ static struct engine *engine_of(struct http *http, bool *draining)
 // ---- Around text ----
 static json_t *model_json(const struct http_model *m)
 {
-    return json_pack("{s:s, s:s, s:I, s:s, s:{s:I, s:I, s:s}}", "id", m->name, "object", "model", "created",
+    return json_pack("{s:s, s:s, s:I, s:s, s:{s:I, s:I, s:s, s:s}}", "id", m->name, "object", "model", "created",
                      (json_int_t)m->created, "owned_by", "brigade", "meta", "n_vocab", (json_int_t)m->config->vocab,
-                     "n_ctx", (json_int_t)m->context, "family", model_family_name(m->config->family));
+                     "n_ctx", (json_int_t)m->context, "family", model_family_name(m->config->family), "digest",
+                     m->digest);
 }
 
 static enum MHD_Result models(struct exchange *x, struct engine *engine)
@@ -186,6 +187,7 @@ static enum MHD_Result props(struct exchange *x, struct engine *engine)
                   (json_int_t)c->layers, "dim", (json_int_t)c->dim, "heads", (json_int_t)c->heads, "kv_heads",
                   (json_int_t)c->kv_heads, "pages", (json_int_t)stats.pages, "page_tokens", (json_int_t)BATCH_PAGE);
     json_object_set_new(o, "total_slots", json_integer(stats.slots));
+    json_object_set_new(o, "digest", json_string(m->digest));
     json_object_set_new(o, "tokenizer", json_string(tokenizer_kind(m->tokenizer)));
     json_object_set_new(o, "bos_token", piece(m->tokenizer, tokenizer_bos(m->tokenizer)));
     json_object_set_new(o, "eos_token", piece(m->tokenizer, tokenizer_eos(m->tokenizer)));
@@ -281,6 +283,7 @@ enum MHD_Result route_handle(struct exchange *x)
     struct openai_error error;
     bool draining;
     struct engine *engine = engine_of(x->http, &draining);
+    x->digest = engine && x->knows_key ? x->http->model.digest : NULL;
     if (x->asking && !x->ask.stream) { // was suspended until now
         if (!x->complete)              // resumed because the client has gone
             return MHD_NO;

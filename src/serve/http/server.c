@@ -6,7 +6,6 @@
 #include "base/assert.h"
 #include "base/mem.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,16 +17,11 @@ enum {
 };
 
 // ---- Answers ----
-static void add_headers(struct exchange *x, struct MHD_Response *response, const char *type)
+static void add_headers(const struct exchange *x, struct MHD_Response *response, const char *type)
 {
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (x->http->o.cors) {
-        MHD_add_response_header(response, "Access-Control-Allow-Origin", x->http->o.cors);
-        MHD_add_response_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type");
-        MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-        MHD_add_response_header(response, "Access-Control-Max-Age", "3600");
-    }
+    door_headers(response, type, x->http->o.cors);
+    if (x->digest)
+        MHD_add_response_header(response, DOOR_DIGEST, x->digest);
 }
 
 enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size)
@@ -205,6 +199,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     if (!x) {
         *state = x = exchange_create(http, connection, url, method);
         x->refused = strcmp(x->method, "OPTIONS") != 0 && !door_may_ask(&http->keys, connection, x->path);
+        x->knows_key = door_may_ask(&http->keys, connection, NULL);
         return MHD_YES;
     }
     if (x->answered)
@@ -359,33 +354,16 @@ void http_event(void *arg, const struct serve_event *event)
 static bg_status listen_at(struct http *http, struct bg_error *err)
 {
     const struct http_options *o = &http->o;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
-    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
-        return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
-    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
-    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)o->tls_certificate},
-                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)o->tls_key},
-                                   {MHD_OPTION_END, 0, NULL}};
-    if (o->tls_certificate)
-        flags |= MHD_USE_TLS;
-    else
-        tls[0] = tls[2];
-    http->daemon = MHD_start_daemon(flags, o->port, NULL, NULL, on_request, http, MHD_OPTION_SOCK_ADDR, &address,
-                                    MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
-                                    door_on_connection, http, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
-                                    MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                    (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
-    if (!http->daemon)
-        return bg_fail(err, BG_IO,
-                       "cannot listen at %s port %u: is the port in use%s? Another one: --port, any: --port 0", o->host,
-                       o->port, o->tls_certificate ? ", and are certificate and key good" : "");
-    const union MHD_DaemonInfo *port = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    const union MHD_DaemonInfo *poll = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    const struct door_options door = {o->host,   o->port,    o->tls_certificate, o->tls_key, o->connections_max,
+                                      o->idle_s, on_request, on_completed,       http};
+    int poll;
+    bg_status status = door_listen(&door, err, &http->daemon, &poll, &http->port);
+    if (status)
+        return status;
     struct epoll_event own = {.events = EPOLLIN, .data.ptr = http}, bell = {.events = EPOLLIN, .data.ptr = &http->bell};
-    http->port = port ? port->port : o->port;
     http->epoll = epoll_create1(EPOLL_CLOEXEC);
     http->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (http->epoll < 0 || http->bell < 0 || !poll || epoll_ctl(http->epoll, EPOLL_CTL_ADD, poll->epoll_fd, &own) ||
+    if (http->epoll < 0 || http->bell < 0 || epoll_ctl(http->epoll, EPOLL_CTL_ADD, poll, &own) ||
         epoll_ctl(http->epoll, EPOLL_CTL_ADD, http->bell, &bell))
         return bg_fail(err, BG_IO, "cannot make the event queue of the HTTP thread");
     return BG_OK;
@@ -402,7 +380,6 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     http->o.idle_s = options->idle_s ? options->idle_s : 60;
     http->o.stalled_s = options->stalled_s > 0 ? options->stalled_s : 10;
     door_keys_init(&http->keys, options->keys, options->key_count);
-    door_raise_file_limit();
     bg_status status = env->ops->gate_create(env, err, &http->gate);
     if (!status)
         status = listen_at(http, err);

@@ -5,7 +5,6 @@
 
 #include "base/mem.h"
 
-#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,8 +53,7 @@ static enum MHD_Result send_headers(struct visit *v, struct MHD_Response *respon
     char seconds[16];
     if (!response)
         return MHD_NO;
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, v->type);
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    door_headers(response, v->type, v->route->o.cors);
     if (v->streams) {
         MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
         MHD_add_response_header(response, "X-Accel-Buffering", "no");
@@ -148,7 +146,7 @@ static void visit_destroy(struct visit *v)
 static struct visit *visit_create(struct route *route, struct MHD_Connection *connection, const char *path,
                                   const char *method)
 {
-    static const char *const methods[] = {"GET", "POST", "HEAD"};
+    static const char *const methods[] = {"GET", "POST", "HEAD", "OPTIONS"};
     struct visit *v = bg_alloc(sizeof *v);
     *v = (struct visit){.route = route, .wait = door_wait_of(connection), .method = "OTHER"};
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
@@ -194,7 +192,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     (void)version;
     if (!v) {
         *state = v = visit_create(route, connection, url, method);
-        v->refused = !door_may_ask(&route->keys, connection, v->path);
+        v->refused = strcmp(v->method, "OPTIONS") != 0 && !door_may_ask(&route->keys, connection, v->path);
         return MHD_YES;
     }
     if (v->queued)
@@ -229,26 +227,23 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
 bg_status front_listen(struct route *route, struct bg_error *err)
 {
     const struct route_options *o = &route->o;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    const struct door_options door = {.host = o->host,
+                                      .port = o->port,
+                                      .certificate = o->tls_certificate,
+                                      .key = o->tls_key,
+                                      .connections_max = o->connections_max,
+                                      .idle_s = 60,
+                                      .request = on_request,
+                                      .completed = on_completed,
+                                      .arg = route};
+    int poll;
     door_keys_init(&route->keys, o->keys, o->key_count);
-    door_raise_file_limit(); // two a request
-    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1)
-        return bg_fail(err, BG_INVALID, "--host %s: expected an IPv4 address such as 127.0.0.1 or 0.0.0.0", o->host);
-    route->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, o->port, NULL, NULL, on_request, route,
-                                     MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, on_completed, route,
-                                     MHD_OPTION_NOTIFY_CONNECTION, door_on_connection, route,
-                                     MHD_OPTION_CONNECTION_LIMIT, o->connections_max, MHD_OPTION_CONNECTION_TIMEOUT,
-                                     60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 << 10, MHD_OPTION_END);
-    if (!route->daemon)
-        return bg_fail(err, BG_IO,
-                       "cannot listen at %s port %u: is the port in use? Another one: --port, any: --port 0", o->host,
-                       o->port);
-    const union MHD_DaemonInfo *port = MHD_get_daemon_info(route->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    const union MHD_DaemonInfo *poll = MHD_get_daemon_info(route->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    bg_status status = door_listen(&door, err, &route->daemon, &poll, &route->port);
+    if (status)
+        return status;
     struct epoll_event own = {.events = EPOLLIN, .data.ptr = route};
-    route->port = port ? port->port : o->port;
     route->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (route->epoll < 0 || !poll || epoll_ctl(route->epoll, EPOLL_CTL_ADD, poll->epoll_fd, &own))
+    if (route->epoll < 0 || epoll_ctl(route->epoll, EPOLL_CTL_ADD, poll, &own))
         return bg_fail(err, BG_IO, "cannot make the router's event queue");
     return BG_OK;
 }

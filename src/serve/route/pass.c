@@ -57,6 +57,8 @@ static void metrics(struct visit *v)
     value(&s, "brigade_route_shipped_bytes_total", "counter", "Bytes of those.", (double)r->shipped_bytes);
     value(&s, "brigade_route_preferred_total", "counter", "Choices sent to the replica that had their prefix.",
           (double)r->preferred);
+    value(&s, "brigade_route_other_models_total", "counter", "Times that a replica served another model than the rest.",
+          (double)r->others);
     head(&s, "brigade_route_responses_total", "counter", "Answers by status.");
     for (uint32_t i = 100; i < 600; i++)
         if (r->answers[i])
@@ -66,6 +68,10 @@ static void metrics(struct visit *v)
     for (uint32_t i = 0; i < r->replica_count; i++)
         bg_str_addf(&s, "brigade_route_replica_up{replica=\"%s\"} %d\n", r->replicas[i]->url,
                     r->replicas[i]->state == REPLICA_UP);
+    head(&s, "brigade_route_replica_refused", "gauge", "1: it serves another model than the rest, and is not used.");
+    for (uint32_t i = 0; i < r->replica_count; i++)
+        bg_str_addf(&s, "brigade_route_replica_refused{replica=\"%s\"} %d\n", r->replicas[i]->url,
+                    r->replicas[i]->state == REPLICA_OTHER);
     head(&s, "brigade_route_replica_credits", "gauge", "Requests that it may have from here.");
     for (uint32_t i = 0; i < r->replica_count; i++)
         bg_str_addf(&s, "brigade_route_replica_credits{replica=\"%s\"} %g\n", r->replicas[i]->url,
@@ -132,7 +138,9 @@ static void pass(struct visit *v)
 void pass_begin(struct visit *v)
 {
     const bool post = strcmp(v->method, "POST") == 0;
-    if (strcmp(v->path, "/health") == 0) {
+    if (strcmp(v->method, "OPTIONS") == 0) { // what a browser asks before it lets a page ask
+        visit_answer(v, 204, "text/plain", "", 0);
+    } else if (strcmp(v->path, "/health") == 0) {
         health(v);
     } else if (strcmp(v->path, "/metrics") == 0) {
         metrics(v);
@@ -157,7 +165,9 @@ void pass_done(struct transfer *t)
 {
     struct visit *v = t->owner;
     v->pass = NULL;
-    if (t->code == CURLE_OK && t->status != 503) {
+    if (t->code == CURLE_OK && !replica_is_ours(t)) {
+        pass(v);
+    } else if (t->code == CURLE_OK && t->status >= 200 && t->status < 600 && t->status != 503) {
         v->retry_s = t->retry_s;
         visit_answer(v, (uint32_t)t->status, *t->type ? t->type : "text/plain", bg_str_text(&t->in), t->in.size);
     } else {

@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { TEXT_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9) }; // as the replicas write
+#define COUNT_MAX ((json_int_t)1 << 40)
 
 static void put(struct visit *v, const json_t *o)
 {
@@ -27,14 +28,37 @@ static json_int_t characters(const char *text)
     return count;
 }
 
+// What a replica counts; 0 where it cannot be true.
+static json_int_t count_of(const json_t *value)
+{
+    const json_int_t count = json_integer_value(value);
+    return count < 0 || count > COUNT_MAX ? 0 : count;
+}
+
 // A replica that goes on counts characters from its own beginning.
 static void shift_offsets(struct branch *b, json_t *logprobs)
 {
     json_t *offsets = json_object_get(logprobs, "text_offset"), *tokens = json_object_get(logprobs, "tokens");
     for (size_t i = 0; i < json_array_size(offsets); i++) {
-        json_array_set_new(offsets, i, json_integer(b->offset_base + json_integer_value(json_array_get(offsets, i))));
+        json_array_set_new(offsets, i, json_integer(b->offset_base + count_of(json_array_get(offsets, i))));
         b->offset += characters(json_string_value(json_array_get(tokens, i)));
     }
+}
+
+// Ids, and not more than were asked for.
+static bool tokens_good(const struct branch *b, const json_t *ids, const char **why)
+{
+    const size_t asked = b->answer->max_tokens, most = asked && asked < TOKENS_MAX ? asked : TOKENS_MAX;
+    *why = "it draws more tokens than were asked for";
+    if (b->count - b->given + json_array_size(ids) > most)
+        return false;
+    *why = "its stream holds tokens that are no ids";
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        const json_t *id = json_array_get(ids, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+            return false;
+    }
+    return !ids || json_is_array(ids);
 }
 
 static void commit(struct branch *b, const json_t *ids)
@@ -115,10 +139,9 @@ static void note_usage(struct branch *b, const json_t *usage)
 {
     if (!json_is_object(usage))
         return;
-    b->prompt_tokens = json_integer_value(json_object_get(usage, "prompt_tokens"));
-    b->drawn_tokens = json_integer_value(json_object_get(usage, "completion_tokens"));
-    b->cached_tokens =
-        json_integer_value(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"));
+    b->prompt_tokens = count_of(json_object_get(usage, "prompt_tokens"));
+    b->drawn_tokens = count_of(json_object_get(usage, "completion_tokens"));
+    b->cached_tokens = count_of(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"));
 }
 
 void record_drop_held(struct branch *b)
@@ -158,6 +181,8 @@ static bool take_choice(struct branch *b, json_t *o, json_t *choice, const char 
     }
     if (b->told_finish)
         return true;
+    if (!tokens_good(b, tokens, why))
+        return false;
     if (!tokens && !json_is_string(finish)) { // the role, or the prompt's echo: no token's text
         const bool again = json_object_get(delta, "role") ? b->begun : b->echoed;
         if (!json_object_get(delta, "role"))
@@ -180,6 +205,11 @@ bool record_take(struct branch *b, const char *data, size_t size, const char **w
         b->done = b->told_finish;
         *why = "its stream ended without a finish";
         return b->done;
+    }
+    b->came += size;
+    if (!b->answer->stream && b->came > BODY_MAX) { // a stream is bounded by who reads it
+        *why = "its answer does not end";
+        return false;
     }
     json_t *o = json_loadb(data, size, JSON_ALLOW_NUL, NULL), *choices = json_object_get(o, "choices"),
            *choice = json_array_get(choices, 0);

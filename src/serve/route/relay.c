@@ -9,6 +9,11 @@
 #include <string.h>
 
 enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000, SHIP_LEAD_MS = 2000, SHIPS_AT_ONCE = 2 };
+enum {                   // how long a replica that answers its probes may say nothing to a request
+    HEADERS_STALLS = 25, // its headers, in stalls
+    SILENCE_WAITS = 4,   // a token, in waits
+    SILENCE_MS = 100,    // how often that is looked at
+};
 
 // ---- Reading what is asked ----
 static json_t *field(const json_t *body, const char *name)
@@ -240,6 +245,7 @@ static void begin(struct branch *b, struct replica *r, uint64_t now)
     leave_line(b);
     b->offset_base = b->offset;
     b->leave_ns = 0;
+    b->began_ns = now;
     route_affinity_note(route->affinity, b->hashes, b->hash_count, r->id);
     b->prefer = ROUTE_NOBODY;
     b->ships = b->shipping = false;
@@ -381,20 +387,29 @@ static void take_refusal(struct transfer *t)
     relay_leave(b, unheard || t->status == 503 ? RELAY_MOVES : RELAY_DIED);
 }
 
-// Takes the whole records in. A last record with the beginning of another behind it waits for that one: where the text
-// and the finish of an event were sent together, they are taken together.
+// No byte is looked at twice, however small the pieces are that it comes in.
+static bool record_ends(struct transfer *t)
+{
+    for (size_t i = t->looked ? t->looked : 1; i < t->in.size; i++)
+        if (t->in.data[i] == '\n' && t->in.data[i - 1] == '\n')
+            return true;
+    t->looked = t->in.size;
+    return false;
+}
+
+// Takes the whole records in.
 static bool take_records(struct branch *b, const char **why)
 {
     struct bg_str *in = &b->transfer->in;
     size_t at = 0;
     bool good = true;
     const uint32_t before = b->count;
+    if (!record_ends(b->transfer))
+        return true;
     while (good && at < in->size) {
         const char *data;
-        size_t size, used = route_record(in->data + at, in->size - at, &data, &size), more;
-        const char *next;
-        if (used == 0 || (at + used < in->size && !b->transfer->done &&
-                          !route_record(in->data + at + used, in->size - at - used, &next, &more)))
+        size_t size, used = route_record(in->data + at, in->size - at, &data, &size);
+        if (used == 0)
             break;
         at += used;
         if (data)
@@ -404,8 +419,10 @@ static bool take_records(struct branch *b, const char **why)
         memmove(in->data, in->data + at, in->size - at);
         in->size -= at;
     }
+    b->transfer->looked = in->size;
     if (b->count > before) {
         b->deaths = 0;
+        b->transfer->replica->strikes = 0;
         b->heard_ns = env_now_ns(b->answer->visit->route->env);
         if (b->lost_ns)
             count_resumed(b, b->heard_ns);
@@ -428,6 +445,10 @@ void relay_came(struct transfer *t)
     struct branch *b = t->owner;
     struct answer *a = b->answer;
     struct visit *v = a->visit;
+    if (t->status && !replica_is_ours(t)) {
+        relay_leave(b, RELAY_MOVES);
+        return;
+    }
     if (t->status != 200) {
         if (t->done)
             take_refusal(t);
@@ -470,8 +491,9 @@ static void arrange(struct branch *b, uint64_t now)
     struct route *route = b->answer->visit->route;
     const struct replica *r = b->transfer->replica;
     const uint32_t most = b->answer->max_tokens, drawn = b->count;
-    if (b->leave_ns)
+    if (b->leave_ns && b->leave_for == r->leaves_ns)
         return;
+    b->leave_for = r->leaves_ns;
     const uint64_t left = r->leaves_ns > now ? r->leaves_ns - now : 0,
                    margin = MARGIN_MS * 1000000ull < left / 4 ? MARGIN_MS * 1000000ull : left / 4;
     const struct route_notice notice = {.grace_s = (double)(left - margin) * 1e-9,
@@ -483,7 +505,7 @@ static void arrange(struct branch *b, uint64_t now)
                                         .bandwidth = r->noticed ? route->ship_bandwidth : 0};
     const struct route_arrangement a = route_arrange(&notice);
     b->ships = a.leave == ROUTE_SHIP;
-    b->leave_ns = a.leave == ROUTE_FINISH ? UINT64_MAX : r->leaves_ns - margin;
+    b->leave_ns = r->leaves_ns - margin; // what was to be finished by then is, or it was slower than it seemed
     if (b->ships) { // others ship as well, and steps are waited for: early enough, and at most half the time earlier
         const uint64_t lead = SHIP_LEAD_MS * 1000000ull + (uint64_t)(2e9 * a.pause_s);
         b->leave_ns = r->leaves_ns - (lead < left / 2 ? lead : left / 2);
@@ -521,9 +543,31 @@ static void move_branches(struct route *route, uint64_t now)
         }
 }
 
+// A replica that answers its probes, and a request never: libcurl bounds the bytes of headers, not their time.
+static void leave_silent(struct route *route, uint64_t now)
+{
+    if (now < route->silence_due_ns)
+        return;
+    route->silence_due_ns = now + SILENCE_MS * 1000000ull;
+    for (struct visit *v = route->visits; v; v = v->next)
+        for (uint32_t i = 0; v->answer && i < v->answer->count; i++) {
+            struct branch *b = &v->answer->branches[i];
+            if (!b->transfer)
+                continue;
+            const uint64_t since = b->heard_ns > b->began_ns ? b->heard_ns : b->began_ns;
+            if (b->transfer->status == 0 && now > b->began_ns + HEADERS_STALLS * route->o.stall_ms * 1000000ull) {
+                replica_away(b->transfer->replica, route, REPLICA_AWAY, "it takes requests and does not answer them");
+                relay_leave(b, RELAY_DIED);
+            } else if (now > since + SILENCE_WAITS * route->o.wait_ms * 1000000ull) {
+                relay_leave(b, RELAY_DIED);
+            }
+        }
+}
+
 void relay_tick(struct route *route, uint64_t now)
 {
     move_branches(route, now);
+    leave_silent(route, now);
     bool fresh_full = false; // nobody has credit left for a new one: the rest need not ask
     for (struct branch *b = route->waiting, *next; b; b = next) {
         const bool fresh = !b->begun && !b->moved;

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEALTH_EVERY = 10, BACKOFF_MIN_MS = 50, BACKOFF_MAX_MS = 2000, FILE_MS = 500 };
+enum { HEALTH_EVERY = 10, BACKOFF_MIN_MS = 50, BACKOFF_MAX_MS = 2000, BARRED_MAX_MS = 5000, FILE_MS = 500 };
 
-static const char *const state_names[] = {"away", "up", "stalled", "draining"};
+static const char *const state_names[] = {"away", "up", "stalled", "draining", "refused"};
 
 static void tell(struct route *route, const struct replica *r, const char *what)
 {
@@ -27,7 +27,7 @@ static bool url_good(const char *url, size_t size)
     if (scheme == 0 || size <= scheme || size > 500)
         return false;
     for (size_t i = 0; i < size; i++)
-        if ((unsigned char)url[i] <= ' ' || url[i] == '?' || url[i] == '#' || url[i] == '@')
+        if ((unsigned char)url[i] <= ' ' || strchr("?#@\"\\\x7f", url[i]))
             return false;
     return true;
 }
@@ -55,13 +55,13 @@ static bg_status add(struct route *route, const char *url, size_t size, struct b
     return BG_OK;
 }
 
-static bg_status read_file(struct route *route, struct bg_error *err)
+static bg_status read_file(struct route *route, struct bg_error *err, uint32_t *count)
 {
     struct bg_map map;
     bg_status status = route->env->ops->map_open(route->env, route->o.replica_file, err, &map);
     if (status)
         return status;
-    uint32_t line_number = 1, count = 0;
+    uint32_t line_number = 1;
     for (size_t at = 0; at < map.size && !status; line_number++) {
         const char *line = (const char *)map.data + at, *end = memchr(line, '\n', map.size - at);
         size_t size = end ? (size_t)(end - line) : map.size - at;
@@ -77,7 +77,7 @@ static bg_status read_file(struct route *route, struct bg_error *err)
         if (size == 0)
             continue;
         status = add(route, line, size, err);
-        count++;
+        ++*count;
         if (status)
             bg_fail_prefix(err, "%s:%u", route->o.replica_file, line_number);
     }
@@ -85,23 +85,25 @@ static bg_status read_file(struct route *route, struct bg_error *err)
     return status;
 }
 
-static bg_status list(struct route *route, struct bg_error *err)
+// *count: how many the file names.
+static bg_status list(struct route *route, struct bg_error *err, uint32_t *count)
 {
     bg_status status = BG_OK;
+    *count = 0;
     for (uint32_t i = 0; i < route->o.replica_count && !status; i++)
         status = add(route, route->o.replicas[i], strlen(route->o.replicas[i]), err);
     if (!status && route->o.replica_file)
-        status = read_file(route, err);
+        status = read_file(route, err, count);
     return status;
 }
 
 bg_status replicas_open(struct route *route, struct bg_error *err)
 {
     struct bg_error unseen;
-    bg_status status = list(route, err);
-    if (!status && route->o.replica_file &&
-        route->env->ops->path_info(route->env, route->o.replica_file, &unseen, &route->file))
+    uint32_t count;
+    if (route->o.replica_file && route->env->ops->path_info(route->env, route->o.replica_file, &unseen, &route->file))
         route->file = (struct bg_file_info){0};
+    bg_status status = list(route, err, &count);
     if (!status && route->replica_count == 0 && !route->o.replica_file)
         status = bg_fail(err, BG_INVALID, "no replicas: name them with --replica URL or --replicas FILE");
     return status;
@@ -115,31 +117,47 @@ static void replica_free(struct replica *r)
     bg_free(r);
 }
 
-// A file that changed replaces the list; one that is wrong changes nothing.
-static void watch_file(struct route *route, uint64_t now)
+// What it lists replaces the list; a file that is wrong, or lists nobody, changes nothing.
+static void reread(struct route *route)
 {
-    struct bg_file_info info;
     struct bg_error err;
-    if (!route->o.replica_file || now < route->file_due_ns)
-        return;
-    route->file_due_ns = now + FILE_MS * 1000000ull;
-    if (route->env->ops->path_info(route->env, route->o.replica_file, &err, &info) || !info.exists ||
-        (info.mtime_ns == route->file.mtime_ns && info.size == route->file.size))
-        return;
-    route->file = info;
+    uint32_t count;
     bool *left = bg_alloc_array(route->replica_count + 1u, sizeof *left);
     const uint32_t before = route->replica_count;
     for (uint32_t i = 0; i < before; i++) {
         left[i] = route->replicas[i]->leaving;
         route->replicas[i]->leaving = true;
     }
-    if (list(route, &err)) {
+    bg_status status = list(route, &err, &count);
+    if (!status && count == 0)
+        status = bg_fail(&err, BG_INVALID, "%s lists no replica", route->o.replica_file);
+    if (status)
         for (uint32_t i = 0; i < route->replica_count; i++)
             route->replicas[i]->leaving = i < before ? left[i] : true;
-        if (route->o.say)
-            route->o.say(route->o.arg, err.text);
-    }
     bg_free(left);
+    if (!route->o.say)
+        return;
+    char *line = status ? bg_format("%s: the list of replicas stays as it was", err.text)
+                        : bg_format("%s lists %u replicas", route->o.replica_file, count);
+    route->o.say(route->o.arg, line);
+    bg_free(line);
+}
+
+static void watch_file(struct route *route, uint64_t now)
+{
+    struct bg_file_info info;
+    struct bg_error err;
+    const unsigned asked = route->o.rereads ? route->o.rereads() : 0;
+    const bool told = asked != route->reread;
+    if (!route->o.replica_file || (!told && now < route->file_due_ns))
+        return;
+    route->reread = asked;
+    route->file_due_ns = now + FILE_MS * 1000000ull;
+    const bool there = !route->env->ops->path_info(route->env, route->o.replica_file, &err, &info) && info.exists;
+    if (!told && (!there || (info.mtime_ns == route->file.mtime_ns && info.size == route->file.size)))
+        return;
+    route->file = there ? info : (struct bg_file_info){0};
+    reread(route);
 }
 
 static void forget_unlisted(struct route *route)
@@ -163,6 +181,12 @@ void replica_away(struct replica *r, struct route *route, enum replica_state sta
     r->failed++;
     if (r->state == state)
         return;
+    if (r->state == REPLICA_UP &&
+        state == REPLICA_AWAY) { // well when probed, and not when asked: less and less trusted
+        const uint64_t ms = BACKOFF_MIN_MS * (1ull << (r->strikes < 10 ? r->strikes : 10));
+        r->strikes++;
+        r->barred_ns = now + (ms < BARRED_MAX_MS ? ms : BARRED_MAX_MS) * 1000000ull;
+    }
     if (r->state == REPLICA_UP || state == REPLICA_AWAY) {
         r->backoff_ns = BACKOFF_MIN_MS * 1000000ull;
         r->probe_due_ns = now + r->backoff_ns;
@@ -172,6 +196,40 @@ void replica_away(struct replica *r, struct route *route, enum replica_state sta
     r->noticed = r->noticed && state == REPLICA_STALLED;
     r->state = state;
     tell(route, r, state_names[state]);
+}
+
+// Who is told first is believed, unless the command line says it.
+static void take_digest(struct route *route, const struct replica *r)
+{
+    if (*route->digest || !*r->digest)
+        return;
+    memcpy(route->digest, r->digest, sizeof route->digest);
+    if (!route->o.say)
+        return;
+    char *line = bg_format("%s is the first: all must serve its model, digest %s", r->url, r->digest);
+    route->o.say(route->o.arg, line);
+    bg_free(line);
+}
+
+bool replica_is_ours(const struct transfer *t)
+{
+    struct replica *r = t->replica;
+    struct route *route = t->route;
+    char said[200];
+    if (!*t->digest && t->status != 200) // it loads, or wants another key, or is none of ours: its status tells
+        return true;
+    memcpy(r->digest, t->digest, sizeof r->digest);
+    if (t->status == 200)
+        take_digest(route, r);
+    if (*t->digest && strcmp(t->digest, route->digest) == 0)
+        return true;
+    if (*t->digest)
+        snprintf(said, sizeof said, "it serves another model: digest %.16s.., not %.16s..", t->digest, route->digest);
+    else
+        snprintf(said, sizeof said, "it does not tell what it serves: is --replica-key its key?");
+    route->others += r->state != REPLICA_OTHER;
+    replica_away(r, route, REPLICA_OTHER, said);
+    return false;
 }
 
 bool replica_notice(struct route *route, const char *url, double seconds)
@@ -226,14 +284,15 @@ static void sample(struct replica *r, struct route *route, const struct transfer
         if (gaps > 0)
             r->token_s = later(r->token_s, (now.gap_s - then->gap_s) / gaps);
         if (queued > 0)
-            route_credit_update(&r->credit, (now.queued_s - then->queued_s) / queued, route->o.wait_target_s, 1);
+            route_credit_update(&r->credit, (now.queued_s - then->queued_s) / queued, route->o.wait_target_s, 1,
+                                r->ours);
         else if (now.waiting > 0 && now.running > 0) // all wait, nobody was seated in between: at least so long
-            route_credit_update(&r->credit, route->o.probe_ms * 1e-3, route->o.wait_target_s, 1);
+            route_credit_update(&r->credit, route->o.probe_ms * 1e-3, route->o.wait_target_s, 1, r->ours);
     }
     r->sample = now;
     r->sampled = true;
     r->told = now.running + now.waiting;
-    r->ours_then = r->ours;
+    r->ours_then = r->ours_asked; // what was sent since may not be in what it told
     snprintf(r->said, sizeof r->said, "ok");
 }
 
@@ -243,11 +302,15 @@ void replicas_probed(struct transfer *t)
     struct route *route = t->route;
     const uint64_t now = env_now_ns(route->env);
     char said[200];
-    const bool good = t->code == CURLE_OK && t->status == 200;
+    bool good = t->code == CURLE_OK && t->status == 200;
     transfer_tell(t, said, sizeof said);
     r->probe = NULL;
     r->probe_due_ns = now + route->o.probe_ms * 1000000ull;
-    if (good && t->health && r->state != REPLICA_UP) {
+    if (t->code == CURLE_OK && !replica_is_ours(t)) {
+        good = false;
+    } else if (good && t->health && r->state != REPLICA_UP && now < r->barred_ns) {
+        snprintf(r->said, sizeof r->said, "it answers probes and no requests: tried again soon");
+    } else if (good && t->health && r->state != REPLICA_UP) {
         if (r->noticed && now <= r->leaves_ns)
             r->state = REPLICA_DRAINING;
         else // also when it is still there after its time
@@ -286,6 +349,7 @@ void replicas_tick(struct route *route, uint64_t now)
         r->probe = transfer_start(route, TRANSFER_PROBE, r, r, "GET", health ? "/health" : "/metrics", NULL, 0,
                                   route->o.stall_ms);
         r->probe->health = health;
+        r->ours_asked = r->ours;
     }
 }
 
@@ -357,12 +421,12 @@ json_t *replicas_json(const struct route *route)
     for (uint32_t i = 0; i < route->replica_count; i++) {
         const struct replica *r = route->replicas[i];
         json_t *said = json_string(r->said);
-        json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "url", r->url,
-                                             "state", state_names[r->state], "said", said ? said : json_null(),
-                                             "in_flight", (json_int_t)r->ours, "told_in_flight", (json_int_t)r->told,
-                                             "credits", r->credit.credits, "first_token_seconds", r->latency_s,
-                                             "token_seconds", r->token_s, "prompt_token_seconds", r->prompt_s, "sent",
-                                             (json_int_t)r->sent, "failed", (json_int_t)r->failed));
+        json_array_append_new(
+            all, json_pack("{s:s, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "url", r->url, "state",
+                           state_names[r->state], "said", said ? said : json_null(), "digest", r->digest, "in_flight",
+                           (json_int_t)r->ours, "told_in_flight", (json_int_t)r->told, "credits", r->credit.credits,
+                           "first_token_seconds", r->latency_s, "token_seconds", r->token_s, "prompt_token_seconds",
+                           r->prompt_s, "sent", (json_int_t)r->sent, "failed", (json_int_t)r->failed));
     }
     return all;
 }

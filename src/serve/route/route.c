@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -74,6 +75,7 @@ bg_status route_create(struct bg_env *env, const struct route_options *options, 
     o->wait_target_s = o->wait_target_s > 0 ? o->wait_target_s : 0.05;
     o->body_max = o->body_max ? o->body_max : (size_t)4 << 20;
     o->connections_max = given(o->connections_max, 4096);
+    snprintf(route->digest, sizeof route->digest, "%s", o->digest ? o->digest : "");
     bg_status status = upstream_open(route, err);
     if (!status)
         status = replicas_open(route, err);

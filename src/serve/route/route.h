@@ -15,9 +15,14 @@ struct route_options {
     uint32_t key_count;          // 0: no key is asked for; the caller sees to it that host is loopback then
     const char *const *replicas; // URLs
     uint32_t replica_count;
-    const char *replica_file; // one URL a line, # comments; read again when it changes. NULL: none
-    const char *replica_key;  // NULL: none
-    uint32_t queue_max;       // requests that may wait here; beyond: 429 (default 256)
+    const char *replica_file;  // one URL a line, # comments; read again when it changes. NULL: none
+    unsigned (*rereads)(void); // how often it shall have been read again whether it changed or not; NULL: never
+    const char *digest;        // of the model that replicas must serve; NULL: what the first one serves
+    const char *replica_key;   // NULL: none
+    const char *replica_ca;    // PEM file of who signs the certificates of https:// replicas; NULL: the system's
+    const char *cors;          // Access-Control-Allow-Origin; NULL: none
+    const char *tls_certificate, *tls_key; // PEM texts; NULL: plain HTTP
+    uint32_t queue_max;                    // requests that may wait here; beyond: 429 (default 256)
     uint32_t wait_ms;         // most time without a replica, for new requests and broken ones (default 30000)
     uint32_t stall_ms;        // a replica that answers no probe for so long is taken for dead (default 400)
     uint32_t probe_ms;        // between probes of a replica that is well (default 100)

@@ -15,7 +15,9 @@
 enum {
     BODY_MAX = 64 << 20,   // of an answer that is taken in whole
     RECORD_MAX = 4 << 20,  // of a stream's record
+    PROBE_MAX = 1 << 20,   // of an answer to a probe
     WAITING_MAX = 8 << 20, // of a stream that its client does not read: more, and it is given up
+    TOKENS_MAX = 1 << 24,  // of an answer without a limit of its own
     DEATHS_MAX = 16,       // of replicas that a request was with, without a new token between them
 };
 
@@ -25,20 +27,25 @@ enum replica_state {
     REPLICA_UP,       // probed
     REPLICA_STALLED,  // takes connections, answers nothing
     REPLICA_DRAINING, // finishes what it has
+    REPLICA_OTHER,    // serves another model than the rest: not used
 };
 struct replica {
     uint32_t id; // never used again
     char *url;
     enum replica_state state;
-    bool leaving;   // no longer listed: freed when nobody uses it
-    bool alive;     // was up before
-    char said[200]; // the last that was heard of it
+    bool leaving;     // no longer listed: freed when nobody uses it
+    bool alive;       // was up before
+    char said[200];   // the last that was heard of it
+    char digest[65];  // of its model, as told last
+    uint32_t strikes; // times it went away since it gave a token: it is let back in later and later
+    uint64_t barred_ns;
     struct transfer *probe;
     uint64_t probe_due_ns, backoff_ns;
     uint64_t leaves_ns;         // while it drains: when its machine goes
     bool noticed;               // somebody told the router; the replica itself knows nothing
     uint32_t probes;            // since it is up
-    uint32_t told, ours_then;   // in flight: as probed, and how many of ours then
+    uint32_t told, ours_then;   // in flight: as probed, and how many of ours when that was asked for
+    uint32_t ours_asked;        // when the probe in flight began
     uint32_t ours;              // transfers of requests
     uint32_t ships;             // of those, transfers of keys and values
     struct route_sample sample; // totals as probed last
@@ -60,7 +67,9 @@ struct transfer {
     char *body;
     struct bg_str in; // came, not taken yet
     size_t limit;
-    long status; // 0 until the headers are there
+    size_t looked; // of in: no record ends there
+    long status;   // 0 until the headers are there
+    char digest[65];
     double retry_s;
     char type[100], error[CURL_ERROR_SIZE];
     bool health; // of a probe
@@ -111,7 +120,10 @@ struct branch { // one choice of one prompt: a chain of upstream requests
     bool moved;                      // had a replica: goes first, needs no credit
     uint32_t deaths;                 // of replicas that had it, without a new token between them
     uint32_t avoid;                  // id of the replica that failed it
-    uint64_t waits_ns, not_before_ns, leave_ns, lost_ns, heard_ns;
+    uint64_t waits_ns, not_before_ns, lost_ns;
+    uint64_t began_ns, heard_ns;  // its transfer; the last token
+    uint64_t leave_ns, leave_for; // when it leaves a replica that goes at leave_for
+    size_t came;                  // bytes of records
     uint64_t hashes[ROUTE_BLOCKS_MAX];
     uint32_t hash_count;
     json_int_t prompt_tokens, cached_tokens, drawn_tokens;
@@ -144,7 +156,9 @@ struct route {
     struct replica **replicas;
     uint32_t replica_count, next_replica, turn;
     struct bg_file_info file;
-    uint64_t file_due_ns;
+    uint64_t file_due_ns, silence_due_ns;
+    unsigned reread;
+    char digest[65]; // of the model that all replicas serve; "": nobody told yet
     struct route_affinity *affinity;
     struct branch *waiting, **waiting_end;
     uint32_t waiting_count, open;
@@ -152,8 +166,8 @@ struct route {
     struct door_keys keys;
     bool draining;
     double request_s; // of late
-    uint64_t requests, answers[600], refused, resumed, resumed_tokens, moved_stalled, handed_over, preferred, shipped,
-        shipped_bytes;
+    uint64_t requests, answers[600], refused, others, resumed, resumed_tokens, moved_stalled, handed_over, preferred,
+        shipped, shipped_bytes;
     double ship_bandwidth, ship_bytes_token; // of late
     uint64_t resume_buckets[16];             // by route_resume_bucket_s
     double resume_s;
@@ -218,6 +232,8 @@ void replicas_tick(struct route *route, uint64_t now);
 void replicas_probed(struct transfer *probe);
 bool replica_notice(struct route *route, const char *url, double seconds); // its machine goes then. False: no such one
 void replica_away(struct replica *replica, struct route *route, enum replica_state state, const char *said);
+// Whether what came is of the model that all serve; else the replica is not used any more. Headers must be there.
+bool replica_is_ours(const struct transfer *transfer);
 // fresh: a new request, which needs credit. NULL: nobody.
 struct replica *replica_choose(struct route *route, const struct branch *branch, bool fresh);
 bool replicas_any_up(const struct route *route);

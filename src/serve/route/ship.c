@@ -57,7 +57,8 @@ static void note(const struct branch *b, const struct transfer *t)
 void ship_came(struct transfer *t)
 {
     struct branch *b = t->owner;
-    const bool good = t->code == CURLE_OK && t->status == 200, there = b->prefer == t->replica->id;
+    const bool good = t->code == CURLE_OK && replica_is_ours(t) && t->status == 200,
+               there = b->prefer == t->replica->id;
     bool on_its_way = false;
     b->ship = NULL;
     if (good && there)

@@ -21,20 +21,29 @@ static void make_ready(struct transfer *t)
     t->route->ready_end = &t->next_ready;
 }
 
+// The value of a header of that name, without blanks around it. False: it is another one.
+static bool header(const char *line, size_t size, const char *name, char *value, size_t most)
+{
+    size_t from = strlen(name);
+    if (size <= from || strncasecmp(line, name, from) != 0 || line[from++] != ':')
+        return false;
+    while (from < size && line[from] == ' ')
+        from++;
+    while (size > from && (line[size - 1] == '\n' || line[size - 1] == '\r' || line[size - 1] == ' '))
+        size--;
+    snprintf(value, most, "%.*s", (int)(size - from), line + from);
+    return true;
+}
+
 static size_t on_header(char *line, size_t one, size_t size, void *arg)
 {
     struct transfer *t = arg;
+    char number[16];
     (void)one;
-    if (size > 13 && strncasecmp(line, "Content-Type:", 13) == 0) {
-        size_t from = 13, to = size;
-        while (from < to && line[from] == ' ')
-            from++;
-        while (to > from && (line[to - 1] == '\n' || line[to - 1] == '\r'))
-            to--;
-        snprintf(t->type, sizeof t->type, "%.*s", (int)(to - from), line + from);
-    } else if (size > 12 && strncasecmp(line, "Retry-After:", 12) == 0) {
-        char number[16];
-        snprintf(number, sizeof number, "%.*s", (int)(size - 12 < 15 ? size - 12 : 15), line + 12);
+    if (header(line, size, "Content-Type", t->type, sizeof t->type) ||
+        header(line, size, DOOR_DIGEST, t->digest, sizeof t->digest))
+        return size;
+    if (header(line, size, "Retry-After", number, sizeof number)) {
         t->retry_s = strtod(number, NULL);
     } else if (size <= 2) { // the end of the headers
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &t->status);
@@ -65,7 +74,9 @@ struct transfer *transfer_start(struct route *route, enum transfer_kind kind, st
                            .owner = owner,
                            .easy = curl_easy_init(),
                            .body = body,
-                           .limit = kind == TRANSFER_BRANCH ? RECORD_MAX : BODY_MAX};
+                           .limit = kind == TRANSFER_BRANCH  ? RECORD_MAX
+                                    : kind == TRANSFER_PROBE ? PROBE_MAX
+                                                             : BODY_MAX};
     BG_ASSERT(t->easy);
     if (route->o.replica_key) {
         char *line = bg_format("Authorization: Bearer %s", route->o.replica_key);
@@ -85,6 +96,8 @@ struct transfer *transfer_start(struct route *route, enum transfer_kind kind, st
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(2 * route->o.stall_ms));
     curl_easy_setopt(t->easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    if (route->o.replica_ca)
+        curl_easy_setopt(t->easy, CURLOPT_CAINFO, route->o.replica_ca);
     if (timeout_ms)
         curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     if (body) {
@@ -131,7 +144,26 @@ void transfer_end(struct transfer *t)
     bg_free(t);
 }
 
-void transfer_tell(const struct transfer *t, char *text, size_t size)
+static bool is_text(const char *text, size_t size)
+{
+    json_t *string = json_stringn(text, size); // NULL: no UTF-8
+    const bool good = string != NULL;
+    json_decref(string);
+    return good;
+}
+
+// It goes into logs and answers: no control characters, no half characters.
+static void clean(char *text)
+{
+    size_t size = strlen(text);
+    for (size_t i = 0; i < size; i++)
+        if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+            text[i] = ' ';
+    while (size > 0 && !is_text(text, size))
+        text[--size] = '\0';
+}
+
+static void tell(const struct transfer *t, char *text, size_t size)
 {
     if (t->done && t->code != CURLE_OK) {
         snprintf(text, size, "%s", *t->error ? t->error : curl_easy_strerror(t->code));
@@ -146,6 +178,12 @@ void transfer_tell(const struct transfer *t, char *text, size_t size)
     else
         snprintf(text, size, "no answer");
     json_decref(o);
+}
+
+void transfer_tell(const struct transfer *t, char *text, size_t size)
+{
+    tell(t, text, size);
+    clean(text);
 }
 
 // ---- The loop's side ----
