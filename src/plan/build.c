@@ -2,6 +2,7 @@
 #include "plan/plan.h"
 
 #include "base/mem.h"
+#include "plan/pass/pass.h"
 #include "plan/plan_int.h"
 #include "plan/schedule/schedule.h"
 
@@ -292,6 +293,7 @@ bg_status plan_build(const struct plan_options *options, struct bg_error *err, s
     if (!status) {
         plan_place_receives(&made, NULL, NULL);
         plan_close_lists(&made);
+        plan_passes_apply(&made, &options->passes);
         status = plan_validate(&made, err);
     }
     if (status)

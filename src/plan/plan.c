@@ -12,6 +12,7 @@ void plan_fini(struct plan *plan)
     bg_free(plan->items);
     bg_free(plan->seats);
     bg_free(plan->follows);
+    bg_free(plan->sums);
     bg_free(plan->route);
     for (uint32_t w = 0; plan->lists && w < plan->workers; w++)
         bg_free(plan->lists[w].ops);
@@ -55,6 +56,7 @@ struct plan plan_copy(const struct plan *plan)
     copy.items = duplicate(plan->items, plan->item_count, sizeof *plan->items);
     copy.seats = duplicate(plan->seats, plan->seat_count, sizeof *plan->seats);
     copy.follows = duplicate(plan->follows, plan->follow_count, sizeof *plan->follows);
+    copy.sums = duplicate(plan->sums, plan->stage_count, sizeof *plan->sums);
     copy.route = duplicate(plan->route, plan_cells(plan), sizeof *plan->route);
     copy.lists = duplicate(plan->lists, plan->workers, sizeof *plan->lists);
     for (uint32_t w = 0; copy.lists && w < plan->workers; w++) {
@@ -105,24 +107,14 @@ void plan_reset_lists(struct plan *plan)
     plan->lists = bg_alloc_array(plan->workers, sizeof *plan->lists);
 }
 
-static bool ends_leaf(const struct plan_op *op)
-{
-    return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
-}
-
 void plan_close_lists(struct plan *plan)
 {
     bool *closed = bg_alloc_array(plan->stage_count, sizeof *closed);
     for (uint32_t w = 0; w < plan->workers; w++) {
         struct plan_list *list = &plan->lists[w];
         memset(closed, 0, plan->stage_count * sizeof *closed);
-        for (size_t i = list->count; i-- > 0;) {
-            struct plan_op *op = &list->ops[i];
-            if (!ends_leaf(op) || closed[op->stage])
-                continue;
-            closed[op->stage] = true;
-            op->flags |= PLAN_LAST;
-        }
+        for (size_t i = 0; i < list->count; i++)
+            closed[list->ops[i].stage] |= plan_op_adds(&list->ops[i]);
         plan_add_reduce(list, 0);
         size_t head =
             0; // a stage without work here has its sums ready, and takes part: right behind what is sent again
@@ -135,6 +127,8 @@ void plan_close_lists(struct plan *plan)
         }
         plan_list_add(list, (struct plan_op){.kind = PLAN_STEP});
     }
+    if (plan->sums)
+        plan_place_chunks(plan);
     bg_free(closed);
 }
 
@@ -142,7 +136,7 @@ void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
 {
     uint32_t left[PLAN_STAGES_MAX] = {0}; // gradients of the stage until its reduction
     for (size_t i = 0; i < list->count; i++)
-        if (ends_leaf(&list->ops[i]))
+        if (plan_op_adds(&list->ops[i]))
             left[list->ops[i].stage]++;
     for (uint32_t s = 0; s < PLAN_STAGES_MAX && micro_batches; s++)
         left[s] = left[s] >= micro_batches ? micro_batches : 0;
@@ -150,7 +144,7 @@ void plan_add_reduce(struct plan_list *list, uint32_t micro_batches)
     for (size_t i = 0; i < list->count; i++) {
         const struct plan_op *op = &list->ops[i];
         plan_list_add(&out, *op);
-        if (!ends_leaf(op) || left[op->stage] == 0 || --left[op->stage] > 0)
+        if (!plan_op_adds(op) || left[op->stage] == 0 || --left[op->stage] > 0)
             continue;
         const uint16_t stage = op->stage;
         if (i + 1 < list->count && op[1].kind == PLAN_SEND && (op[1].flags & PLAN_GRAD) && op[1].stage == stage)
@@ -179,7 +173,7 @@ uint32_t plan_flights(const struct plan *plan, uint32_t worker, uint32_t stage)
         if (op->kind > PLAN_W || op->stage != stage)
             continue;
         now += op->kind == PLAN_F && op->slice == 0;
-        now -= ends_leaf(op);
+        now -= plan_op_adds(op);
         most = now > most ? now : most;
     }
     bg_free(seen);

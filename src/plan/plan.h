@@ -12,21 +12,21 @@
 #include <stdint.h>
 
 enum plan_op_kind {
-    PLAN_F,     // forward of (stage, item)
-    PLAN_B,     // input gradient; with PLAN_FUSED the weight gradient as well
-    PLAN_W,     // weight gradient
-    PLAN_SEND,  // to `peer`: the activation that F(stage, item) made, or with PLAN_GRAD the gradient that B made
-    PLAN_RECV,  // from `peer`: what F(stage, item) needs, or with PLAN_GRAD what B needs
-    PLAN_COLL,  // of `stage`: PLAN_REDUCE (partial sums leave, roots come), PLAN_UNSHARD, PLAN_RESHARD
-    PLAN_STEP,  // all roots are here: vote, commit, apply
-    PLAN_MOVE,  // state of unit `item`: PLAN_OUT to `peer`, else in from `peer`
+    PLAN_F,    // forward of (stage, item)
+    PLAN_B,    // input gradient; with PLAN_FUSED the weight gradient as well
+    PLAN_W,    // weight gradient
+    PLAN_SEND, // to `peer`: the activation that F(stage, item) made, or with PLAN_GRAD the gradient that B made
+    PLAN_RECV, // from `peer`: what F(stage, item) needs, or with PLAN_GRAD what B needs
+    PLAN_COLL, // of `stage`: PLAN_REDUCE (partial sums leave, roots come; of chunk `slice`), PLAN_UNSHARD, PLAN_RESHARD
+    PLAN_STEP, // all roots are here: vote, commit, apply
+    PLAN_MOVE, // state of unit `item`: PLAN_OUT to `peer`, else in from `peer`
     PLAN_EMPTY, // of a schedule table only: a turn in which nothing runs
 };
 enum plan_flag {
     PLAN_FUSED = 1,
     PLAN_RECOMPUTE = 2, // F keeps no stash; its B runs the forward again first
     PLAN_GRAD = 4,
-    PLAN_LAST = 8, // the stage's last weight gradient in this list: its sums may leave unit by unit
+    PLAN_LAST = 8, // of the stage's last weight gradient in a list, or of none: its sums leave unit by unit
     PLAN_REDUCE = 16,
     PLAN_UNSHARD = 32,
     PLAN_RESHARD = 64,
@@ -36,7 +36,7 @@ struct plan_op {
     uint8_t kind, flags;
     uint16_t stage;
     uint32_t item, peer;
-    uint16_t slice; // of the item's positions, 0..slices-1; a W is of the whole item
+    uint16_t slice; // of the item's positions, 0..slices-1; a W is of the whole item. Of a reduction: its chunk
 };
 struct plan_list {
     struct plan_op *ops;
@@ -56,6 +56,14 @@ struct plan_follow { // the worker receives every root gradient of these units a
     uint32_t worker, unit_first, unit_end;
 };
 
+// How the partial sums of a stage's gradients travel. Every element is folded along the canonical tree whatever this
+// says, by one of the stage's replicas, who then sends the root to all others. A unit's gradient is in pieces.
+struct plan_sum {
+    uint32_t chunks; // a unit goes in so many messages, of pieces that follow each other; 0: each piece is one
+    uint32_t owner;  // 1 + the replica that folds everything; 0: messages take turns at the replicas
+};
+enum { PLAN_CHUNKS_MAX = 64, PLAN_PIECE_BYTES = 1 << 18 };
+
 #define PLAN_NOBODY UINT32_MAX
 
 struct plan {
@@ -69,6 +77,7 @@ struct plan {
     uint32_t seat_count;
     struct plan_follow *follows; // by (worker, unit_first)
     uint32_t follow_count;
+    struct plan_sum *sums;   // (stages), or NULL: zeros everywhere
     uint32_t *route;         // (stages, items): whose weight gradient of it counts (PLAN_NOBODY: none has to)
     struct plan_list *lists; // (workers)
     bool rest;               // of plan_recover: what workers hold already stands in for ops that are left out
@@ -88,21 +97,33 @@ struct plan plan_copy(const struct plan *plan);
 void plan_list_add(struct plan_list *list, struct plan_op op);
 void plan_list_insert(struct plan_list *list, size_t at, struct plan_op op);
 
+// ---- Sums on their way (sums.c) ----
+uint32_t plan_sum_chunks(const struct plan *plan, uint32_t stage); // reductions of it in a list, at least 1
+// Messages ("runs") that `pieces` of a unit go in: runs partition the pieces in order. Of chunks, run c is chunk c;
+// where there are fewer pieces than chunks the last chunks have none.
+uint32_t plan_sum_runs(const struct plan *plan, uint32_t stage, uint32_t pieces);
+void plan_run_pieces(uint32_t pieces, uint32_t runs, uint32_t run, uint32_t *first, uint32_t *end);
+uint32_t plan_run_of(uint32_t pieces, uint32_t runs, uint32_t piece);
+// The worker that folds a run; `turn` is where the turns of a unit begin. PLAN_NOBODY: the stage has no seat.
+uint32_t plan_run_owner(const struct plan *plan, uint32_t stage, uint32_t turn, uint32_t run);
+
 // ---- Text: one record a line, canonical order; plan_parse(plan_format(p)) == p, and equal plans have equal text ----
 // plan 1 units U micro_batches M workers W [slices S] [rest] / stage i first end / item i first end / seat w s r /
-// follow w first end / mbmap s i w (for every stage and item; "-": nobody) / list w: op op ... (for every worker)
+// follow w first end / sums s chunks owner (where not zeros; owner: a replica, or "-": in turns) /
+// mbmap s i w (for every stage and item; "-": nobody) / list w: op op ... (for every worker)
 // Ops: 0F3 2B1 2BW1 2W1 0SEND_F3>1 1RECV_F3<0 2SEND_B1>0 1RECV_B1<1 0COLL.reduce 0COLL.unshard 0COLL.reshard STEP
 // MOVE5>2 MOVE5<0; other flags after a dot, r = recompute, l = last: 0F3.r 2BW1.rl 2W1.l
 // With slices (S > 1, and no rest) each F, B, SEND and RECV names its own: 0F3/1 2BW1/0.l 0SEND_F3/1>1 1RECV_B1/0<2
+// A stage of several chunks has a reduction for each: 0COLL.reduce/0 0COLL.reduce/1
 char *plan_format(const struct plan *plan); // bg_free it
 // Blank lines and lines that begin with # are skipped, spaces may be many. Errors name the line, what was found and
 // what was expected. Bounded: no input makes it take more than a few times the memory of its text. Also validates.
 BG_MUST_USE bg_status plan_parse(const char *text, size_t size, struct bg_error *err, struct plan *plan);
 // The one validator: indices in range, stages cover the units in order, items partition the micro-batches as nodes of
 // the tree, every (stage, item) is computed once, by a worker that sits there, its weight gradient by its route (in the
-// rest of a step: at most once), each SEND has its RECV at the peer and the other way round, F before B before W, a
-// reduction for each seat, the lists drain. Slices: F ascending, then B descending, W (or the W of a fused B) after
-// slice 0. Names the first op at fault.
+// rest of a step: at most once), each SEND has its RECV at the peer and the other way round, F before B before W, each
+// chunk of a stage reduced once by each seat, ascending, behind its weight gradients, the lists drain. Slices: F
+// ascending, then B descending, W (or the W of a fused B) after slice 0. Names the first op at fault.
 BG_MUST_USE bg_status plan_validate(const struct plan *plan, struct bg_error *err);
 
 enum { PLAN_OP_TEXT = 64 };
@@ -148,6 +169,10 @@ uint32_t plan_schedule_chunks(enum plan_schedule schedule, uint32_t wanted);
 // The pipeline rank that hosts a stage.
 uint32_t plan_schedule_rank(enum plan_schedule schedule, uint32_t ranks, uint32_t stage);
 bool plan_schedule_splits(enum plan_schedule schedule, uint32_t slices); // always has B and W apart
+struct plan_passes {        // over the lowered lists (pass/pass.h); zeros: as it always was
+    bool held;              // sums leave with the reduction, not while their last gradients are computed (wait-free)
+    uint32_t chunks, owner; // as in struct plan_sum; a replica that a stage does not have is its last
+};
 struct plan_options {
     const double *costs; // (units) relative time of each; NULL with `cut`: alike
     uint32_t units, micro_batches;
@@ -166,6 +191,7 @@ struct plan_options {
     double memory;                // items (of one stage) that a worker may have in flight; 0: what the schedule takes
     const double *forward, *input, *weight; // (units) time of F, B, W, for schedules that go by it; NULL: costs / 3
     double comm;                            // time of a message between workers
+    struct plan_passes passes;
 };
 // Workers are numbered rank by rank: rank 0's replicas first. Items go to replicas in contiguous runs of `shares`, or
 // else sizes within one of each other, larger ones first. Lowered, each RECV then moved right before its use, with COLL

@@ -30,6 +30,12 @@ static inline uint32_t plan_item_leaves(const struct plan *plan, uint32_t item)
     return plan->items[item].end - plan->items[item].first;
 }
 
+// The op adds a weight gradient: a W, or a fused B.
+static inline bool plan_op_adds(const struct plan_op *op)
+{
+    return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
+}
+
 // A positive decimal number at *text; moves *text behind it. 0: none there, or too large.
 uint32_t plan_number(const char **text, uint32_t max);
 uint32_t *plan_map_create(const struct plan *plan);       // (stages, items), all PLAN_NOBODY; bg_free it
@@ -38,8 +44,13 @@ void plan_reset_lists(struct plan *plan);                 // one empty list for 
 // Moves every RECV right before its use, and adds those of what is held already: x_from, dy_from (stages, items) name
 // who sends it, PLAN_NOBODY: nobody (NULL: none). A worker that waits at a RECV thus waits for what it needs next.
 void plan_place_receives(struct plan *plan, const uint32_t *x_from, const uint32_t *dy_from);
-// Behind the lowered ops: PLAN_LAST, the reductions of every seat, STEP.
+// Behind the lowered ops: the reductions of every seat, STEP.
 void plan_close_lists(struct plan *plan);
+// Reductions of a stage's chunks: the first where one stands, each of the others behind the next op that computes, what
+// is left before STEP.
+void plan_place_chunks(struct plan *plan);
+void plan_keep_sums(struct plan *plan); // there is a record of every stage's sums
+void plan_drop_sums(struct plan *plan); // unless they say something
 
 // ---- The compute ops of a step, or of the rest of one, before they are in order ----
 enum plan_work_bit {

@@ -5,6 +5,7 @@
 #include "plan/plan.h"
 
 #include "base/mem.h"
+#include "plan/pass/pass.h"
 #include "plan/plan_int.h"
 
 #include <string.h>
@@ -299,6 +300,7 @@ static bg_status write_lists(struct recovery *r, bool split)
         plan_place_receives(plan, r->x_from, r->dy_from);
         send_again(r);
         plan_close_lists(plan);
+        plan_pass_wait_free(plan, true);
         status = plan_validate(plan, r->err);
     }
     bg_free(rank);

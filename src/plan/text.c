@@ -10,12 +10,13 @@
 #include <string.h>
 
 // ---- Writing ----
-static void op_text(const struct plan_op *op, bool sliced, char text[PLAN_OP_TEXT])
+// numbered: with its slice, or chunk.
+static void op_text(const struct plan_op *op, bool numbered, char text[PLAN_OP_TEXT])
 {
     const char letter = op->flags & PLAN_GRAD ? 'B' : 'F', *stop = op->flags & (PLAN_RECOMPUTE | PLAN_LAST) ? "." : "";
     const char *r = op->flags & PLAN_RECOMPUTE ? "r" : "", *l = op->flags & PLAN_LAST ? "l" : "";
     char slice[8] = "";
-    if (sliced && op->kind != PLAN_W)
+    if (numbered && op->kind != PLAN_W)
         snprintf(slice, sizeof slice, "/%u", op->slice);
     switch (op->kind) {
     case PLAN_F:
@@ -33,7 +34,7 @@ static void op_text(const struct plan_op *op, bool sliced, char text[PLAN_OP_TEX
         return;
     case PLAN_COLL: {
         const char *what = op->flags & PLAN_REDUCE ? "reduce" : op->flags & PLAN_UNSHARD ? "unshard" : "reshard";
-        snprintf(text, PLAN_OP_TEXT, "%uCOLL.%s", op->stage, what);
+        snprintf(text, PLAN_OP_TEXT, "%uCOLL.%s%s", op->stage, what, slice);
         return;
     }
     case PLAN_STEP:
@@ -54,7 +55,24 @@ void plan_op_text(const struct plan_op *op, char text[PLAN_OP_TEXT])
 
 void plan_op_name(const struct plan *plan, const struct plan_op *op, char text[PLAN_OP_TEXT])
 {
-    op_text(op, plan_op_slices(plan) > 1, text);
+    if (op->kind == PLAN_COLL)
+        op_text(op,
+                op->slice > 0 || (op->flags & PLAN_REDUCE && op->stage < plan->stage_count && // maybe none
+                                  plan_sum_chunks(plan, op->stage) > 1),
+                text);
+    else
+        op_text(op, plan_op_slices(plan) > 1, text);
+}
+
+static void add_sums(const struct plan *plan, struct bg_str *text)
+{
+    for (uint32_t s = 0; s < plan->stage_count && plan->sums; s++) {
+        const struct plan_sum *sum = &plan->sums[s];
+        if (sum->owner)
+            bg_str_addf(text, "sums %u %u %u\n", s, sum->chunks, sum->owner - 1);
+        else if (sum->chunks)
+            bg_str_addf(text, "sums %u %u -\n", s, sum->chunks);
+    }
 }
 
 char *plan_format(const struct plan *plan)
@@ -73,6 +91,7 @@ char *plan_format(const struct plan *plan)
     for (uint32_t k = 0; k < plan->follow_count; k++)
         bg_str_addf(&text, "follow %u %u %u\n", plan->follows[k].worker, plan->follows[k].unit_first,
                     plan->follows[k].unit_end);
+    add_sums(plan, &text);
     for (uint32_t s = 0; s < plan->stage_count; s++)
         for (uint32_t i = 0; i < plan->item_count; i++) {
             uint32_t worker = plan->route[plan_cell(plan, s, i)];
@@ -101,7 +120,7 @@ struct reader {
     size_t word_size, line;
     struct bg_error *err;
     struct plan plan;
-    uint32_t stages_room, items_room, seats_room, follows_room, lists_read;
+    uint32_t stages_room, items_room, seats_room, follows_room, sums_next, lists_read;
     size_t route_count, route_room;
 };
 
@@ -217,7 +236,7 @@ static bool parse_move(const char *at, const char *end, struct plan_op *op)
     return digits(&at, end, &op->peer) && at == end;
 }
 
-// "/1": there if and only if the plan is sliced.
+// "/1": there if and only if there are several slices (or chunks).
 static bool parse_slice(const char **at, const char *end, uint32_t slices, struct plan_op *op)
 {
     uint32_t slice = 0;
@@ -239,13 +258,16 @@ static bool parse_message(const char *at, const char *end, uint32_t slices, stru
            skip(&at, end, op->kind == PLAN_SEND ? ">" : "<") && digits(&at, end, &op->peer) && at == end;
 }
 
-static bool parse_coll(const char *at, const char *end, struct plan_op *op)
+static bool parse_coll(const char *at, const char *end, const struct plan *plan, struct plan_op *op)
 {
     op->kind = PLAN_COLL;
     op->flags = skip(&at, end, "reduce")    ? PLAN_REDUCE
                 : skip(&at, end, "unshard") ? PLAN_UNSHARD
                 : skip(&at, end, "reshard") ? PLAN_RESHARD
                                             : 0;
+    if (op->flags == PLAN_REDUCE && op->stage < plan->stage_count &&
+        !parse_slice(&at, end, plan_sum_chunks(plan, op->stage), op))
+        return false;
     return op->flags && at == end;
 }
 
@@ -274,8 +296,9 @@ static bool parse_compute(const char *at, const char *end, uint32_t slices, stru
     return at == end;
 }
 
-static bool parse_op(const char *at, const char *end, uint32_t slices, struct plan_op *op)
+static bool parse_op(const char *at, const char *end, const struct plan *plan, struct plan_op *op)
 {
+    const uint32_t slices = plan_op_slices(plan);
     uint32_t stage = 0;
     *op = (struct plan_op){.kind = PLAN_STEP};
     if (skip(&at, end, "STEP"))
@@ -292,7 +315,7 @@ static bool parse_op(const char *at, const char *end, uint32_t slices, struct pl
     if (skip(&at, end, "RECV_"))
         return parse_message(at, end, slices, op);
     if (skip(&at, end, "COLL."))
-        return parse_coll(at, end, op);
+        return parse_coll(at, end, plan, op);
     return parse_compute(at, end, slices, op);
 }
 
@@ -310,7 +333,7 @@ static bg_status read_list(struct reader *r)
     for (next_word(r); r->word_size; next_word(r)) {
         struct plan_op op;
         const uint32_t slices = plan_op_slices(plan);
-        if (!parse_op(r->word, r->word + r->word_size, slices, &op))
+        if (!parse_op(r->word, r->word + r->word_size, plan, &op))
             return expected(r, slices > 1 ? "an op with its slice such as 0F3/0, 0SEND_F3/0>1, 0COLL.reduce or STEP"
                                           : "an op such as 0F3, 0SEND_F3>1, 0COLL.reduce or STEP");
         plan_list_add(&plan->lists[worker], op);
@@ -372,6 +395,29 @@ static bg_status read_record(struct reader *r, size_t kind)
     return BG_OK;
 }
 
+static bg_status read_sums(struct reader *r)
+{
+    struct plan *plan = &r->plan;
+    uint32_t stage = 0, chunks = 0, owner = 0;
+    bg_status status = read_number(r, "the stage of sums", &stage);
+    if (!status && (stage >= plan->stage_count || stage < r->sums_next))
+        return expected(r, "stages that there are, ascending");
+    if (!status)
+        status = read_number(r, "the chunks of a stage's sums", &chunks);
+    if (status)
+        return status;
+    next_word(r);
+    const char *at = r->word, *end = r->word + r->word_size;
+    const bool turns = word_is(r, "-");
+    if (!turns && (!digits(&at, end, &owner) || at != end || owner >= PLAN_WORKERS_MAX))
+        return expected(r, "the replica that folds the sums, or -");
+    if (!plan->sums)
+        plan->sums = bg_alloc_array(plan->stage_count, sizeof *plan->sums);
+    r->sums_next = stage + 1;
+    plan->sums[stage] = (struct plan_sum){chunks, turns ? 0 : owner + 1};
+    return end_line(r);
+}
+
 static bg_status read_head(struct reader *r)
 {
     static const char what[] = "\"plan 1 units U micro_batches M workers W\"";
@@ -407,16 +453,19 @@ static bg_status read_head(struct reader *r)
 
 static bg_status read_plan(struct reader *r)
 {
-    static const char *const kinds[] = {"plan", "stage", "item", "seat", "follow", "mbmap", "list"};
-    enum { ROUTE = 5, LIST = 6 };
+    static const char *const kinds[] = {"plan", "stage", "item", "seat", "follow", "sums", "mbmap", "list"};
+    enum { SUMS = 5, ROUTE, LIST };
     bg_status status = read_head(r);
     size_t kind = 1;
     while (!status && next_line(r)) {
         while (kind <= LIST && !word_is(r, kinds[kind]))
             kind++;
         if (kind > LIST)
-            return expected(r, "stage, item, seat, follow, mbmap and list lines, in this order");
-        status = kind == LIST ? read_list(r) : kind == ROUTE ? read_route(r) : read_record(r, kind);
+            return expected(r, "stage, item, seat, follow, sums, mbmap and list lines, in this order");
+        status = kind == LIST    ? read_list(r)
+                 : kind == ROUTE ? read_route(r)
+                 : kind == SUMS  ? read_sums(r)
+                                 : read_record(r, kind);
     }
     if (!status && (r->lists_read != r->plan.workers || r->route_count != plan_cells(&r->plan)))
         return bg_fail(r->err, BG_FORMAT, "plan: the text ends after %zu routes of %zu and %u lists of %u",
@@ -428,6 +477,7 @@ bg_status plan_parse(const char *text, size_t size, struct bg_error *err, struct
 {
     struct reader reader = {.at = text, .end = text + size, .err = err};
     bg_status status = read_plan(&reader);
+    plan_drop_sums(&reader.plan);
     if (!status)
         status = plan_validate(&reader.plan, err);
     if (status)

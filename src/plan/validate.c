@@ -20,7 +20,7 @@ struct check {
     size_t op;                             // and the op in it
     bool *seated;                          // (stages): w sits there
     uint32_t *leaves;                      // (stages): weight gradients of w that are still to come
-    bool *reduced;                         // (stages): w's reduction was there
+    uint32_t *reduced;                     // (stages): chunks whose reduction was there
     uint32_t *f_at, *b_at, *w_at;          // (stages, items): whose list computes it
     uint32_t slices;                       // that ops name
     uint32_t *f_done, *b_done;             // (stages, items): slices so far
@@ -91,6 +91,23 @@ static bg_status check_seats(struct check *c)
     return BG_OK;
 }
 
+static bg_status check_sums(const struct check *c)
+{
+    const struct plan *plan = c->plan;
+    for (uint32_t s = 0; plan->sums && s < plan->stage_count; s++) {
+        uint32_t replicas = 0;
+        for (uint32_t i = 0; i < plan->seat_count; i++)
+            replicas += plan->seats[i].stage == s;
+        if (plan->sums[s].chunks > PLAN_CHUNKS_MAX)
+            return bg_fail(c->err, BG_INVALID, "plan: the sums of stage %u go in %u chunks: expected at most %d", s,
+                           plan->sums[s].chunks, PLAN_CHUNKS_MAX);
+        if (plan->sums[s].owner > replicas)
+            return bg_fail(c->err, BG_INVALID, "plan: replica %u folds the sums of stage %u, which has %u replicas",
+                           plan->sums[s].owner - 1, s, replicas);
+    }
+    return BG_OK;
+}
+
 static bg_status set_seated(struct check *c)
 {
     const struct plan *plan = c->plan;
@@ -115,11 +132,6 @@ static bg_status fault(const struct check *c, const char *what)
     return bg_fail(c->err, BG_INVALID, "plan: worker %u, op %zu (%s): %s", c->w, c->op, text, what);
 }
 
-static bool ends_leaf(const struct plan_op *op)
-{
-    return op->kind == PLAN_W || (op->kind == PLAN_B && (op->flags & PLAN_FUSED));
-}
-
 static bg_status check_shape(const struct check *c, const struct plan_op *op)
 {
     static const uint8_t flags[] = {[PLAN_F] = PLAN_RECOMPUTE, [PLAN_B] = PLAN_FUSED | PLAN_RECOMPUTE | PLAN_LAST,
@@ -127,14 +139,14 @@ static bg_status check_shape(const struct check *c, const struct plan_op *op)
                                     [PLAN_RECV] = PLAN_GRAD,   [PLAN_COLL] = PLAN_REDUCE | PLAN_UNSHARD | PLAN_RESHARD,
                                     [PLAN_STEP] = 0,           [PLAN_MOVE] = PLAN_OUT};
     const struct plan *plan = c->plan;
-    const uint32_t slices =
-        op->kind == PLAN_F || op->kind == PLAN_B || op->kind == PLAN_SEND || op->kind == PLAN_RECV ? c->slices : 1;
-    if (op->slice >= slices)
-        return fault(c, "no such slice");
+    const bool sliced = op->kind == PLAN_F || op->kind == PLAN_B || op->kind == PLAN_SEND || op->kind == PLAN_RECV;
+    const bool chunked = op->kind == PLAN_COLL && op->flags == PLAN_REDUCE && op->stage < plan->stage_count;
+    if (op->slice >= (sliced ? c->slices : chunked ? plan_sum_chunks(plan, op->stage) : 1))
+        return fault(c, chunked ? "no such chunk" : "no such slice");
     if (op->kind == PLAN_B && op->slice > 0 && (op->flags & PLAN_FUSED))
         return fault(c, "the weight gradient comes with slice 0, the last to run");
     if (op->kind >= PLAN_EMPTY || (op->flags & ~flags[op->kind]) ||
-        (op->kind == PLAN_COLL && !power_of_two(op->flags)) || ((op->flags & PLAN_LAST) && !ends_leaf(op)))
+        (op->kind == PLAN_COLL && !power_of_two(op->flags)) || ((op->flags & PLAN_LAST) && !plan_op_adds(op)))
         return fault(c, "not an instruction of a lowered list");
     if (op->kind == PLAN_STEP)
         return c->op + 1 == plan->lists[c->w].count ? BG_OK : fault(c, "STEP must be the last op");
@@ -194,9 +206,9 @@ static bg_status check_compute(const struct check *c, const struct plan_op *op)
     uint32_t *at = op->kind == PLAN_F ? c->f_at : op->kind == PLAN_B ? c->b_at : c->w_at;
     uint32_t *done = op->kind == PLAN_F ? c->f_done : op->kind == PLAN_B ? c->b_done : NULL;
     const bool more = done && at[cell] == w && done[cell] < c->slices; // of a list that has begun it
-    if ((at[cell] != PLAN_NOBODY && !more) || (ends_leaf(op) && c->w_at[cell] != PLAN_NOBODY))
+    if ((at[cell] != PLAN_NOBODY && !more) || (plan_op_adds(op) && c->w_at[cell] != PLAN_NOBODY))
         return fault(c, "computed twice");
-    if (ends_leaf(op) ? c->plan->route[cell] != w : !rest && c->plan->route[cell] != w)
+    if (plan_op_adds(op) ? c->plan->route[cell] != w : !rest && c->plan->route[cell] != w)
         return fault(c, "the route gives it to another worker");
     bg_status status = BG_OK;
     if (op->kind == PLAN_F)
@@ -210,7 +222,7 @@ static bg_status check_compute(const struct check *c, const struct plan_op *op)
     at[cell] = w;
     if (done)
         done[cell]++;
-    if (ends_leaf(op))
+    if (plan_op_adds(op))
         c->w_at[cell] = w;
     return BG_OK;
 }
@@ -248,18 +260,20 @@ static bg_status check_message(const struct check *c, const struct plan_op *op)
     return BG_OK;
 }
 
-// The last gradient of a stage carries PLAN_LAST, no other; the reduction comes once, behind it.
+// No gradient of a stage but the last may carry PLAN_LAST; behind it come the reductions, each chunk once, ascending.
 static bg_status check_ends(struct check *c, const struct plan_op *op)
 {
-    if (ends_leaf(op)) {
+    if (plan_op_adds(op)) {
         if (c->reduced[op->stage])
             return fault(c, "weight gradient after the reduction of its stage");
-        if ((--c->leaves[op->stage] == 0) != !!(op->flags & PLAN_LAST))
-            return fault(c, "the flag of the stage's last weight gradient is wrong");
+        if (--c->leaves[op->stage] > 0 && (op->flags & PLAN_LAST))
+            return fault(c, "only the stage's last weight gradient may be flagged as the last");
     } else if (op->kind == PLAN_COLL && (op->flags & PLAN_REDUCE)) {
-        if (c->reduced[op->stage] || c->leaves[op->stage])
-            return fault(c, "the reduction must come once, after all weight gradients of its stage");
-        c->reduced[op->stage] = true;
+        if (c->leaves[op->stage])
+            return fault(c, "the reduction must come after all weight gradients of its stage");
+        if (c->reduced[op->stage] != op->slice)
+            return fault(c, "each chunk must be reduced once, in ascending order");
+        c->reduced[op->stage]++;
     }
     return BG_OK;
 }
@@ -270,7 +284,7 @@ static bg_status check_list(struct check *c)
     bg_status status = set_seated(c);
     for (c->op = 0; c->op < list->count && !status; c->op++) {
         status = check_shape(c, &list->ops[c->op]);
-        if (!status && ends_leaf(&list->ops[c->op]))
+        if (!status && plan_op_adds(&list->ops[c->op]))
             c->leaves[list->ops[c->op].stage]++;
     }
     for (c->op = 0; c->op < list->count && !status; c->op++) {
@@ -283,8 +297,9 @@ static bg_status check_list(struct check *c)
             status = check_ends(c, op);
     }
     for (uint32_t s = 0; s < c->plan->stage_count && !status; s++)
-        if (c->seated[s] && !c->reduced[s])
-            status = bg_fail(c->err, BG_INVALID, "plan: worker %u has no %uCOLL.reduce though it sits there", c->w, s);
+        if (c->seated[s] && c->reduced[s] < plan_sum_chunks(c->plan, s))
+            status = bg_fail(c->err, BG_INVALID, "plan: worker %u has %u of %u %uCOLL.reduce though it sits there",
+                             c->w, c->reduced[s], plan_sum_chunks(c->plan, s), s);
     return status;
 }
 
@@ -350,6 +365,8 @@ static bg_status check_moves(struct check *c)
 static bg_status check_all(struct check *c)
 {
     bg_status status = check_seats(c);
+    if (!status)
+        status = check_sums(c);
     for (c->w = 0; c->w < c->plan->workers && !status; c->w++)
         status = check_list(c);
     if (!status)

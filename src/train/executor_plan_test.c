@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "os/live.h"
+#include "plan/pass/pass.h"
 #include "plan/plan_int.h"
 #include "plan/schedule/schedule.h"
 #include "train/step.h"
@@ -440,6 +441,7 @@ static void opposite_pipelines(void **state)
             fail_msg("%s", err.text);
         plan_place_receives(&plan, NULL, NULL);
         plan_close_lists(&plan);
+        plan_pass_wait_free(&plan, true);
         if (plan_validate(&plan, &err))
             fail_msg("%s", err.text);
         run_plan(f, &plan);

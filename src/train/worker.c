@@ -565,9 +565,8 @@ static void number_pieces(struct worker *w)
     }
     w->piece_first[buckets] = total;
     w->piece_first[buckets + 1] = total + 1;
-    w->pieces = bg_alloc_array(total + 1, sizeof *w->pieces);
+    w->sums = bg_alloc_array(total + 1, sizeof *w->sums);
     w->state_here = bg_alloc_array((size_t)3 * total, 1);
-    w->posted = bg_alloc_array(buckets + 1, 1);
 }
 
 bg_status worker_create(struct bg_env *env, const struct worker_options *o, struct bg_error *err, struct worker **out)
@@ -626,10 +625,10 @@ void worker_destroy(struct worker *w)
     executor_destroy(w->ex);
     plan_fini(&w->now);
     plan_fini(&w->steady);
-    void *const owned[] = {w->proof,       w->have,      w->holds,  w->losses,      w->loss_known, w->squares,
-                           w->vote_held,   w->vote,      w->pieces, w->piece_first, w->posted,     w->state_here,
-                           w->parts,       w->early,     w->items,  w->peers,       w->peer_holds, w->links,
-                           w->activations, w->gradients, w->made,   w->made_back};
+    void *const owned[] = {w->proof,     w->have,  w->holds,    w->losses,      w->loss_known, w->squares,
+                           w->vote_held, w->vote,  w->sums,     w->piece_first, w->state_here, w->parts,
+                           w->early,     w->items, w->peers,    w->peer_holds,  w->links,      w->activations,
+                           w->gradients, w->made,  w->made_back};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         bg_free(owned[i]);
     bg_free(w);

@@ -31,11 +31,10 @@ struct worker_part { // a partial sum that arrived for a piece that we own
     uint32_t next; // of the same piece, index into parts + 1
 };
 
-struct worker_piece { // of a bucket that somebody here needs
-    uint32_t parts;   // first, index into parts + 1
-    uint32_t leaves;  // micro-batches that the parts cover
-    uint64_t root;    // check of the root we hold, where it came from a frame
-    bool rooted;      // compare only if so
+struct worker_sum {  // of a run: pieces that travel as one message (plan.h), by the first of them
+    uint32_t parts;  // first, index into parts + 1
+    uint32_t leaves; // micro-batches that the parts cover
+    bool posted;     // our nodes of it are out in this generation
 };
 
 struct worker {
@@ -94,9 +93,8 @@ struct worker {
     uint32_t computed; // leaves in this step
 
     // Sums. Pieces of all buckets in a row, the sparse rows last.
-    struct worker_piece *pieces;
+    struct worker_sum *sums;
     uint32_t *piece_first; // (buckets + 2)
-    uint8_t *posted;       // (buckets + 1) our nodes of it are out in this generation
     struct worker_part *parts;
     uint32_t part_count, part_capacity;
     bg_status ready_status; // of sends in executor_backward's callback
@@ -148,6 +146,7 @@ bool worker_inputs(const struct worker *w, uint32_t stage, uint32_t item, uint32
                    const float *values[PLAN_SLICES_MAX]);
 bool worker_output_gradients(const struct worker *w, uint32_t stage, uint32_t item, uint32_t slice,
                              const float *values[PLAN_SLICES_MAX]);
+void worker_release_values(struct worker *w, size_t first, size_t count); // of cells (stage, item)
 void worker_release_boundaries(struct worker *w); // their senders may overwrite them once everybody has voted
 bg_status worker_send_state(struct worker *w, uint32_t unit, uint32_t peer, struct bg_error *err);
 uint32_t worker_state_buckets(const struct worker *w, uint32_t unit, uint32_t buckets[2]);
@@ -155,7 +154,9 @@ bool worker_state_complete(const struct worker *w, uint32_t unit);
 
 // worker_sums.c
 uint32_t worker_bucket_owner(const struct worker *w, uint32_t bucket, uint32_t piece); // worker of the plan
-bg_status worker_post_bucket(struct worker *w, uint32_t bucket, struct bg_error *err);
+// Our nodes of a bucket, of all its runs or of one (none of that number: nothing), go to who folds them, once.
+enum { WORKER_ALL_RUNS = UINT16_MAX };
+bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t run, struct bg_error *err);
 bg_status worker_take_part(struct worker *w, struct comm_event *event, struct bg_error *err);
 bg_status worker_take_root(struct worker *w, struct comm_event *event, struct bg_error *err);
 bg_status worker_resend_roots(struct worker *w, struct bg_error *err);

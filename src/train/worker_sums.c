@@ -1,7 +1,8 @@
-// Gradient sums between workers: reduce-scatter and all-gather of node values. Every piece of a bucket has one owner
-// among the seats of the stage that makes it. Members post their maximal nodes to the owner, the owner evaluates the
-// canonical tree as soon as the nodes cover all micro-batches, and the root goes to everybody whose step needs it.
-// What arrives twice is compared, never added.
+// Gradient sums between workers: reduce-scatter and all-gather of node values. A bucket travels in runs of pieces, each
+// of which has one owner among the seats of the stage that makes it; runs and owners are the plan's (plan.h: sums).
+// Members post their maximal nodes to the owner, the owner evaluates the canonical tree as soon as the nodes cover all
+// micro-batches, and the root goes to everybody whose step needs it. What arrives twice is compared, never added.
+// A generation may have other runs than the one before: roots that are there are known by the piece.
 #include "train/worker_int.h"
 
 #include "base/mem.h"
@@ -28,11 +29,6 @@ uint32_t worker_bucket_index(const struct worker *w, uint32_t bucket)
     return bucket == EXECUTOR_SPARSE ? w->job->model->bucket_count : bucket;
 }
 
-static struct worker_piece *piece_of(struct worker *w, uint32_t bucket, uint32_t piece)
-{
-    return &w->pieces[w->piece_first[worker_bucket_index(w, bucket)] + piece];
-}
-
 static bool known_piece(const struct worker *w, uint32_t bucket, uint32_t piece)
 {
     return (bucket < w->job->model->bucket_count || bucket == EXECUTOR_SPARSE) &&
@@ -47,16 +43,54 @@ static uint32_t stage_of(const struct worker *w, uint32_t bucket)
     return stage;
 }
 
-uint32_t worker_bucket_owner(const struct worker *w, uint32_t bucket, uint32_t piece)
+// ---- Runs ----
+struct run {
+    uint32_t bucket, number, first, end; // pieces
+    size_t bytes;                        // of a node's value; rows of an embedding vary
+    struct worker_sum *sum;
+};
+
+static size_t bytes_between(const struct worker *w, uint32_t bucket, uint32_t first, uint32_t end)
 {
-    uint32_t stage = stage_of(w, bucket), count = 0, seats[PLAN_WORKERS_MAX];
-    for (uint32_t s = 0; s < w->plan->seat_count; s++)
-        if (w->plan->seats[s].stage == stage && count < PLAN_WORKERS_MAX)
-            seats[count++] = w->plan->seats[s].worker;
-    return count ? seats[bucket == EXECUTOR_SPARSE ? 0 : (bucket + piece) % count] : PLAN_NOBODY;
+    if (bucket == EXECUTOR_SPARSE)
+        return 0;
+    const uint64_t floats = w->job->model->buckets[bucket].floats, from = (uint64_t)first * EXECUTOR_PIECE;
+    const uint64_t to = (uint64_t)end * EXECUTOR_PIECE;
+    return (size_t)((to < floats ? to : floats) - from) * sizeof(float);
 }
 
-static bg_status send_root(struct worker *w, uint32_t bucket, uint32_t piece, const struct executor_part *root,
+static struct run run_at(struct worker *w, uint32_t bucket, uint32_t number)
+{
+    struct run r = {.bucket = bucket, .number = number};
+    const uint32_t pieces = executor_pieces(w->ex, bucket);
+    plan_run_pieces(pieces, plan_sum_runs(w->plan, stage_of(w, bucket), pieces), number, &r.first, &r.end);
+    r.bytes = bytes_between(w, bucket, r.first, r.end);
+    r.sum = &w->sums[w->piece_first[worker_bucket_index(w, bucket)] + r.first];
+    return r;
+}
+
+static uint32_t run_number(const struct worker *w, uint32_t bucket, uint32_t piece)
+{
+    const uint32_t pieces = executor_pieces(w->ex, bucket);
+    return plan_run_of(pieces, plan_sum_runs(w->plan, stage_of(w, bucket), pieces), piece);
+}
+
+uint32_t worker_bucket_owner(const struct worker *w, uint32_t bucket, uint32_t piece)
+{
+    const uint32_t turn = bucket == EXECUTOR_SPARSE ? 0 : bucket;
+    return plan_run_owner(w->plan, stage_of(w, bucket), turn, run_number(w, bucket, piece));
+}
+
+// Its root is there, every piece of it.
+static bool run_held(const struct worker *w, const struct run *r)
+{
+    uint32_t piece = r->first;
+    while (piece < r->end && executor_root_held(w->ex, r->bucket, piece))
+        piece++;
+    return piece == r->end;
+}
+
+static bg_status send_root(struct worker *w, uint32_t bucket, uint32_t piece, const void *values, size_t bytes,
                            struct bg_error *err)
 {
     struct wire_frame frame = worker_head(w, WIRE_ROOT);
@@ -66,71 +100,113 @@ static bg_status send_root(struct worker *w, uint32_t bucket, uint32_t piece, co
     for (uint32_t p = 0; p < w->peer_count && !status; p++)
         if (p != w->self &&
             executor_needs(w->job->model, w->peer_holds + (size_t)p * w->job->model->unit_count, bucket))
-            status = worker_post(w, p, &frame, root->values, root->bytes, err);
+            status = worker_post(w, p, &frame, values, bytes, err);
     return status;
 }
 
-static void release_parts(struct worker *w, struct worker_piece *slot)
+static void release_parts(struct worker *w, const struct run *r)
 {
-    for (uint32_t i = slot->parts; i; i = w->parts[i - 1].next) {
+    for (uint32_t i = r->sum->parts; i; i = w->parts[i - 1].next) {
         if (w->parts[i - 1].readable)
             comm_release(w->comm, &w->parts[i - 1].event);
         w->parts[i - 1].readable = false; // its check stays: a duplicate is compared with it
     }
 }
 
-// The owner's part of a piece: once every leaf is covered by our own nodes and the parts that came.
-static bg_status reduce(struct worker *w, uint32_t bucket, uint32_t piece, struct bg_error *err)
+// ---- Folding ----
+struct parts { // of a run, that cover all micro-batches
+    struct executor_part of[2 * TREE_SLOTS_MAX];
+    size_t count;
+};
+
+// Our own nodes, and those that came; *whole: nothing is missing.
+static bg_status collect(struct worker *w, const struct run *r, struct bg_error *err, struct parts *parts, bool *whole)
 {
-    struct worker_piece *slot = piece_of(w, bucket, piece);
-    if (executor_root_held(w->ex, bucket, piece) || !w->posted[worker_bucket_index(w, bucket)])
-        return BG_OK;
-    struct executor_part parts[2 * TREE_SLOTS_MAX];
     struct tree_node nodes[TREE_SLOTS_MAX];
-    uint32_t stage = w->local[stage_of(w, bucket)], leaves = slot->leaves;
-    size_t count = stage == UINT32_MAX ? 0 : executor_nodes(w->ex, stage, nodes);
+    const uint32_t stage = w->local[stage_of(w, r->bucket)];
+    const size_t count = stage == UINT32_MAX ? 0 : executor_nodes(w->ex, stage, nodes);
+    uint32_t leaves = r->sum->leaves;
+    parts->count = 0;
     for (size_t i = 0; i < count; i++) {
         leaves += node_leaves(w, nodes[i]);
-        parts[i] = executor_part(w->ex, stage, bucket, piece, nodes[i]);
+        parts->of[parts->count++] = executor_part(w->ex, stage, r->bucket, r->first, nodes[i]);
     }
-    if (leaves < w->job->micro_batches)
-        return BG_OK;
-    for (uint32_t i = slot->parts; i; i = w->parts[i - 1].next) {
-        struct worker_part *part = &w->parts[i - 1];
-        if (count == sizeof parts / sizeof *parts)
-            return bg_fail(err, BG_INTERNAL, "bucket %u piece %u: more than %zu partial sums", bucket, piece, count);
-        parts[count++] = (struct executor_part){part->node, part->event.payload, (size_t)part->event.frame.bytes};
+    *whole = leaves >= w->job->micro_batches;
+    for (uint32_t i = r->sum->parts; i && *whole; i = w->parts[i - 1].next) {
+        const struct worker_part *part = &w->parts[i - 1];
+        if (parts->count == sizeof parts->of / sizeof *parts->of)
+            return bg_fail(err, BG_INTERNAL, "bucket %u piece %u: more than %zu partial sums", r->bucket, r->first,
+                           parts->count);
+        parts->of[parts->count++] =
+            (struct executor_part){part->node, part->event.payload, (size_t)part->event.frame.bytes};
     }
-    env_point(w->env, "before-add");
-    struct executor_part root;
-    bg_status status = executor_reduce(w->ex, bucket, piece, parts, count, err, &root);
-    env_point(w->env, "after-add");
-    release_parts(w, slot);
-    return status ? status : send_root(w, bucket, piece, &root, err);
+    return BG_OK;
 }
 
-bg_status worker_post_bucket(struct worker *w, uint32_t bucket, struct bg_error *err)
+// The owner's part of a run: once every leaf is covered by our own nodes and the parts that came.
+static bg_status reduce(struct worker *w, const struct run *r, struct bg_error *err)
 {
-    uint32_t index = worker_bucket_index(w, bucket), stage = w->local[stage_of(w, bucket)];
-    if (w->posted[index] || stage == UINT32_MAX)
+    struct parts whole;
+    bool complete = false;
+    if (run_held(w, r) || !r->sum->posted)
         return BG_OK;
-    w->posted[index] = 1;
-    struct tree_node nodes[TREE_SLOTS_MAX];
-    size_t count = executor_nodes(w->ex, stage, nodes);
-    bg_status status = BG_OK;
-    for (uint32_t piece = 0; piece < executor_pieces(w->ex, bucket) && !status; piece++) {
-        uint32_t owner = worker_bucket_owner(w, bucket, piece);
-        if (owner == w->self)
-            status = reduce(w, bucket, piece, err);
-        // A root that we hold goes out by itself; nobody needs the parts then.
-        for (size_t i = 0; owner != w->self && i < count && !status; i++) {
-            struct executor_part part = executor_part(w->ex, stage, bucket, piece, nodes[i]);
-            struct wire_frame frame = worker_head(w, WIRE_PART);
-            frame.a = bucket;
-            frame.b = piece;
-            frame.c = node_code(nodes[i]);
-            status = worker_post(w, owner, &frame, part.values, part.bytes, err);
+    bg_status status = collect(w, r, err, &whole, &complete);
+    if (status || !complete)
+        return status;
+    env_point(w->env, "before-add");
+    struct executor_part root = {0};
+    size_t bytes = 0;
+    for (uint32_t piece = r->first; piece < r->end && !status; piece++) {
+        struct executor_part parts[2 * TREE_SLOTS_MAX];
+        for (size_t i = 0; i < whole.count; i++) {
+            parts[i] = whole.of[i];
+            if (r->bucket == EXECUTOR_SPARSE)
+                continue;
+            parts[i].values += (size_t)(piece - r->first) * EXECUTOR_PIECE;
+            parts[i].bytes = bytes_between(w, r->bucket, piece, piece + 1);
         }
+        status = executor_reduce(w->ex, r->bucket, piece, parts, whole.count, err, &root);
+        bytes += root.bytes;
+    }
+    env_point(w->env, "after-add");
+    release_parts(w, r);
+    if (status)
+        return status;
+    root = executor_root_part(w->ex, r->bucket, r->first);
+    return send_root(w, r->bucket, r->first, root.values, bytes, err);
+}
+
+static bg_status post_run(struct worker *w, const struct run *r, struct bg_error *err)
+{
+    const uint32_t stage = w->local[stage_of(w, r->bucket)], owner = worker_bucket_owner(w, r->bucket, r->first);
+    struct tree_node nodes[TREE_SLOTS_MAX];
+    bg_status status = BG_OK;
+    if (r->sum->posted)
+        return BG_OK;
+    r->sum->posted = true;
+    if (owner == w->self)
+        return reduce(w, r, err);
+    const size_t count = executor_nodes(w->ex, stage, nodes);
+    for (size_t i = 0; i < count && !status; i++) {
+        const struct executor_part part = executor_part(w->ex, stage, r->bucket, r->first, nodes[i]);
+        struct wire_frame frame = worker_head(w, WIRE_PART);
+        frame.a = r->bucket;
+        frame.b = r->first;
+        frame.c = node_code(nodes[i]);
+        status = worker_post(w, owner, &frame, part.values, r->bucket == EXECUTOR_SPARSE ? part.bytes : r->bytes, err);
+    }
+    return status;
+}
+
+bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t run, struct bg_error *err)
+{
+    const uint32_t pieces = executor_pieces(w->ex, bucket), stage = stage_of(w, bucket);
+    const uint32_t runs = plan_sum_runs(w->plan, stage, pieces);
+    const uint32_t first = run == WORKER_ALL_RUNS ? 0 : run, end = run == WORKER_ALL_RUNS ? runs : run + 1;
+    bg_status status = BG_OK;
+    for (uint32_t number = first; number < end && number < runs && w->local[stage] != UINT32_MAX && !status; number++) {
+        const struct run r = run_at(w, bucket, number);
+        status = post_run(w, &r, err);
     }
     return status;
 }
@@ -165,8 +241,13 @@ bg_status worker_take_part(struct worker *w, struct comm_event *event, struct bg
         comm_release(w->comm, event);
         return BG_OK;
     }
-    struct worker_piece *slot = piece_of(w, f->a, f->b);
-    for (uint32_t i = slot->parts; i; i = w->parts[i - 1].next) {
+    const struct run r = run_at(w, f->a, run_number(w, f->a, f->b));
+    if (r.first != f->b || (f->a != EXECUTOR_SPARSE && f->bytes != r.bytes)) {
+        bg_fail(err, BG_CORRUPT, "bucket %u, piece %u: a part of another size", f->a, f->b);
+        comm_release(w->comm, event);
+        return BG_CORRUPT;
+    }
+    for (uint32_t i = r.sum->parts; i; i = w->parts[i - 1].next) {
         if (w->parts[i - 1].node.level != node.level || w->parts[i - 1].node.index != node.index)
             continue;
         // Behind the last id a block of rows may hold anything.
@@ -177,12 +258,33 @@ bg_status worker_take_part(struct worker *w, struct comm_event *event, struct bg
         return status;
     }
     uint32_t index = new_part(w);
-    w->parts[index - 1] = (struct worker_part){*event, node, f->check, true, slot->parts};
-    slot->parts = index;
-    slot->leaves += node_leaves(w, node);
-    if (executor_root_held(w->ex, f->a, f->b))
-        release_parts(w, slot);
-    return reduce(w, f->a, f->b, err);
+    w->parts[index - 1] = (struct worker_part){*event, node, f->check, true, r.sum->parts};
+    r.sum->parts = index;
+    r.sum->leaves += node_leaves(w, node);
+    if (run_held(w, &r))
+        release_parts(w, &r);
+    return reduce(w, &r, err);
+}
+
+// Pieces from f->b on, as many as the bytes are; or the rows.
+static bg_status take_pieces(struct worker *w, const struct comm_event *event, struct bg_error *err)
+{
+    const struct wire_frame *f = &event->frame;
+    const uint8_t *at = event->payload;
+    size_t left = (size_t)f->bytes;
+    bg_status status = BG_OK;
+    if (f->a == EXECUTOR_SPARSE)
+        return executor_set_root(w->ex, f->a, f->b, at, left, err); // or compares
+    for (uint32_t piece = f->b; (left > 0 || piece == f->b) && !status; piece++) {
+        const size_t bytes = piece < executor_pieces(w->ex, f->a) ? bytes_between(w, f->a, piece, piece + 1) : 0;
+        if (bytes == 0 || bytes > left)
+            return bg_fail(err, BG_CORRUPT, "bucket %u, piece %u: a root of another size", f->a, piece);
+        w->duplicates += executor_root_held(w->ex, f->a, piece);
+        status = executor_set_root(w->ex, f->a, piece, at, bytes, err);
+        at += bytes;
+        left -= bytes;
+    }
+    return status;
 }
 
 bg_status worker_take_root(struct worker *w, struct comm_event *event, struct bg_error *err)
@@ -193,11 +295,15 @@ bg_status worker_take_root(struct worker *w, struct comm_event *event, struct bg
         comm_release(w->comm, event);
         return BG_OK;
     }
-    w->duplicates += executor_root_held(w->ex, f->a, f->b);
-    bg_status status = executor_set_root(w->ex, f->a, f->b, event->payload, (size_t)f->bytes, err); // or compares
-    release_parts(w, piece_of(w, f->a, f->b));
-    if (status)
+    w->duplicates += f->a == EXECUTOR_SPARSE && executor_root_held(w->ex, f->a, f->b);
+    bg_status status = take_pieces(w, event, err);
+    if (status) {
         bg_fail_prefix(err, "member %u", event->peer);
+    } else {
+        const struct run r = run_at(w, f->a, run_number(w, f->a, f->b));
+        if (run_held(w, &r)) // of a run that was folded elsewhere there may be parts here, after a change of owners
+            release_parts(w, &r);
+    }
     comm_release(w->comm, event);
     return status;
 }
@@ -212,7 +318,7 @@ bg_status worker_resend_roots(struct worker *w, struct bg_error *err)
             if (!executor_root_held(w->ex, bucket, piece))
                 continue;
             struct executor_part root = executor_root_part(w->ex, bucket, piece);
-            status = send_root(w, bucket, piece, &root, err);
+            status = send_root(w, bucket, piece, root.values, root.bytes, err);
         }
     }
     return status;
@@ -225,7 +331,5 @@ void worker_forget_parts(struct worker *w)
             comm_release(w->comm, &w->parts[i].event);
     w->part_count = 0;
     uint32_t total = w->piece_first[w->job->model->bucket_count + 1];
-    for (uint32_t i = 0; i < total; i++)
-        w->pieces[i].parts = w->pieces[i].leaves = 0;
-    memset(w->posted, 0, w->job->model->bucket_count + 1);
+    memset(w->sums, 0, total * sizeof *w->sums);
 }

@@ -63,7 +63,7 @@ struct walk {
     double *link_free; // (workers, workers)
     uint8_t *here;     // (2, stages, items, slices): the value is at its consumer
     uint8_t *state;    // (workers, units): came by MOVE
-    uint8_t *posted;   // (workers, units)
+    uint8_t *posted;   // (workers, shares)
     double *threads;   // (workers): computing now, of the host whose first worker it is
     double now;
     uint32_t slices, voters, votes;
@@ -183,29 +183,31 @@ static bool has_traffic(const struct walk *k, const struct plan_share *share)
     return k->plan->workers > 1 && share->frames > 0 && share->nodes > 0;
 }
 
-// The worker's nodes of a unit are final: each owner of a share gets them.
-static void post_unit(struct walk *k, uint32_t worker, uint32_t stage, uint32_t unit)
+// The worker's nodes of a share are final: its owner gets them.
+static void post_share(struct walk *k, uint32_t worker, uint32_t stage, size_t share)
 {
-    uint8_t *posted = &k->posted[(size_t)worker * k->plan->units + unit];
+    const struct plan_share *s = &k->traffic.shares[share];
+    uint8_t *posted = &k->posted[(size_t)worker * k->traffic.first[k->plan->units] + share];
     const uint32_t nodes = k->traffic.nodes[(size_t)stage * k->plan->workers + worker];
-    if (*posted)
+    if (*posted || !has_traffic(k, s))
         return;
     *posted = 1;
-    for (size_t i = k->traffic.first[unit]; i < k->traffic.first[unit + 1]; i++) {
-        const struct plan_share *s = &k->traffic.shares[i];
-        if (!has_traffic(k, s))
-            continue;
-        if (s->owner == worker)
-            arrive_part(k, i);
-        else if (nodes > 0)
-            send_later(k, (struct letter){.kind = LETTER_PART,
-                                          .from = worker,
-                                          .to = s->owner,
-                                          .what = i,
-                                          .bytes = s->bytes * nodes,
-                                          .frames = s->frames * nodes,
-                                          .span = NO_SPAN});
-    }
+    if (s->owner == worker)
+        arrive_part(k, share);
+    else if (nodes > 0)
+        send_later(k, (struct letter){.kind = LETTER_PART,
+                                      .from = worker,
+                                      .to = s->owner,
+                                      .what = share,
+                                      .bytes = s->bytes * nodes,
+                                      .frames = s->frames * nodes,
+                                      .span = NO_SPAN});
+}
+
+static void post_unit(struct walk *k, uint32_t worker, uint32_t stage, uint32_t unit)
+{
+    for (size_t i = k->traffic.first[unit]; i < k->traffic.first[unit + 1]; i++)
+        post_share(k, worker, stage, i);
 }
 
 static bool needs(const struct walk *k, uint32_t worker, uint32_t unit)
@@ -288,8 +290,11 @@ static void cast_vote(struct walk *k, uint32_t worker)
 static void run_collective(struct walk *k, uint32_t worker, const struct plan_op *op)
 {
     const struct plan_stage *stage = &k->plan->stages[op->stage];
-    for (uint32_t u = stage->unit_first; u < stage->unit_end && op->flags & PLAN_REDUCE; u++)
-        post_unit(k, worker, op->stage, u);
+    const size_t first = k->traffic.first[stage->unit_first], end = k->traffic.first[stage->unit_end];
+    const bool whole = plan_sum_chunks(k->plan, op->stage) == 1;
+    for (size_t i = first; i < end && op->flags & PLAN_REDUCE; i++)
+        if (whole || k->traffic.shares[i].chunk == op->slice)
+            post_share(k, worker, op->stage, i);
 }
 
 static void run_send(struct walk *k, uint32_t worker, const struct plan_op *op)
@@ -554,7 +559,7 @@ static void walk_init(struct walk *k)
     k->link_free = bg_alloc_array(workers * workers, sizeof *k->link_free);
     k->here = bg_alloc_array(2 * plan_cells(plan) * k->slices, 1);
     k->state = bg_alloc_array(workers * plan->units, 1);
-    k->posted = bg_alloc_array(workers * plan->units, 1);
+    k->posted = bg_alloc_array(workers * k->traffic.first[plan->units] + 1, 1);
     k->out->workers = bg_alloc_array(workers, sizeof *k->out->workers);
     k->out->worker_count = plan->workers;
     k->out->link_bytes = bg_alloc_array(workers * workers, sizeof *k->out->link_bytes);

@@ -1,6 +1,6 @@
-// Who owes whom which sums in a step (as train/worker_sums.c has it): each seat of a stage owns a share of every unit's
-// gradient, the others post their nodes of it, the owner evaluates the tree and sends the root to everybody who holds
-// the unit. And the memory of a worker, as train/executor_memory.c reserves and touches it.
+// Who owes whom which sums in a step (as train/worker_sums.c has it): each message of a unit's gradient has an owner
+// among the seats of the stage, the others post their nodes of it, the owner evaluates the tree and sends the root to
+// everybody who holds the unit. And the memory of a worker, as train/executor_memory.c reserves and touches it.
 #include "plan/cost/timeline_int.h"
 
 #include "base/mem.h"
@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#define PIECE_BYTES 262144.0 // a gradient travels in pieces of so many
+// Of a unit: more messages than that are told apart by their owners only, or their count would be most of the walk.
+enum { SHARES = 32, PIECES_MAX = 1 << 30 };
 
 uint32_t plan_sums_add(struct plan_sums *sums, struct plan_item item, uint32_t leaves)
 {
@@ -82,52 +83,78 @@ static void count_nodes(const struct plan *plan, struct plan_traffic *t)
     bg_free(sums);
 }
 
-// The pieces of a unit's gradient among the seats, seat (unit + 1 + piece) mod n; rows of an embedding are one piece,
-// of the first.
-static void share_unit(const struct plan_unit *unit, uint32_t u, const uint32_t *seats, uint32_t count,
-                       struct plan_share *shares)
+static uint32_t pieces_of(const struct plan_unit *unit)
 {
     const double bytes = plan_gradient_bytes(unit);
     const bool rows = unit->gradient_bytes > 0 && unit->gradient_bytes < unit->parameter_bytes;
-    const double pieces = rows ? (bytes > 0) : ceil(bytes / PIECE_BYTES), last = bytes - (pieces - 1) * PIECE_BYTES;
-    for (uint32_t k = 0; k < count; k++) {
-        const uint32_t place = rows ? k : (uint32_t)((k + count - (u + 1) % count) % count); // of its first piece
-        const double mine = pieces > place ? floor((pieces - 1 - place) / count) + 1 : 0;
-        const bool has_last = pieces > 0 && fmod(pieces - 1, count) == place;
+    const double pieces = ceil(bytes / PLAN_PIECE_BYTES);
+    return rows ? bytes > 0 : pieces < PIECES_MAX ? (uint32_t)pieces : PIECES_MAX;
+}
+
+// Shares of a unit whose gradient goes in so many runs: run r is in share r mod shares. Owners alternate, so whole
+// rounds of them.
+static uint32_t shares_of(const struct plan *plan, uint32_t stage, uint32_t seats, uint32_t runs)
+{
+    const uint32_t most = seats >= SHARES ? seats : SHARES - SHARES % seats;
+    return plan->sums && plan->sums[stage].chunks ? runs : runs < most ? runs : most;
+}
+
+static double bytes_between(double bytes, uint32_t pieces, uint32_t first, uint32_t end)
+{
+    const double from = first * (double)PLAN_PIECE_BYTES;
+    return end < pieces ? end * (double)PLAN_PIECE_BYTES - from : bytes - from;
+}
+
+// Rows of an embedding are one message, of the first seat. Returns the number of shares; NULL: only that.
+static uint32_t share_unit(const struct plan *plan, const struct plan_profile *profile, uint32_t stage, uint32_t u,
+                           uint32_t seats, struct plan_share *shares)
+{
+    const struct plan_unit *unit = &profile->units[u];
+    const double bytes = plan_gradient_bytes(unit);
+    const bool rows = unit->gradient_bytes > 0 && unit->gradient_bytes < unit->parameter_bytes;
+    const uint32_t pieces = pieces_of(unit), runs = plan_sum_runs(plan, stage, pieces);
+    const uint32_t count = shares_of(plan, stage, seats, runs);
+    for (uint32_t k = 0; k < count && shares; k++) {
+        uint32_t first, end;
+        plan_run_pieces(pieces, runs, k, &first, &end);
         shares[k].unit = u;
-        shares[k].owner = seats[k];
-        shares[k].frames = mine;
-        shares[k].bytes = rows ? mine * bytes : mine * PIECE_BYTES - (has_last ? PIECE_BYTES - last : 0);
+        shares[k].chunk = k;
+        shares[k].owner = plan_run_owner(plan, stage, rows ? 0 : u + 1, k);
+        shares[k].frames = (runs - 1 - k) / count + 1;
+        shares[k].bytes = bytes_between(bytes, pieces, first, end);
+        if (shares[k].frames > 1) // runs of a piece each
+            shares[k].bytes = shares[k].frames * PLAN_PIECE_BYTES;
+        if (shares[k].frames > 1 && (runs - 1) % count == k)
+            shares[k].bytes += bytes_between(bytes, pieces, pieces - 1, pieces) - PLAN_PIECE_BYTES;
     }
+    return count;
 }
 
 void plan_traffic_init(const struct plan *plan, const struct plan_profile *profile, struct plan_traffic *t)
 {
-    uint32_t *seats = bg_alloc_array(plan->seat_count + 1, sizeof *seats);
-    size_t total = 0;
-    for (uint32_t k = 0; k < plan->seat_count; k++)
-        total += plan->stages[plan->seats[k].stage].unit_end - plan->stages[plan->seats[k].stage].unit_first;
-    *t = (struct plan_traffic){.shares = bg_alloc_array(total + 1, sizeof *t->shares),
-                               .first = bg_alloc_array(plan->units + 1, sizeof *t->first),
+    uint32_t *seats = bg_alloc_array(plan->stage_count, sizeof *seats);
+    *t = (struct plan_traffic){.first = bg_alloc_array(plan->units + 1, sizeof *t->first),
                                .nodes = bg_alloc_array((size_t)plan->stage_count * plan->workers, sizeof *t->nodes),
                                .needs = bg_alloc_array((size_t)plan->workers * plan->units, 1),
                                .state_bytes = bg_alloc_array(plan->workers, sizeof *t->state_bytes)};
     mark_needs(plan, profile, t);
     count_nodes(plan, t);
+    for (uint32_t k = 0; k < plan->seat_count; k++)
+        seats[plan->seats[k].stage]++;
+    for (uint32_t s = 0; s < plan->stage_count; s++)
+        for (uint32_t u = plan->stages[s].unit_first; u < plan->stages[s].unit_end; u++)
+            t->first[u + 1] = t->first[u] + (seats[s] ? share_unit(plan, profile, s, u, seats[s], NULL) : 0);
+    t->shares = bg_alloc_array(t->first[plan->units] + 1u, sizeof *t->shares);
     for (uint32_t s = 0; s < plan->stage_count; s++) {
         const uint32_t *nodes = t->nodes + (size_t)s * plan->workers;
-        uint32_t count = 0, all = 0, members = 0;
-        for (uint32_t k = 0; k < plan->seat_count; k++)
-            if (plan->seats[k].stage == s)
-                seats[count++] = plan->seats[k].worker;
+        uint32_t all = 0, members = 0;
         for (uint32_t w = 0; w < plan->workers; w++) {
             all += nodes[w];
             members += nodes[w] > 0;
         }
-        for (uint32_t u = plan->stages[s].unit_first; u < plan->stages[s].unit_end; u++) {
+        for (uint32_t u = plan->stages[s].unit_first; u < plan->stages[s].unit_end && seats[s]; u++) {
             struct plan_share *shares = t->shares + t->first[u];
-            t->first[u + 1] = t->first[u] + count;
-            share_unit(&profile->units[u], u, seats, count, shares);
+            const uint32_t count = share_unit(plan, profile, s, u, seats[s], shares);
             for (uint32_t k = 0; k < count; k++) {
                 shares[k].nodes = all;
                 shares[k].waits = members + (nodes[shares[k].owner] == 0);

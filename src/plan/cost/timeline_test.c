@@ -210,12 +210,12 @@ static void gradients_travel(void **state)
     profile.outer.bytes_s = 0;
     profile.reduce_byte_s = 1.0 / (1 << 20);
     t = walk(&plan, &profile);
-    near(t.step_s, 6 + 0.5 + 1 + 0.125 + 2); // an owner folds the two nodes of its half, the follower copies both
+    near(t.step_s, 6 + 0.25 + 1 + 0.125 + 2); // an owner folds the two nodes of a piece, the follower copies all four
     plan_timeline_fini(&t);
     profile.reduce_byte_s = 0;
-    profile.message_s = 0.01; // an owner posts 2, takes 2, sends 2 roots to each; then the follower takes 4
+    profile.message_s = 0.01; // an owner posts 2, takes 1, sends 2 roots, the same again; the follower takes the last 2
     t = walk(&plan, &profile);
-    near(t.step_s, 6 + 0.02 + 0.02 + 0.04 + 0.04 + 0.125 + 2);
+    near(t.step_s, 6 + 0.02 + 2 * (0.01 + 0.02) + 0.02 + 0.125 + 2);
     plan_timeline_fini(&t);
     plan_profile_fini(&profile);
     plan_fini(&plan);
