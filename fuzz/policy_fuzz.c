@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bg_error err = {0};
     struct plan_snapshot now, again;
-    uint32_t *spot = NULL, *spot_again = NULL;
+    void *spot = NULL, *spot_again = NULL;
     char *given = bg_strndup((const char *)data, size);
     if (plan_decision_replay(given, &err))
         BG_ASSERT(err.text[0]);
@@ -27,8 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *twice = plan_snapshot_format(&again);
     BG_ASSERT(strcmp(text, twice) == 0);
     for (size_t i = 0; plan_policies[i]; i++) {
-        const enum plan_rent rent = plan_policies[i]->decide(&now);
-        BG_ASSERT(rent < PLAN_RENTS && rent == plan_policies[i]->decide(&again));
+        const struct plan_choice a = plan_decide(plan_policies[i], &now), b = plan_decide(plan_policies[i], &again);
+        BG_ASSERT(a.rent < PLAN_RENTS && a.rent == b.rent && a.zone == b.zone);
+        BG_ASSERT(a.zone < now.zone_count || a.rent == PLAN_RENT_NONE || !now.zone_count);
     }
     bg_free(given);
     bg_free(spot);

@@ -256,12 +256,12 @@ class Sim(unittest.TestCase):
     def test_adding_a_policy_touches_little(self):
         """Each policy is a file and a line of the registry: the source says so, for all of them."""
         plan = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src", "plan")
-        with open(os.path.join(plan, "policy_int.h")) as header:
+        with open(os.path.join(plan, "spot", "policy_int.h")) as header:
             names = re.findall(r"^    X\((\w+)\)", header.read(), re.M)
         self.assertIn("next_spot", names)
         for name in names:
             uses = []
-            for path in glob.glob(os.path.join(plan, "*.[ch]")):
+            for path in glob.glob(os.path.join(plan, "*", "*.[ch]")):
                 with open(path) as source:
                     if not path.endswith("_test.c") and re.search(rf"plan_deadline_{name}\b(?!\()", source.read()):
                         uses.append(os.path.basename(path))

@@ -401,7 +401,7 @@ static void give_back(void *arg, uint64_t token)
     (void)fleet_child_end(&f->children, token); // or it has ended
 }
 
-static bg_status decided(void *arg, const struct plan_snapshot *now, enum plan_rent wish, struct bg_error *err)
+static bg_status decided(void *arg, const struct plan_snapshot *now, struct plan_choice wish, struct bg_error *err)
 {
     return fleet_budget_decided(((struct fleet *)arg)->budget, now, wish, err);
 }

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/trace.h"
+#include "cli/zones.h"
 #include "plan/spot/deadline.h"
 
 #include <math.h>
@@ -23,15 +24,20 @@ struct fleet_budget {
     int64_t start_ms;
     struct bg_file *log;
     uint32_t ticks_seen;
-    uint32_t *spot; // (ticks_seen)
+    uint32_t *spot; // (ticks_seen); with zones the most that one of them had
     uint32_t spot_room;
+    struct zones zones;                               // instead of the trace
+    struct plan_zone_trace zone_list[PLAN_ZONES_MAX]; // (ticks_seen) of each, and known_zones for the controller
+    struct plan_zones known_zones;
     bool taking; // of a fleet: machines that were taken away have not ended yet
 
     // The bill: of decisions so far.
     bool decided;
     uint32_t decided_tick;
     enum plan_rent rent;
+    uint32_t zone;
     uint32_t ticks[PLAN_RENTS];
+    struct plan_zone_bill of_zones[PLAN_ZONES_MAX];
 
     struct plan_fleet_shape shape; // of a fleet: the last one,
     uint32_t changes;              // and how often it was another, in this call
@@ -51,25 +57,78 @@ static uint32_t there(const struct fleet_budget *b, uint32_t tick)
     return b->trace.counts[at < b->trace.count ? at : b->trace.count - 1];
 }
 
-// Sees all ticks up to this one. True: in one of the new ones there is no spot gang.
-static bool look(struct fleet_budget *b, uint32_t tick)
+static struct plan_zone zone_there(const struct fleet_budget *b, uint32_t zone, uint32_t tick)
 {
-    bool taken = false;
-    if (tick >= b->spot_room) {
-        b->spot_room = 2 * tick + 64;
-        b->spot = bg_realloc_array(b->spot, b->spot_room, sizeof *b->spot);
+    return zones_at(&b->zones, zone, (size_t)b->job->budget.trace_start + tick);
+}
+
+static void make_room(struct fleet_budget *b, uint32_t tick)
+{
+    if (tick < b->spot_room)
+        return;
+    b->spot_room = 2 * tick + 64;
+    b->spot = bg_realloc_array(b->spot, b->spot_room, sizeof *b->spot);
+    b->known_zones = (struct plan_zones){b->zone_list, b->zones.count, b->spot};
+    for (uint32_t z = 0; z < b->zones.count; z++) {
+        struct plan_zone_trace *zone = &b->zone_list[z];
+        zone->spot = bg_realloc_array((uint32_t *)zone->spot, b->spot_room, sizeof *zone->spot);
+        zone->spot_price = bg_realloc_array((double *)zone->spot_price, b->spot_room, sizeof *zone->spot_price);
     }
+}
+
+static uint32_t see_zones(struct fleet_budget *b, uint32_t tick, uint32_t *gone)
+{
+    uint32_t most = 0;
+    for (uint32_t z = 0; z < b->zones.count; z++) {
+        const struct plan_zone here = zone_there(b, z, tick);
+        b->zone_list[z].name = here.name;
+        memcpy(b->zone_list[z].price, here.price, sizeof here.price);
+        ((uint32_t *)b->zone_list[z].spot)[tick] = here.spot;
+        ((double *)b->zone_list[z].spot_price)[tick] = here.price[PLAN_RENT_SPOT];
+        most = here.spot > most ? here.spot : most;
+        *gone |= here.spot < b->terms.job.instances ? 1u << z : 0;
+    }
+    return most;
+}
+
+// Sees all ticks up to this one. Bit z: in one of the new ones there is no spot gang in zone z; bit 0 without zones.
+static uint32_t look(struct fleet_budget *b, uint32_t tick)
+{
+    uint32_t gone = 0;
+    make_room(b, tick);
     for (; b->ticks_seen <= tick; b->ticks_seen++) {
+        if (b->zones.count) {
+            b->spot[b->ticks_seen] = see_zones(b, b->ticks_seen, &gone);
+            continue;
+        }
         b->spot[b->ticks_seen] = there(b, b->ticks_seen);
-        taken |= b->spot[b->ticks_seen] < b->terms.job.instances;
+        gone |= b->spot[b->ticks_seen] < b->terms.job.instances;
     }
-    return taken;
+    return gone;
 }
 
 // ---- Opening ----
 
+static bg_status read_zones(struct fleet_budget *b, struct bg_error *err)
+{
+    const struct job *job = b->job;
+    bg_status status = zones_read(b->env, "budget.zones", job->budget.zones.items, job->budget.zones.count,
+                                  b->terms.job.price, b->terms.job.gap_s, err, &b->zones);
+    if (status)
+        return status;
+    b->terms.job.gap_s = b->zones.gap_s;
+    b->terms.zones = &b->known_zones;
+    if (job->budget.trace_start >= b->zones.ticks)
+        status =
+            bg_fail(err, BG_INVALID, "budget.trace_start: %u, but the shortest trace of budget.zones has %zu ticks",
+                    job->budget.trace_start, b->zones.ticks);
+    return status;
+}
+
 static bg_status read_trace(struct fleet_budget *b, struct bg_error *err)
 {
+    if (b->job->budget.zones.count)
+        return read_zones(b, err);
     const char *path = b->job->budget.trace;
     bg_status status = path ? trace_load(b->env, path, err, &b->trace) : BG_OK;
     if (!path || status)
@@ -89,14 +148,26 @@ static bg_status read_trace(struct fleet_budget *b, struct bg_error *err)
 static uint32_t ticks_there(const struct fleet_budget *b, uint32_t end, const uint32_t *spot)
 {
     uint32_t t = b->decided_tick + 1;
-    while (t < end && (b->rent != PLAN_RENT_SPOT || spot[t] >= b->terms.job.instances))
+    while (t < end && (b->rent != PLAN_RENT_SPOT ||
+                       (b->zones.count ? zone_there(b, b->zone, t).spot : spot[t]) >= b->terms.job.instances))
         t++;
     return t - b->decided_tick;
 }
 
+// The first ticks from the newest decision on, in the zone in which they were rented.
+static void pay_zone(const struct fleet_budget *b, uint32_t ticks, struct plan_zone_bill *of_zones)
+{
+    if (!b->zones.count || b->rent == PLAN_RENT_NONE)
+        return;
+    of_zones[b->zone].ticks[b->rent] += ticks;
+    for (uint32_t t = 0; t < ticks; t++)
+        of_zones[b->zone].cost += zone_there(b, b->zone, b->decided_tick + t).price[b->rent] * b->terms.job.instances *
+                                  b->terms.job.gap_s / 3600;
+}
+
 // The bill is a function of the log: a decision is paid for until the next one, or until spot was taken away. Where
 // what it decided is there and yet not held, nobody was there to hold it: its own tick is paid for.
-static void note(struct fleet_budget *b, const struct plan_snapshot *now, enum plan_rent decided)
+static void note(struct fleet_budget *b, const struct plan_snapshot *now, struct plan_choice decided)
 {
     if (!b->decided) {
         b->ticks[PLAN_RENT_NONE] += now->tick + 1; // as in the simulator, the first instant counts as one
@@ -105,10 +176,12 @@ static void note(struct fleet_budget *b, const struct plan_snapshot *now, enum p
         const uint32_t paid = there_until <= passed ? there_until : now->rent == b->rent ? passed : 1;
         b->ticks[b->rent] += paid;
         b->ticks[PLAN_RENT_NONE] += passed - paid;
+        pay_zone(b, paid, b->of_zones);
     }
     b->decided = true;
     b->decided_tick = now->tick;
-    b->rent = decided;
+    b->rent = decided.rent;
+    b->zone = decided.zone < b->zones.count ? decided.zone : 0;
 }
 
 // Of a fleet policy's line counts which tick it is of.
@@ -123,31 +196,38 @@ static void note_shape(struct fleet_budget *b, const char *line)
     b->rent = PLAN_RENT_SPOT;
 }
 
+// Whether the zones of a line are those of the job.
+static bool same_zones(const struct fleet_budget *b, const struct plan_snapshot *now)
+{
+    bool same = now->zone_count == b->zones.count;
+    for (uint32_t z = 0; z < now->zone_count && same; z++)
+        same = strcmp(now->zones[z].name, b->zones.specs[z].name) == 0;
+    return same;
+}
+
 // A line of the log, which ends at a '\0'.
 static bg_status take_line(struct fleet_budget *b, const char *line, struct bg_error *err)
 {
+    const struct plan_policy *policy;
     struct plan_snapshot now;
-    uint32_t *spot = NULL;
+    struct plan_choice decided;
+    void *memory = NULL;
     if (plan_fleet_decision_is(line)) {
         note_shape(b, line);
         return BG_OK;
     }
-    const char *word = strstr(line, " decided "), *text = strstr(line, " on rent ");
-    bg_status status =
-        word && text ? plan_snapshot_parse(text + 4, err, &now, &spot) : bg_fail(err, BG_FORMAT, "not a decision");
+    bg_status status = plan_decision_parse(line, err, &policy, &now, &decided, &memory);
     if (status)
         return status;
-    enum plan_rent decided = PLAN_RENT_NONE;
-    for (int kind = 0; kind < PLAN_RENTS; kind++) {
-        const char *name = plan_rent_name((enum plan_rent)kind);
-        if (!strncmp(word + 9, name, strlen(name)) && word[9 + strlen(name)] == ' ')
-            decided = (enum plan_rent)kind;
+    if (!same_zones(b, &now)) {
+        status = bg_fail(err, BG_MISMATCH, "decided on other zones than those of budget.zones");
+    } else {
+        note(b, &now, decided);
+        if (b->job->budget.work <= 0)
+            b->terms.job.work_s = now.job.work_s; // as it was measured then
     }
-    note(b, &now, decided);
-    if (b->job->budget.work <= 0)
-        b->terms.job.work_s = now.job.work_s; // as it was measured then
-    bg_free(spot);
-    return BG_OK;
+    bg_free(memory);
+    return status;
 }
 
 // What an earlier controller decided. A line that it did not finish never was.
@@ -212,10 +292,11 @@ static bg_status open_log(struct fleet_budget *b, struct bg_error *err)
     return status;
 }
 
-static bool holds(const struct fleet_children *children, enum plan_rent rent)
+static bool holds(const struct fleet_children *children, enum plan_rent rent, uint32_t zone)
 {
     for (size_t i = 0; i < children->count; i++)
-        if (children->list[i].token && ctl_token_rent(children->list[i].token) == rent)
+        if (children->list[i].token && ctl_token_rent(children->list[i].token) == rent &&
+            ctl_token_zone(children->list[i].token) == zone)
             return true;
     return false;
 }
@@ -267,7 +348,8 @@ bg_status fleet_budget_start(struct fleet_budget *b, double step_s, const struct
         status = b->terms.policy && plan_deadline_check(terms, err) ? bg_fail_prefix(err, "budget.deadline") : BG_OK;
     if (!status && b->decided)
         (void)look(b, b->decided_tick); // that one is decided
-    b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent) ? b->rent : PLAN_RENT_NONE;
+    b->terms.rent = b->rent != PLAN_RENT_NONE && holds(children, b->rent, b->zone) ? b->rent : PLAN_RENT_NONE;
+    b->terms.zone = b->terms.rent == PLAN_RENT_NONE ? 0 : b->zone;
     b->terms.tick = b->decided_tick;
     return status;
 }
@@ -280,6 +362,11 @@ void fleet_budget_close(struct fleet_budget *b)
     if (b->log && b->env->ops->file_close(b->env, b->log, &ignored))
         b->log = NULL;
     plan_trace_fini(&b->trace);
+    for (uint32_t z = 0; z < b->zones.count; z++) {
+        bg_free((uint32_t *)b->zone_list[z].spot);
+        bg_free((double *)b->zone_list[z].spot_price);
+    }
+    zones_fini(&b->zones);
     bg_free(b->spot);
     bg_free(b);
 }
@@ -302,24 +389,25 @@ const uint32_t *fleet_budget_market(struct fleet_budget *b, struct fleet_childre
     const uint32_t now = at < 0 ? 0 : at > TICKS_MAX ? TICKS_MAX : (uint32_t)at;
     if (now < b->ticks_seen && !b->taking)
         return NULL;
-    const bool gone = look(b, now);
+    const uint32_t gone = look(b, now);
     if (b->terms.fleet.policy) // asked when those that were taken away are known to be gone
-        b->taking = fleet_children_keep(children, PLAN_RENT_SPOT, b->spot[now]) > 0;
-    else if (gone)
-        (void)fleet_children_keep(children, PLAN_RENT_SPOT, 0);
+        b->taking = fleet_children_keep(children, PLAN_RENT_SPOT, 0, b->spot[now]) > 0;
+    for (uint32_t z = 0; z < PLAN_ZONES_MAX && !b->terms.fleet.policy; z++)
+        if (gone & 1u << z)
+            (void)fleet_children_keep(children, PLAN_RENT_SPOT, z, 0);
     *tick = now;
     return b->taking ? NULL : b->spot;
 }
 
-bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapshot *now, enum plan_rent decided,
+bg_status fleet_budget_decided(struct fleet_budget *b, const struct plan_snapshot *now, struct plan_choice decided,
                                struct bg_error *err)
 {
     char *line = plan_decision_format(b->terms.policy, now, decided), *all = bg_format("%s\n", line);
     bg_status status = b->env->ops->file_write(b->env, b->log, all, strlen(all), err);
     bg_free(line);
     bg_free(all);
-    if (decided != now->rent)
-        b->rented_ns = decided == PLAN_RENT_NONE ? 0 : env_now_ns(b->env);
+    if (decided.rent != now->rent)
+        b->rented_ns = decided.rent == PLAN_RENT_NONE ? 0 : env_now_ns(b->env);
     if (!status)
         note(b, now, decided);
     return status;
@@ -354,9 +442,17 @@ void fleet_budget_committed(struct fleet_budget *b, uint64_t step, double second
 // ---- What is said ----
 
 // The simulator's run of the same policy on the same trace.
-static void simulate(const struct fleet_budget *b, const struct plan_deadline *job, struct plan_bill *bill)
+static void simulate(const struct fleet_budget *b, const struct plan_deadline *job, struct plan_bill *bill,
+                     struct plan_zone_bill *of_zones)
 {
     const uint32_t ticks = plan_deadline_ticks(job);
+    if (b->zones.count) {
+        struct zones_window window;
+        zones_window_init(&b->zones, b->job->budget.trace_start, ticks, &window);
+        plan_deadline_run_zones(job, b->terms.policy, &window.zones, NULL, NULL, bill, of_zones);
+        zones_window_fini(&window);
+        return;
+    }
     uint32_t *spot = bg_alloc_array(ticks, sizeof *spot);
     for (uint32_t t = 0; t < ticks; t++)
         spot[t] = there(b, t);
@@ -378,12 +474,15 @@ char *fleet_budget_forecast(const struct fleet_budget *b)
     if (b->terms.fleet.policy)
         return bg_format("budget     %s: up to %u spot machines, a shape for them every %g s",
                          b->terms.fleet.policy->name, b->terms.job.instances, b->terms.job.gap_s);
-    simulate(b, &b->terms.job, &bill);
+    simulate(b, &b->terms.job, &bill, NULL);
     bg_str_addf(&text, "budget     %s: ", b->terms.policy->name);
     add_time(&text, b->terms.job.work_s);
     bg_str_add(&text, " of work, ");
     add_time(&text, b->terms.job.deadline_s);
-    bg_str_addf(&text, " until the deadline; %s ", b->trace.count ? "the trace makes it" : "where spot stays");
+    bg_str_addf(&text, " until the deadline; %s ",
+                b->zones.count   ? "the zones make it"
+                : b->trace.count ? "the trace makes it"
+                                 : "where spot stays");
     bg_str_addf(&text, "$%.4f, ", bill.cost);
     if (bill.met) {
         bg_str_add(&text, "done after ");
@@ -408,20 +507,35 @@ static double cost_of(const struct plan_deadline *job, const uint32_t ticks[PLAN
     return cost;
 }
 
+static json_t *zones_json(const struct fleet_budget *b, const struct plan_zone_bill *of_zones)
+{
+    json_t *o = json_object();
+    for (uint32_t z = 0; z < b->zones.count; z++)
+        json_object_set_new(o, b->zones.specs[z].name,
+                            json_pack("{s:f, s:I, s:I}", "cost", of_zones[z].cost, "spot",
+                                      (json_int_t)of_zones[z].ticks[PLAN_RENT_SPOT], "on_demand",
+                                      (json_int_t)of_zones[z].ticks[PLAN_RENT_ON_DEMAND]));
+    return o;
+}
+
 // With what was measured in place of what was assumed.
 static json_t *hindsight(const struct fleet_budget *b)
 {
     struct plan_deadline job = b->terms.job;
     struct plan_bill bill;
+    struct plan_zone_bill of_zones[PLAN_ZONES_MAX];
     if (!b->step_count)
         return NULL;
     const double step_s = b->step_sum / (double)b->step_count;
     job.work_s = step_s * (double)b->job->train.steps * b->job->budget.time_scale;
     if (b->start_count) // the first step of a start is work
         job.overhead_s = fmax(b->start_sum / b->start_count - step_s, 0) * b->job->budget.time_scale;
-    simulate(b, &job, &bill);
-    return json_pack("{s:f, s:f, s:f, s:o, s:f, s:b}", "work_s", job.work_s, "overhead_s", job.overhead_s, "cost",
-                     bill.cost, "ticks", ticks_json(bill.ticks), "finish_s", bill.finish_s, "met", bill.met);
+    simulate(b, &job, &bill, of_zones);
+    json_t *o = json_pack("{s:f, s:f, s:f, s:o, s:f, s:b}", "work_s", job.work_s, "overhead_s", job.overhead_s, "cost",
+                          bill.cost, "ticks", ticks_json(bill.ticks), "finish_s", bill.finish_s, "met", bill.met);
+    if (b->zones.count)
+        json_object_set_new(o, "zones", zones_json(b, of_zones));
+    return o;
 }
 
 // All machines that are there are paid for, those that wait as well.
@@ -444,17 +558,27 @@ json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)
     const struct plan_deadline *job = &b->terms.job;
     const bool done = steps == b->job->train.steps;
     const double at_s = elapsed_s(b);
+    double cost = 0;
     uint32_t ticks[PLAN_RENTS];
+    struct plan_zone_bill of_zones[PLAN_ZONES_MAX];
     memcpy(ticks, b->ticks, sizeof ticks);
+    memcpy(of_zones, b->of_zones, sizeof of_zones);
     if (b->decided) { // the tick that runs is paid for as a whole
         const uint32_t paid = ticks_there(b, b->ticks_seen, b->spot);
         ticks[b->rent] += paid;
         ticks[PLAN_RENT_NONE] += b->ticks_seen - b->decided_tick - paid;
+        pay_zone(b, paid, of_zones);
     }
+    for (uint32_t z = 0; z < b->zones.count; z++)
+        cost += of_zones[z].cost;
+    if (!b->zones.count)
+        cost = cost_of(job, ticks);
     json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:b}", "policy", b->terms.policy->name, "gap_s",
                           job->gap_s, "work_s", job->work_s, "deadline_s", job->deadline_s, "overhead_s",
-                          job->overhead_s, "cost", cost_of(job, ticks), "ticks", ticks_json(ticks),
-                          done ? "finish_s" : "stopped_s", at_s, "met", done && at_s <= job->deadline_s);
+                          job->overhead_s, "cost", cost, "ticks", ticks_json(ticks), done ? "finish_s" : "stopped_s",
+                          at_s, "met", done && at_s <= job->deadline_s);
+    if (b->zones.count)
+        json_object_set_new(o, "zones", zones_json(b, of_zones));
     json_t *simulated = hindsight(b);
     if (simulated)
         json_object_set_new(o, "simulated", simulated);

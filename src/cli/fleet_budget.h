@@ -1,6 +1,6 @@
-// A job's budget, live: this host plays the machines that are rented. A machine is a worker process; a trace says when
-// there are spot machines, and takes them away. Real clouds would come in here, through the same effects of the
-// controller: rent one, give one back.
+// A job's budget, live: this host plays the machines that are rented. A machine is a worker process; a trace, or one of
+// each zone, says when there are spot machines, and takes them away. Real clouds would come in here, through the same
+// effects of the controller: rent one, give one back.
 #ifndef CLI_FLEET_BUDGET_H
 #define CLI_FLEET_BUDGET_H
 
@@ -25,7 +25,7 @@ char *fleet_budget_forecast(const struct fleet_budget *budget); // a line for th
 // As ctl_run_options.market; spot machines that the trace takes away are killed first.
 const uint32_t *fleet_budget_market(struct fleet_budget *budget, struct fleet_children *children, uint32_t *tick);
 BG_MUST_USE bg_status fleet_budget_decided(struct fleet_budget *budget, const struct plan_snapshot *now,
-                                           enum plan_rent decided, struct bg_error *err);
+                                           struct plan_choice decided, struct bg_error *err);
 BG_MUST_USE bg_status fleet_budget_reshaped(struct fleet_budget *budget, const struct plan_fleet_question *now,
                                             struct plan_fleet_shape decided, struct bg_error *err);
 // full: by the whole gang, since the step before.

@@ -146,9 +146,10 @@ static void end_child(const struct fleet_child *child)
         return;
 }
 
-static bool is_rented(const struct fleet_child *child, enum plan_rent rent)
+static bool is_rented(const struct fleet_child *child, enum plan_rent rent, uint32_t zone)
 {
-    return child->token && strcmp(child->name, "shadow") != 0 && ctl_token_rent(child->token) == rent;
+    return child->token && strcmp(child->name, "shadow") != 0 && ctl_token_rent(child->token) == rent &&
+           ctl_token_zone(child->token) == zone;
 }
 
 bool fleet_child_end(struct fleet_children *c, uint64_t token)
@@ -162,22 +163,22 @@ bool fleet_child_end(struct fleet_children *c, uint64_t token)
 }
 
 // How many workers on such machines were started after this one.
-static uint32_t newer(const struct fleet_children *c, enum plan_rent rent, uint64_t token)
+static uint32_t newer(const struct fleet_children *c, enum plan_rent rent, uint32_t zone, uint64_t token)
 {
     uint32_t count = 0;
     for (size_t i = 0; i < c->count; i++)
-        count += is_rented(&c->list[i], rent) && c->list[i].token > token;
+        count += is_rented(&c->list[i], rent, zone) && c->list[i].token > token;
     return count;
 }
 
-uint32_t fleet_children_keep(struct fleet_children *c, enum plan_rent rent, uint32_t keep)
+uint32_t fleet_children_keep(struct fleet_children *c, enum plan_rent rent, uint32_t zone, uint32_t keep)
 {
     uint32_t all = 0;
     for (size_t i = 0; i < c->count; i++)
-        all += is_rented(&c->list[i], rent);
+        all += is_rented(&c->list[i], rent, zone);
     const uint32_t surplus = all > keep ? all - keep : 0;
     for (size_t i = 0; i < c->count; i++)
-        if (is_rented(&c->list[i], rent) && newer(c, rent, c->list[i].token) < surplus)
+        if (is_rented(&c->list[i], rent, zone) && newer(c, rent, zone, c->list[i].token) < surplus)
             end_child(&c->list[i]);
     return surplus;
 }

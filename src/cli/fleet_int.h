@@ -28,8 +28,8 @@ BG_MUST_USE bg_status fleet_child_start(struct fleet_children *c, uint64_t token
                                         struct bg_error *err, const struct fleet_child **child);
 // Ends the one that was started with this token; false: it is not here.
 bool fleet_child_end(struct fleet_children *c, uint64_t token);
-// Of the workers on such machines the first `keep` stay; how many of the others have not ended yet.
-uint32_t fleet_children_keep(struct fleet_children *c, enum plan_rent rent, uint32_t keep);
+// Of the workers on such machines of a zone the first `keep` stay; how many of the others have not ended yet.
+uint32_t fleet_children_keep(struct fleet_children *c, enum plan_rent rent, uint32_t zone, uint32_t keep);
 // Those that an earlier controller started and that live (events.jsonl tells): at the end they are ours.
 void fleet_children_adopt(struct bg_env *env, struct fleet_children *c, const char *run);
 bool fleet_process_lives(int pid, uint64_t start_time);

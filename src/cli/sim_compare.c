@@ -44,7 +44,7 @@ static void run_window(void *arg, size_t index, unsigned lane)
 {
     (void)lane;
     struct comparison *s = arg;
-    sim_windows_run(&s->windows, s->policy, s->first + index, NULL, &s->bills[s->first + index]);
+    sim_windows_run(&s->windows, s->policy, s->first + index, NULL, &s->bills[s->first + index], NULL);
 }
 
 static void take_outcome(struct comparison *s, struct outcome *outcome)

@@ -17,14 +17,16 @@ struct command { // as given
 struct simulation {
     const struct plan_policy *policy; // NULL: the optimum
     struct sim_windows windows;
-    struct plan_bill *bills; // (traces, windows)
+    struct plan_bill *bills;         // (traces, windows)
+    struct plan_zone_bill *of_zones; // (windows, zones)
 };
 
 static void run_window(void *arg, size_t index, unsigned lane)
 {
     (void)lane;
     struct simulation *s = arg;
-    sim_windows_run(&s->windows, s->policy, index, NULL, &s->bills[index]);
+    sim_windows_run(&s->windows, s->policy, index, NULL, &s->bills[index],
+                    s->of_zones + index * s->windows.zones.count);
 }
 
 static double mean_cost(const struct plan_bill *bills, size_t count)
@@ -53,6 +55,18 @@ static json_t *window_json(uint32_t start, const struct plan_bill *bill)
                      (json_int_t)bill->switches[PLAN_RENT_ON_DEMAND], "finish_s", bill->finish_s, "met", bill->met);
 }
 
+// By name: what was paid there, and for how long.
+static json_t *zones_json(const struct zones *zones, const struct plan_zone_bill *of_zones)
+{
+    json_t *o = json_object();
+    for (uint32_t z = 0; z < zones->count; z++)
+        json_object_set_new(o, zones->specs[z].name,
+                            json_pack("{s:f, s:I, s:I}", "cost", of_zones[z].cost, "spot_ticks",
+                                      (json_int_t)of_zones[z].ticks[PLAN_RENT_SPOT], "ondemand_ticks",
+                                      (json_int_t)of_zones[z].ticks[PLAN_RENT_ON_DEMAND]));
+    return o;
+}
+
 static void print_json(const struct command *c, const struct simulation *s)
 {
     const struct sim_windows *w = &s->windows;
@@ -61,8 +75,14 @@ static void print_json(const struct command *c, const struct simulation *s)
     for (size_t t = 0; t < w->trace_count; t++) {
         const struct plan_bill *bills = s->bills + t * w->window_count;
         json_t *windows = json_array();
-        for (size_t n = 0; n < w->window_count; n++)
-            json_array_append_new(windows, window_json(w->starts[t * w->window_count + n], &bills[n]));
+        for (size_t n = 0; n < w->window_count; n++) {
+            json_t *window = window_json(w->starts[t * w->window_count + n], &bills[n]);
+            if (w->zones.count) {
+                json_object_set_new(window, "moves", json_integer(bills[n].moves));
+                json_object_set_new(window, "zones", zones_json(&w->zones, s->of_zones + n * w->zones.count));
+            }
+            json_array_append_new(windows, window);
+        }
         json_array_append_new(traces, json_pack("{s:s, s:f, s:I, s:f, s:I, s:o}", "trace", c->input.traces.items[t],
                                                 "gap_s", w->traces[t].gap_s, "ticks", (json_int_t)w->traces[t].count,
                                                 "mean_cost", mean_cost(bills, w->window_count), "missed",
@@ -87,6 +107,17 @@ static void print_text(const struct command *c, const struct simulation *s)
                c->input.traces.items[t]);
     }
     printf("%-12.6f %-8zu all, %s, %zu windows\n", mean_cost(s->bills, all), missed(s->bills, all), c->policy, all);
+    for (uint32_t z = 0; z < w->zones.count; z++) {
+        double cost = 0, ticks[PLAN_RENTS] = {0};
+        for (size_t n = 0; n < all; n++) {
+            const struct plan_zone_bill *bill = &s->of_zones[n * w->zones.count + z];
+            cost += bill->cost / (double)all;
+            for (int k = 0; k < PLAN_RENTS; k++)
+                ticks[k] += bill->ticks[k] / (double)all;
+        }
+        printf("%-12.6f %-8s zone %s: %.1f ticks of spot, %.1f on demand in the mean\n", cost, "",
+               w->zones.specs[z].name, ticks[PLAN_RENT_SPOT], ticks[PLAN_RENT_ON_DEMAND]);
+    }
 }
 
 // Leaves only the window that --window names.
@@ -122,7 +153,13 @@ static int log_window(struct cli *cli, const struct command *c, const struct sim
 {
     struct bg_str text = {0};
     for (uint32_t t = 0; t < ticks && moments[t].decides; t++) {
-        char *line = plan_decision_format(s->policy, &moments[t].now, moments[t].decided);
+        struct plan_zone zones[PLAN_ZONES_MAX];
+        struct plan_snapshot now = moments[t].now;
+        for (uint32_t z = 0; z < now.zone_count; z++)
+            zones[z] = zones_at(&s->windows.zones, z, s->windows.starts[0] + (size_t)t);
+        now.zones = zones;
+        now.spot = s->windows.traces[0].counts + s->windows.starts[0];
+        char *line = plan_decision_format(s->policy, &now, moments[t].decided);
         bg_str_addf(&text, "%s\n", line);
         bg_free(line);
     }
@@ -147,7 +184,7 @@ static int show_window(struct cli *cli, const struct command *c, const struct si
         return cli_misuse(verb, "--log: at most %d ticks, and the window has %u: take an earlier deadline",
                           LOG_TICKS_MAX, ticks);
     }
-    sim_windows_run(&s->windows, s->policy, 0, moments, &bill);
+    sim_windows_run(&s->windows, s->policy, 0, moments, &bill, NULL);
     if (c->svg)
         code = draw_window(cli, c, s, &job, moments);
     if (!code && c->log)
@@ -160,6 +197,7 @@ static int simulate(struct cli *cli, const struct command *c, struct simulation 
 {
     const size_t all = s->windows.trace_count * s->windows.window_count;
     s->bills = bg_alloc_array(all, sizeof *s->bills);
+    s->of_zones = bg_alloc_array(all * s->windows.zones.count + 1, sizeof *s->of_zones);
     env_parallel_for(cli->env, all, run_window, s);
     int code = c->svg || c->log ? show_window(cli, c, s) : 0;
     if (code)
@@ -185,6 +223,8 @@ static int run_command(struct cli *cli, struct command *c, const struct bg_strli
         code = cli_misuse(verb, "--deadline: expected a time like 60h, found '%s'", c->deadline);
     if (code < 0 && !s.policy && (c->input.work_most || c->input.overhead_most || c->svg || c->log))
         code = cli_misuse(verb, "the optimum is of numbers that are exact, and decides nothing to be drawn or logged");
+    if (code < 0 && !s.policy && c->input.zones.count)
+        code = cli_misuse(verb, "the optimum is of one trace: with --zone take a policy");
     if (code < 0 && (c->svg || c->log) && !c->window)
         code = cli_misuse(verb, "--svg and --log are of the one window that --window names");
     if (code < 0)
@@ -198,25 +238,29 @@ static int run_command(struct cli *cli, struct command *c, const struct bg_strli
         code = simulate(cli, c, &s);
     sim_windows_fini(&s.windows);
     bg_free(s.bills);
+    bg_free(s.of_zones);
     return code;
 }
 
 int sim_deadline(struct cli *cli, int argc, char **argv)
 {
     struct command c = {.policy = "patient", .input = SIM_INPUT_DEFAULTS};
-    struct cli_option options[SIM_INPUT_OPTIONS + 5] = {
+    struct cli_option options[SIM_INPUT_OPTIONS + 6] = {
         {"policy", CLI_TEXT, &c.policy, "NAME", "one of those above (patient)"},
         {"deadline", CLI_TEXT, &c.deadline, "TIME", "from the start of each window, e.g. 60h"},
+        {"zone", CLI_LIST, &c.input.zones, "NAME=TRACE[,$[,$]]",
+         "instead of --trace, for each zone: spot price, or the file of one over time, and on-demand price"},
         {"window", CLI_TEXT, &c.window, "I", "only that one, from 0"},
         {"svg", CLI_TEXT, &c.svg, "FILE", "draw it: what was there, what was held, progress"},
         {"log", CLI_TEXT, &c.log, "FILE", "write what was decided on which snapshot, for sim replay"},
     };
-    sim_input_options(&c.input, options + 5);
+    sim_input_options(&c.input, options + 6);
     char *about = sim_about_policies(
         "What a job with a deadline would have cost on spot machines as they came and went, tick by tick, under a\n"
         "policy that decides what to rent:\n");
     const struct cli_usage usage = {
-        "sim deadline --trace FILE ... --work TIME --deadline TIME --spot-price $ --on-demand-price $ [options]",
+        "sim deadline --trace FILE ... | --zone NAME=TRACE ... --work TIME --deadline TIME --spot-price $ "
+        "--on-demand-price $ [options]",
         about,
         options,
         sizeof options / sizeof *options,
@@ -229,6 +273,7 @@ int sim_deadline(struct cli *cli, int argc, char **argv)
         code = run_command(cli, &c, &words);
     bg_strlist_fini(&words);
     bg_strlist_fini(&c.input.traces);
+    bg_strlist_fini(&c.input.zones);
     bg_free(about);
     return code;
 }

@@ -31,14 +31,28 @@ void sim_input_options(struct sim_input *c, struct cli_option options[SIM_INPUT_
     memcpy(options, all, sizeof all);
 }
 
+// "a+b", where the names of traces are said.
+static void name_zones(struct sim_input *c)
+{
+    struct bg_str name = {0};
+    for (size_t i = 0; i < c->zones.count; i++)
+        bg_str_addf(&name, "%s%.*s", i ? "+" : "", (int)strcspn(c->zones.items[i], "="), c->zones.items[i]);
+    bg_strlist_add(&c->traces, bg_str_text(&name));
+    bg_str_fini(&name);
+}
+
 int sim_input_job(const char *verb, struct sim_input *c, const struct bg_strlist *words, struct plan_deadline *job)
 {
     for (size_t i = 0; i < words->count; i++)
         bg_strlist_add(&c->traces, words->items[i]);
-    if (!c->traces.count)
+    if (c->traces.count && c->zones.count)
+        return cli_misuse(verb, "--trace and --zone: take one; a zone brings its trace");
+    if (!c->traces.count && !c->zones.count)
         return cli_misuse(verb, "--trace FILE is missing");
-    if (!c->work || !c->spot_price || !c->on_demand_price)
+    if (!c->work || (!c->zones.count && (!c->spot_price || !c->on_demand_price)))
         return cli_misuse(verb, "--work, --spot-price and --on-demand-price are all needed");
+    if (c->zones.count)
+        name_zones(c);
     if (c->starts && c->windows)
         return cli_misuse(verb, "--starts says the windows and --windows draws them: take one");
     if ((uint64_t)c->windows * c->traces.count > WINDOWS_MAX)
@@ -107,12 +121,31 @@ char *sim_about_policies(const char *first)
 
 // ---- Windows ----
 
+// All zones, and the trace of them together.
+static bg_status read_zones(struct bg_env *env, struct sim_windows *w, double gap_s, struct bg_error *err)
+{
+    const double defaults[PLAN_RENTS] = {0, w->input->spot_price ? w->job.price[PLAN_RENT_SPOT] : -1,
+                                         w->input->on_demand_price ? w->job.price[PLAN_RENT_ON_DEMAND] : -1};
+    const bg_status status =
+        zones_read(env, "--zone", w->input->zones.items, w->input->zones.count, defaults, gap_s, err, &w->zones);
+    if (status)
+        return status;
+    struct zones_window all;
+    struct plan_trace *trace = &w->traces[0];
+    *trace = (struct plan_trace){.kind = PLAN_TRACE_COUNTS, .gap_s = w->zones.gap_s, .count = w->zones.ticks};
+    trace->counts = bg_alloc_array(trace->count, sizeof *trace->counts);
+    zones_window_init(&w->zones, 0, (uint32_t)trace->count, &all);
+    memcpy(trace->counts, all.zones.spot, trace->count * sizeof *trace->counts);
+    zones_window_fini(&all);
+    return BG_OK;
+}
+
 static bg_status read_trace(struct bg_env *env, struct sim_windows *w, size_t i, double gap_s, struct bg_error *err)
 {
     const char *path = w->input->traces.items[i];
     struct plan_trace *trace = &w->traces[i];
     const uint32_t ticks = w->input->ticks;
-    bg_status status = trace_load(env, path, err, trace);
+    bg_status status = w->input->zones.count ? read_zones(env, w, gap_s, err) : trace_load(env, path, err, trace);
     if (status)
         return status;
     if (plan_trace_to_counts(trace, gap_s, err))
@@ -207,6 +240,7 @@ void sim_windows_fini(struct sim_windows *w)
         plan_trace_fini(&w->traces[i]);
     bg_free(w->traces);
     bg_free(w->starts);
+    zones_fini(&w->zones);
     *w = (struct sim_windows){0};
 }
 
@@ -224,7 +258,7 @@ static double least_of(double estimate, double most)
 }
 
 void sim_windows_run(const struct sim_windows *w, const struct plan_policy *policy, size_t index,
-                     struct plan_moment *moments, struct plan_bill *bill)
+                     struct plan_moment *moments, struct plan_bill *bill, struct plan_zone_bill *of_zones)
 {
     const size_t t = index / w->window_count;
     const struct plan_deadline job = sim_windows_job(w, t);
@@ -246,5 +280,12 @@ void sim_windows_run(const struct sim_windows *w, const struct plan_policy *poli
                                      .overhead_most_s = overhead_most_s,
                                      .seed = (uint64_t)drawn.c[2] << 32 | drawn.c[1]};
     const bool exact = job.work_most_s <= job.work_s && job.overhead_most_s <= job.overhead_s;
-    plan_deadline_run(&job, policy, spot, exact ? NULL : &truth, moments, bill);
+    if (!w->zones.count) {
+        plan_deadline_run(&job, policy, spot, exact ? NULL : &truth, moments, bill);
+        return;
+    }
+    struct zones_window window;
+    zones_window_init(&w->zones, w->starts[index], plan_deadline_ticks(&job), &window);
+    plan_deadline_run_zones(&job, policy, &window.zones, exact ? NULL : &truth, moments, bill, of_zones);
+    zones_window_fini(&window);
 }

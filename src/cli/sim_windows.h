@@ -3,11 +3,13 @@
 #define CLI_SIM_WINDOWS_H
 
 #include "cli/cli.h"
+#include "cli/zones.h"
 #include "plan/spot/deadline.h"
 #include "plan/spot/trace.h"
 
 struct sim_input { // as given
     struct bg_strlist traces;
+    struct bg_strlist zones; // instead of traces; their names are then the one entry of it
     const char *starts, *work, *work_most, *overhead, *overhead_most, *spot_price, *on_demand_price, *gap;
     uint32_t ticks, windows, instances;
     uint64_t seed;
@@ -32,7 +34,8 @@ struct sim_windows {
     struct plan_deadline job;  // its tick is of no account: every trace has its own
     struct plan_trace *traces; // counts
     size_t trace_count;
-    uint32_t *starts; // (traces, windows): first ticks
+    struct zones zones; // where there are any, traces[0] is the most that one of them has
+    uint32_t *starts;   // (traces, windows): first ticks
     size_t window_count;
     size_t first; // of the windows as drawn, where only one of them is left
 };
@@ -43,9 +46,10 @@ BG_MUST_USE bg_status sim_windows_read(struct bg_env *env, const struct sim_inpu
                                        struct bg_error *err, struct sim_windows *windows);
 void sim_windows_fini(struct sim_windows *windows);
 struct plan_deadline sim_windows_job(const struct sim_windows *windows, size_t trace);
-// One window, `index` of traces x windows. `moments` as for plan_deadline_run, NULL for the optimum.
+// One window, `index` of traces x windows. `moments` as for plan_deadline_run, NULL for the optimum. of_zones: NULL or
+// (zones).
 void sim_windows_run(const struct sim_windows *windows, const struct plan_policy *policy, size_t index,
-                     struct plan_moment *moments, struct plan_bill *bill);
+                     struct plan_moment *moments, struct plan_bill *bill, struct plan_zone_bill *of_zones);
 
 // The job from its start to its deadline: what was there, what was held, progress against the straight line.
 char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_moment *moments,

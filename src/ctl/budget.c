@@ -12,7 +12,7 @@ void ctl_rental_init(struct ctl *ctl)
     const struct ctl_budget *b = ctl->o.budget;
     if (!b)
         return;
-    ctl->rental = (struct ctl_rental){.rent = b->rent, .machines = ctl->o.workers, .tick = b->tick};
+    ctl->rental = (struct ctl_rental){.rent = b->rent, .zone = b->zone, .machines = ctl->o.workers, .tick = b->tick};
     if (b->rent == PLAN_RENT_NONE || b->fleet.policy)
         ctl->o.workers = 0;
 }
@@ -32,7 +32,13 @@ bool ctl_rents(const struct ctl *ctl)
 uint64_t ctl_rental_token(struct ctl *ctl, enum message_role role)
 {
     const uint64_t token = ctl->token_next++;
-    return ctl->o.budget && role == MESSAGE_WORKER ? 4 * token + ctl->rental.rent : token;
+    return ctl->o.budget && role == MESSAGE_WORKER ? 4 * (PLAN_ZONES_MAX * token + ctl->rental.zone) + ctl->rental.rent
+                                                   : token;
+}
+
+uint32_t ctl_token_zone(uint64_t token)
+{
+    return token / 4 % PLAN_ZONES_MAX;
 }
 
 enum plan_rent ctl_token_rent(uint64_t token)
@@ -50,19 +56,20 @@ static double starting_s(const struct ctl *ctl)
     return fmax(job->overhead_s - (r->tick - r->since) * job->gap_s, fmin(job->overhead_s, job->gap_s));
 }
 
-static void hold(struct ctl *ctl, enum plan_rent rent)
+static void hold(struct ctl *ctl, enum plan_rent rent, uint32_t zone)
 {
     struct ctl_rental *r = &ctl->rental;
-    if (rent == r->rent)
+    if (rent == r->rent) // and in the same zone
         return;
     r->rent = rent;
+    r->zone = ctl->o.budget->zones && rent != PLAN_RENT_NONE ? zone : 0;
     r->since = r->tick;
     r->steps = ctl->committed;
     ctl->o.workers = rent == PLAN_RENT_NONE ? 0 : r->machines;
     ctl->gather_until_ns = ctl->now_ns + ctl->o.join_ns;
 }
 
-static void say_decided(struct ctl *ctl, const struct plan_snapshot *now, enum plan_rent decided)
+static void say_decided(struct ctl *ctl, const struct plan_snapshot *now, struct plan_choice decided)
 {
     json_t *fields = json_object();
     json_object_set_new(fields, "tick", ctl_number(now->tick));
@@ -70,28 +77,39 @@ static void say_decided(struct ctl *ctl, const struct plan_snapshot *now, enum p
     json_object_set_new(fields, "spot", ctl_number(now->spot[now->tick]));
     json_object_set_new(fields, "done_s", json_real(now->done_s));
     json_object_set_new(fields, "step", ctl_number(ctl->committed));
-    json_object_set_new(fields, "decided", ctl_text(plan_rent_name(decided)));
+    json_object_set_new(fields, "decided", ctl_text(plan_rent_name(decided.rent)));
+    if (decided.zone < now->zone_count)
+        json_object_set_new(fields, "zone", ctl_text(now->zones[decided.zone].name));
     ctl_say(ctl, "decided", fields);
 }
 
 static void ask_policy(struct ctl *ctl, const uint32_t *spot)
 {
     const struct ctl_budget *b = ctl->o.budget;
-    const struct plan_snapshot now = {.job = b->job,
-                                      .tick = ctl->rental.tick,
-                                      .rent = ctl->rental.rent,
-                                      .starting_s = starting_s(ctl),
-                                      .done_s = b->job.work_s * (double)ctl->committed / (double)ctl->o.steps,
-                                      .spot = spot};
-    const enum plan_rent wish = b->policy->decide(&now);
+    struct plan_zone zones[PLAN_ZONES_MAX];
+    struct plan_snapshot now = {.job = b->job,
+                                .tick = ctl->rental.tick,
+                                .rent = ctl->rental.rent,
+                                .starting_s = starting_s(ctl),
+                                .done_s = b->job.work_s * (double)ctl->committed / (double)ctl->o.steps,
+                                .spot = spot};
+    for (uint32_t z = 0; b->zones && z < b->zones->count; z++)
+        zones[z] = plan_zone_at(&b->zones->list[z], now.tick);
+    if (b->zones) {
+        now.zones = zones;
+        now.zone_count = b->zones->count;
+        now.zone = now.rent == PLAN_RENT_NONE ? PLAN_NOWHERE : ctl->rental.zone;
+        plan_zone_set_prices(&now);
+    }
+    const struct plan_choice wish = plan_decide(b->policy, &now);
     struct bg_error err = {0};
     if (ctl->host.decided(ctl->host.arg, &now, wish, &err)) {
         ctl_fail(ctl, &err);
         return;
     }
     say_decided(ctl, &now, wish);
-    hold(ctl, wish);
-    ctl_members_release(ctl, wish, "given back"); // also what a controller before us had not given back any more
+    hold(ctl, wish.rent, wish.zone);
+    ctl_members_release(ctl, wish.rent, "given back"); // also what a controller before us had not given back any more
 }
 
 // ---- Fleet policies ----
@@ -172,8 +190,11 @@ static void ask_fleet(struct ctl *ctl, const uint32_t *spot)
 // Also in a tick that was missed.
 static bool spot_taken(const struct ctl *ctl, uint32_t tick, const uint32_t *spot)
 {
+    const struct ctl_budget *b = ctl->o.budget;
     uint32_t t = ctl->rental.tick + 1;
-    while (t <= tick && spot[t] >= ctl->o.budget->job.instances)
+    if (b->zones)
+        spot = b->zones->list[ctl->rental.zone].spot;
+    while (t <= tick && spot[t] >= b->job.instances)
         t++;
     return t <= tick;
 }
@@ -187,7 +208,7 @@ void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t 
     const bool taken = spot_taken(ctl, tick, spot);
     ctl->rental.tick = tick;
     if (!b->fleet.policy && ctl->rental.rent == PLAN_RENT_SPOT && taken) {
-        hold(ctl, PLAN_RENT_NONE);
+        hold(ctl, PLAN_RENT_NONE, 0);
         ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
     }
     const bool somebody = ctl->member_count + ctl->spawn_count > 0; // else even the last checkpoint needs machines

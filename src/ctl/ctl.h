@@ -8,7 +8,7 @@
 #include "base/env.h"
 #include "plan/plan.h"
 #include "plan/fleet/fleet_ask.h"
-#include "plan/spot/policy.h"
+#include "plan/spot/zone.h"
 #include "plan/cost/profile.h"
 #include "store/store.h"
 #include "wire/frame.h"
@@ -21,6 +21,9 @@ struct ctl_budget {
     struct plan_deadline job; // work_s: of all steps; instances: as many as workers are wanted
     enum plan_rent rent;      // what an earlier controller holds,
     uint32_t tick;            // and when it decided last
+    // Where to rent what the policy decided: zones as they were up to the tick of the newest ctl_market. NULL: none.
+    const struct plan_zones *zones;
+    uint32_t zone; // in which that is held; 0 without zones
     // Instead of a deadline policy (fleet.policy not NULL): all spot machines there are, up to job.instances, in a
     // shape that is chosen anew at every tick. Of the question only what stays the same.
     struct plan_fleet_question fleet;
@@ -74,7 +77,7 @@ struct ctl_host {
     bg_status (*rent)(void *arg, uint64_t token, struct bg_error *err);
     void (*give_back)(void *arg, uint64_t token);
     // What the policy decided, before anything is done about it. `now` is good during the call.
-    bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
+    bg_status (*decided)(void *arg, const struct plan_snapshot *now, struct plan_choice decided, struct bg_error *err);
     bg_status (*reshaped)(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
                           struct bg_error *err);
     // What happened, for events.jsonl, steps.jsonl and the screen.
@@ -114,6 +117,7 @@ void ctl_tick(struct ctl *ctl, uint64_t now_ns);
 // be had so far, (tick + 1).
 void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t *spot);
 enum plan_rent ctl_token_rent(uint64_t token); // of a token that `rent` was called with
+uint32_t ctl_token_zone(uint64_t token);       // 0 without zones
 
 // CTL_RUNS, or how it ended; *err then says why.
 enum ctl_end { CTL_RUNS, CTL_FINISHED, CTL_STOPPED, CTL_FAILED };

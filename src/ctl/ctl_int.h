@@ -74,6 +74,7 @@ struct ctl_task {
 struct ctl_rental {
     enum plan_rent rent;  // what is held
     uint32_t machines;    // of a gang
+    uint32_t zone;        // in which; 0: nothing is held, or there are no zones
     uint32_t tick, since; // now; when it was rented
     uint64_t steps;       // committed when it was rented
     // Of a fleet policy.
@@ -158,7 +159,7 @@ void ctl_members_gather(struct ctl *ctl); // waits for members
 void ctl_members_tick(struct ctl *ctl);   // welcomes, awaits; begins the first generation
 uint32_t ctl_members_live(const struct ctl *ctl, enum message_role role); // welcomed ones
 uint32_t ctl_spawns(const struct ctl *ctl, enum message_role role);       // that may still come (awaited ones too)
-// Workers on machines of another kind than this one go back, which is no death.
+// Workers on machines of another kind than this one, or in another zone, go back, which is no death.
 void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why);
 bool ctl_members_wait(const struct ctl *ctl); // somebody lives who ought to be in a generation and is not
 

@@ -66,7 +66,8 @@ struct world {
     bool refuse_spawn, refuse_append;
     double lie; // added to a square that the next vote names
     uint64_t decisions;
-    enum plan_rent rent;  // decided last
+    enum plan_rent rent;  // decided last,
+    uint32_t zone;        // and where
     const double *speeds; // of three processes in turn; NULL: all are alike
 };
 
@@ -213,14 +214,16 @@ static void host_give_back(void *arg, uint64_t token)
 }
 
 // Whatever is decided must be decided again.
-static bg_status host_decided(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err)
+static bg_status host_decided(void *arg, const struct plan_snapshot *now, struct plan_choice decided,
+                              struct bg_error *err)
 {
     struct world *w = arg;
     char *line = plan_decision_format(w->o.budget->policy, now, decided);
     assert_int_equal(plan_decision_replay(line, err), BG_OK);
     bg_free(line);
     w->decisions++;
-    w->rent = decided;
+    w->rent = decided.rent;
+    w->zone = decided.zone;
     return BG_OK;
 }
 

@@ -393,9 +393,10 @@ static void say_released(struct ctl *ctl, uint64_t token, const char *why)
     ctl_say(ctl, "released", fields);
 }
 
-static bool goes_back(enum message_role role, uint64_t token, enum plan_rent keep)
+static bool goes_back(const struct ctl *ctl, enum message_role role, uint64_t token, enum plan_rent keep)
 {
-    return role == MESSAGE_WORKER && token && ctl_token_rent(token) != keep;
+    return role == MESSAGE_WORKER && token &&
+           (ctl_token_rent(token) != keep || ctl_token_zone(token) != ctl->rental.zone);
 }
 
 void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why)
@@ -403,7 +404,7 @@ void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why)
     bool in = false;
     for (uint32_t i = ctl->spawn_count; i > 0; i--) {
         const struct ctl_spawn s = ctl->spawns[i - 1];
-        if (!goes_back(s.role, s.token, keep))
+        if (!goes_back(ctl, s.role, s.token, keep))
             continue;
         ctl->spawns[i - 1] = ctl->spawns[--ctl->spawn_count];
         ctl->host.give_back(ctl->host.arg, s.token);
@@ -411,7 +412,7 @@ void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why)
     }
     for (uint32_t i = ctl->member_count; i > 0; i--) {
         const struct ctl_member m = ctl->members[i - 1];
-        if (!goes_back(m.role, m.token, keep))
+        if (!goes_back(ctl, m.role, m.token, keep))
             continue;
         if (m.presence != CTL_AWAITED)
             ctl->host.drop(ctl->host.arg, m.id);

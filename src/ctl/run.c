@@ -114,7 +114,8 @@ static void host_give_back(void *arg, uint64_t token)
     p->give_back(p->arg, token);
 }
 
-static bg_status host_decided(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err)
+static bg_status host_decided(void *arg, const struct plan_snapshot *now, struct plan_choice decided,
+                              struct bg_error *err)
 {
     const struct ctl_run_options *o = ((struct run *)arg)->o;
     return o->decided ? o->decided(o->arg, now, decided, err) : BG_OK;

@@ -30,7 +30,7 @@ struct ctl_run_options {
     void *arg;
     void (*committed)(void *arg, const struct message_commit *commit, uint32_t workers, uint32_t generation);
     void (*event)(void *arg, const char *event, const char *json_fields);
-    bg_status (*decided)(void *arg, const struct plan_snapshot *now, enum plan_rent decided, struct bg_error *err);
+    bg_status (*decided)(void *arg, const struct plan_snapshot *now, struct plan_choice decided, struct bg_error *err);
     bg_status (*reshaped)(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
                           struct bg_error *err);
     // With a budget: NULL, or at the beginning of a tick its number and what was there so far, as ctl_market takes it.

@@ -57,6 +57,7 @@ struct job {
         char *policy, *fleet_policy, *trace;  // neither policy: no budget; trace NULL: spot is always there
         double deadline, work, overhead, gap; // s; work 0: as measured
         double spot_price, on_demand_price;   // $ an hour, a machine
+        struct job_list zones;                // instead of trace: plan_zone_spec_parse's texts
         uint32_t trace_start;                 // tick
         double time_scale;
     } budget;

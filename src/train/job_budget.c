@@ -81,6 +81,10 @@ bg_status job_budget(const struct job *job, uint32_t instances, struct bg_error 
     if (instances > PLAN_FLEET_NODES_MAX && job->budget.fleet_policy)
         return bg_fail(err, BG_INVALID, "budget.fleet_policy: of %u machines, at most %d", instances,
                        PLAN_FLEET_NODES_MAX);
+    if (job->budget.zones.count && job->budget.trace)
+        return bg_fail(err, BG_INVALID, "budget.zones: beside budget.trace: take one; a zone brings its trace");
+    if (job->budget.zones.count && job->budget.fleet_policy)
+        return bg_fail(err, BG_INVALID, "budget.zones: beside budget.fleet_policy: a fleet stands in one place");
     bg_status status = job->budget.fleet_policy ? find_fleet_policy(job->budget.fleet_policy, err, fleet)
                                                 : find_policy(job->budget.policy, err, policy);
     if (!status && *fleet) {

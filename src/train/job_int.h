@@ -11,7 +11,8 @@ struct job_value {
     enum job_value_kind kind;
     struct bg_strlist items; // one for a scalar
     bool plain;              // scalar: unquoted; sequence: all its items are
-    bool nested;             // a sequence that holds something else than scalars
+    bool nested;             // a sequence that holds something else than scalars, or than mappings of scalars
+    struct bg_strlist keys;  // of a sequence of mappings, beside items: of each mapping "" first, then its keys
 };
 void job_value_fini(struct job_value *value);
 
@@ -51,6 +52,7 @@ enum job_type {
     JOB_SPLIT,  // data.valid: a fraction or files
     JOB_BIAS,   // model.bias: three flags
     JOB_ORDER,  // run.order: ascending, descending or shuffle:SEED
+    JOB_ZONES,  // budget.zones: a list of mappings or of their short forms, kept as these
 };
 
 enum job_bound { JOB_CLOSED, JOB_ABOVE_MIN, JOB_BELOW_MAX }; // which end of the range is left out
@@ -88,6 +90,11 @@ void job_key_get(const struct job_key *key, const struct job *job, struct job_va
 void job_key_free(const struct job_key *key, struct job *job); // what set has allocated
 // What the key takes, in words.
 const char *job_key_takes(const struct job_key *key, char text[256]);
+
+// job_zones.c
+
+// Short forms of zones from a list of them or of mappings; errors name zone and key.
+BG_MUST_USE bg_status job_zones_read(const struct job_value *value, struct bg_error *err, struct bg_strlist *texts);
 
 // job.c
 

@@ -132,6 +132,10 @@ static const struct job_key keys[] = {
      .meaning = "of a machine on demand, $ an hour"},
     {"budget.trace", JOB_TEXT, AT(budget.trace), .derived = "none: spot is always there",
      .meaning = "spot machines as they came and went (`brigade trace`); takes them from the job as it says"},
+    {"budget.zones", JOB_ZONES, AT(budget.zones), .derived = "none: budget.trace",
+     .meaning =
+         "zones with a trace and prices of their own, instead of budget.trace: the policy says what to rent, and "
+         "it is rented where it was, else where it is cheapest"},
     {"budget.trace_start", JOB_COUNT32, AT(budget.trace_start), RANGE(0, 1e7), .standard = "0",
      .meaning = "tick of the trace at which the job starts"},
     {"budget.time_scale", JOB_NUMBER, AT(budget.time_scale), RANGE(0, 1e6), JOB_ABOVE_MIN, .standard = "1",

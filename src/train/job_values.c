@@ -14,6 +14,8 @@
 static const char *const biases = "none|qkv|attention|all"; // each has what the one before has
 
 static bool set_value(const struct job_key *key, const struct job_value *value, struct job *job);
+static bg_status explain_zones(const struct job_key *key, const char *where, const struct job_value *value,
+                               struct bg_error *err);
 
 bg_status job_key_set(const struct job_key *key, const char *where, const struct job_value *value, struct bg_error *err,
                       struct job *job)
@@ -23,17 +25,21 @@ bg_status job_key_set(const struct job_key *key, const char *where, const struct
             job->model.vocab_set = true;
         return BG_OK;
     }
+    if (key->type == JOB_ZONES && value->kind != JOB_MAPPING && !value->nested)
+        return explain_zones(key, where, value, err);
     char expected[256];
     job_key_takes(key, expected);
     static const char *const kinds[] = {"nothing", "", "a list", "a mapping"};
     if (value->kind == JOB_SCALAR)
         return bg_fail(err, BG_INVALID, "%s: %s: expected %s, found %s\"%.100s\"", where, key->name, expected,
                        value->plain ? "" : "the text ", value->items.items[0]);
-    if (value->kind == JOB_SEQUENCE && !value->nested)
+    if (value->kind == JOB_SEQUENCE && !value->nested && !value->keys.count)
         return bg_fail(err, BG_INVALID, "%s: %s: expected %s, found a list of %zu", where, key->name, expected,
                        value->items.count);
     return bg_fail(err, BG_INVALID, "%s: %s: expected %s, found %s", where, key->name, expected,
-                   value->nested ? "a list inside a list" : kinds[value->kind]);
+                   value->nested       ? "a list inside a list"
+                   : value->keys.count ? "a list of mappings"
+                                       : kinds[value->kind]);
 }
 
 // Which of words "a|b|c" `text` is, or -1.
@@ -129,6 +135,26 @@ static bool set_paths(const struct job_value *value, struct job_list *list)
     return true;
 }
 
+// The fault, where one is wanted, is said by job_zones_read.
+static bool set_zones(const struct job_value *value, struct job_list *list)
+{
+    struct job_value texts = {.kind = JOB_SEQUENCE};
+    struct bg_error ignored;
+    const bool set = job_zones_read(value, &ignored, &texts.items) == BG_OK && set_paths(&texts, list);
+    bg_strlist_fini(&texts.items);
+    return set;
+}
+
+static bg_status explain_zones(const struct job_key *key, const char *where, const struct job_value *value,
+                               struct bg_error *err)
+{
+    struct bg_strlist texts = {0};
+    struct bg_error fault = {0};
+    const bg_status status = job_zones_read(value, &fault, &texts);
+    bg_strlist_fini(&texts);
+    return bg_fail(err, status ? status : BG_INVALID, "%s: %s: %s", where, key->name, fault.text);
+}
+
 static bool set_split(const struct job_key *key, const struct job_value *value, struct job *job)
 {
     double fraction = 0;
@@ -209,6 +235,10 @@ static bool set_value(const struct job_key *key, const struct job_value *value, 
     }
     if (value->kind != JOB_SCALAR && value->kind != JOB_SEQUENCE)
         return false;
+    if (key->type == JOB_ZONES)
+        return !value->nested && set_zones(value, place);
+    if (value->keys.count)
+        return false;
     if (key->type == JOB_PATHS)
         return set_paths(value, place);
     if (key->type == JOB_SPLIT)
@@ -278,6 +308,11 @@ const char *job_key_takes(const struct job_key *key, char text[256])
         break;
     case JOB_ORDER:
         snprintf(text, 256, "ascending, descending or shuffle:SEED");
+        break;
+    case JOB_ZONES:
+        snprintf(text, 256,
+                 "a list of {name, trace, spot_price: $ or a file of prices, on_demand_price: $}, or of "
+                 "\"NAME=TRACE[,$[,$]]\"");
         break;
     }
     return text;
@@ -357,6 +392,11 @@ void job_key_get(const struct job_key *key, const struct job *job, struct job_va
     case JOB_PATHS:
         add_paths(value, place);
         break;
+    case JOB_ZONES:
+        add_paths(value, place);
+        if (!value->items.count)
+            value->kind = JOB_NOTHING;
+        break;
     case JOB_PAIR:
         value->kind = JOB_SEQUENCE;
         add_number(value, ((const double *)place)[0]);
@@ -379,7 +419,7 @@ void job_key_get(const struct job_key *key, const struct job *job, struct job_va
 void job_key_free(const struct job_key *key, struct job *job)
 {
     void *place = (char *)job + key->offset;
-    if (key->type == JOB_PATHS)
+    if (key->type == JOB_PATHS || key->type == JOB_ZONES)
         free_list(place);
     else if (key->type == JOB_SPLIT)
         free_list(&job->data.valid_files);

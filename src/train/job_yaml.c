@@ -1,4 +1,5 @@
-// Job files through libyaml's events: sections of keys, whose values are scalars or lists of scalars. What a job has no
+// Job files through libyaml's events: sections of keys, whose values are scalars, or lists of scalars or of mappings of
+// scalars. What a job has no
 // use for is refused where it stands: anchors, aliases, tags, merge keys, several documents, deeper nesting. So the
 // depth is bounded by the grammar below, and size by JOB_TEXT_MAX and JOB_ITEMS_MAX.
 #include "train/job_int.h"
@@ -148,6 +149,7 @@ bg_status job_yaml_value(const char *where, const char *text, struct bg_error *e
 void job_value_fini(struct job_value *value)
 {
     bg_strlist_fini(&value->items);
+    bg_strlist_fini(&value->keys);
     *value = (struct job_value){0};
 }
 
@@ -173,8 +175,30 @@ static bool is_null(const char *text)
            strcmp(text, "NULL") == 0;
 }
 
-// The value that starts at the current event; leaves its last event current. Of a mapping or of a list inside a list
-// only the kind is told: no key takes one.
+// A mapping of scalars in a list, from its first event to behind its last.
+static bg_status read_row(struct reader *reader, struct bg_error *err, struct job_value *value)
+{
+    bg_strlist_add(&value->keys, "");
+    bg_strlist_add(&value->items, "");
+    bg_status status = next(reader, err);
+    while (status == BG_OK && reader->event.type == YAML_SCALAR_EVENT) {
+        if (strlen(scalar_text(reader)) != reader->event.data.scalar.length || !*scalar_text(reader))
+            return bg_fail(err, BG_FORMAT, "%s: expected the name of a key", reader->where);
+        bg_strlist_add(&value->keys, scalar_text(reader));
+        status = next(reader, err);
+        if (status == BG_OK && reader->event.type != YAML_SCALAR_EVENT)
+            break;
+        if (status == BG_OK)
+            status = add_scalar(reader, err, value);
+        if (status == BG_OK)
+            status = next(reader, err);
+    }
+    value->nested = status == BG_OK && reader->event.type != YAML_MAPPING_END_EVENT;
+    return status == BG_OK && !value->nested ? next(reader, err) : status;
+}
+
+// The value that starts at the current event; leaves its last event current. Of a mapping, of a list inside a list and
+// of what is mixed only the kind is told: no key takes one.
 static bg_status read_value(struct reader *reader, struct bg_error *err, struct job_value *value)
 {
     *value = (struct job_value){.kind = JOB_SCALAR, .plain = true};
@@ -194,7 +218,10 @@ static bg_status read_value(struct reader *reader, struct bg_error *err, struct 
         if (status == BG_OK)
             status = next(reader, err);
     }
-    value->nested = status == BG_OK && reader->event.type != YAML_SEQUENCE_END_EVENT;
+    while (status == BG_OK && reader->event.type == YAML_MAPPING_START_EVENT && !value->nested &&
+           (!value->items.count || value->keys.count))
+        status = read_row(reader, err, value);
+    value->nested = value->nested || (status == BG_OK && reader->event.type != YAML_SEQUENCE_END_EVENT);
     return status;
 }
 

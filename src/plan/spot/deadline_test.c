@@ -350,10 +350,10 @@ static void a_snapshot_read_back_decides_the_same(void **state)
     (void)state;
     uint32_t spot[31];
     draw_trace(3, spot, 31);
-    struct plan_snapshot now = {published, 30, PLAN_RENT_ON_DEMAND, 1.0 / 3, 16000.1, 2, spot};
+    struct plan_snapshot now = {published, 30, PLAN_RENT_ON_DEMAND, 1.0 / 3, 16000.1, 2, spot, 0, 0, NULL};
     char *text = plan_snapshot_format(&now);
     struct plan_snapshot read;
-    uint32_t *counts;
+    void *counts;
     struct bg_error err;
     assert_int_equal(plan_snapshot_parse(text, &err, &read, &counts), BG_OK);
     char *again = plan_snapshot_format(&read);
@@ -390,14 +390,15 @@ static void logged_decisions_come_out_the_same(void **state)
                 char *line = plan_decision_format(plan_policies[i], &at[t].now, at[t].decided);
                 assert_int_equal(plan_decision_replay(line, &err), BG_OK);
                 bg_free(line);
-                line = plan_decision_format(plan_policies[i], &at[t].now, (at[t].decided + 1) % PLAN_RENTS);
+                const struct plan_choice other = {(at[t].decided.rent + 1) % PLAN_RENTS, PLAN_NOWHERE};
+                line = plan_decision_format(plan_policies[i], &at[t].now, other);
                 assert_int_equal(plan_decision_replay(line, &err), BG_MISMATCH);
                 bg_free(line);
             }
         }
     }
-    struct plan_snapshot now = {published, 1, PLAN_RENT_NONE, 0, 600, 0, spot};
-    char *line = plan_decision_format(plan_policies[0], &now, PLAN_RENT_ON_DEMAND);
+    struct plan_snapshot now = {published, 1, PLAN_RENT_NONE, 0, 600, 0, spot, 0, 0, NULL};
+    char *line = plan_decision_format(plan_policies[0], &now, (struct plan_choice){PLAN_RENT_ON_DEMAND, PLAN_NOWHERE});
     char *other = bg_format("%s ", line), *number = strstr(other, "done 600 ");
     assert_int_equal(plan_decision_replay(line, &err), BG_OK);
     assert_int_equal(plan_decision_replay(other, &err), BG_FORMAT);

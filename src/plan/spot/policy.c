@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "plan/spot/zone.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,6 +27,16 @@ const struct plan_policy *plan_policy_find(const char *name)
 const char *plan_rent_name(enum plan_rent rent)
 {
     return rent_names[rent];
+}
+
+struct plan_choice plan_decide(const struct plan_policy *policy, const struct plan_snapshot *now)
+{
+    struct plan_choice choice = {policy->decide(now), PLAN_NOWHERE};
+    if (now->zone_count && choice.rent != PLAN_RENT_NONE) {
+        choice.zone = plan_zone_choose(now, choice.rent);
+        choice.rent = choice.zone == PLAN_NOWHERE ? PLAN_RENT_NONE : choice.rent;
+    }
+    return choice;
 }
 
 static double whole_ticks_up(double seconds, double gap_s)
@@ -99,12 +110,24 @@ static void numbers_of(struct plan_snapshot *now, double *numbers[NUMBERS])
     memcpy(numbers, all, sizeof all);
 }
 
+static const char *zone_name(const struct plan_snapshot *now, uint32_t zone)
+{
+    return zone < now->zone_count ? now->zones[zone].name : "-";
+}
+
 char *plan_snapshot_format(const struct plan_snapshot *now)
 {
     struct bg_str text = {0};
     struct plan_snapshot copy = *now;
     double *numbers[NUMBERS];
     numbers_of(&copy, numbers);
+    if (now->zone_count)
+        bg_str_addf(&text, "zones %u ", now->zone_count);
+    for (uint32_t z = 0; z < now->zone_count; z++)
+        bg_str_addf(&text, "%s %u %.17g %.17g ", now->zones[z].name, now->zones[z].spot,
+                    now->zones[z].price[PLAN_RENT_SPOT], now->zones[z].price[PLAN_RENT_ON_DEMAND]);
+    if (now->zone_count)
+        bg_str_addf(&text, "at %s ", zone_name(now, now->rent == PLAN_RENT_NONE ? PLAN_NOWHERE : now->zone));
     bg_str_addf(&text, "rent %s instances %u turn %u", rent_names[now->rent], now->job.instances, now->turn);
     for (size_t i = 0; i < NUMBERS; i++)
         bg_str_addf(&text, " %s %.17g", number_names[i], *numbers[i]);
@@ -124,19 +147,73 @@ static bool take_u32(const char *word, uint32_t *value)
     return true;
 }
 
+static bool take_number(const char *word, double *value)
+{
+    char *end;
+    *value = strtod(word, &end);
+    return end != word && !*end && isfinite(*value);
+}
+
+static uint32_t find_zone(const struct plan_snapshot *now, const char *name)
+{
+    uint32_t zone = 0;
+    while (zone < now->zone_count && strcmp(now->zones[zone].name, name) != 0)
+        zone++;
+    return zone < now->zone_count ? zone : PLAN_NOWHERE;
+}
+
+// "zones N", of each its name, spot and prices, then "at NAME". *used: words.
+static bg_status take_zones(char *const *word, size_t count, struct bg_error *err, struct plan_snapshot *now,
+                            struct plan_zone *zones, size_t *used)
+{
+    uint32_t all = 0;
+    *used = 0;
+    now->zone = PLAN_NOWHERE;
+    if (!count || strcmp(word[0], "zones") != 0)
+        return BG_OK;
+    bool good = count > 2 && take_u32(word[1], &all) && all && all <= PLAN_ZONES_MAX && count > 4 + 4 * (size_t)all;
+    for (uint32_t z = 0; z < all && good; z++) {
+        char *const *w = word + 2 + (size_t)4 * z;
+        good = *w[0] && *w[0] != '-' && strlen(w[0]) <= PLAN_ZONE_NAME_MAX && find_zone(now, w[0]) == PLAN_NOWHERE &&
+               take_u32(w[1], &zones[z].spot) && take_number(w[2], &zones[z].price[PLAN_RENT_SPOT]) &&
+               take_number(w[3], &zones[z].price[PLAN_RENT_ON_DEMAND]);
+        zones[z].name = w[0];
+        now->zones = zones;
+        now->zone_count = z + 1;
+    }
+    *used = 4 + 4 * (size_t)all;
+    if (!good || strcmp(word[*used - 2], "at") != 0)
+        return bg_fail(
+            err, BG_FORMAT,
+            "zones of a snapshot: expected \"zones N\" of at most %d, each with name, spot and two prices, and "
+            "\"at NAME\"",
+            PLAN_ZONES_MAX);
+    now->zone = find_zone(now, word[*used - 1]);
+    return BG_OK;
+}
+
+// What zones and the rest say of each other.
+static bool zones_agree(const struct plan_snapshot *now)
+{
+    uint32_t most = 0;
+    for (uint32_t z = 0; z < now->zone_count; z++)
+        most = now->zones[z].spot > most ? now->zones[z].spot : most;
+    return !now->zone_count ||
+           (most == now->spot[now->tick] && (now->zone != PLAN_NOWHERE) == (now->rent != PLAN_RENT_NONE));
+}
+
 // The words in pairs, then "spot" and a count a tick.
-static bg_status take_words(const struct bg_strlist *words, struct bg_error *err, struct plan_snapshot *now,
+static bg_status take_words(char *const *word, size_t count, struct bg_error *err, struct plan_snapshot *now,
                             uint32_t *spot)
 {
     double *numbers[NUMBERS];
     numbers_of(now, numbers);
     const size_t first_number = 6, first_count = first_number + 2 * NUMBERS + 1;
-    char *const *word = words->items;
-    if (words->count <= first_count || strcmp(word[0], "rent") != 0 || strcmp(word[first_count - 1], "spot") != 0)
+    if (count <= first_count || strcmp(word[0], "rent") != 0 || strcmp(word[first_count - 1], "spot") != 0)
         return bg_fail(err, BG_FORMAT,
                        "a snapshot of %zu words: expected \"rent NAME instances N turn N\", %d numbers with their "
                        "names, and \"spot\" with a count for every tick",
-                       words->count, NUMBERS);
+                       count, NUMBERS);
     size_t rent = 0;
     while (rent < PLAN_RENTS && strcmp(word[1], rent_names[rent]) != 0)
         rent++;
@@ -151,71 +228,115 @@ static bg_status take_words(const struct bg_strlist *words, struct bg_error *err
                        word[2], word[3], word[4], word[5]);
     for (size_t i = 0; i < NUMBERS; i++) {
         const char *name = word[first_number + 2 * i], *value = word[first_number + 2 * i + 1];
-        char *end;
-        *numbers[i] = strtod(value, &end);
-        if (strcmp(name, number_names[i]) != 0 || end == value || *end || !isfinite(*numbers[i]))
+        if (strcmp(name, number_names[i]) != 0 || !take_number(value, numbers[i]))
             return bg_fail(err, BG_FORMAT, "word %zu of a snapshot: expected \"%s NUMBER\", found \"%.40s %.40s\"",
                            first_number + 2 * i + 1, number_names[i], name, value);
     }
-    for (size_t i = first_count; i < words->count; i++)
+    for (size_t i = first_count; i < count; i++)
         if (!take_u32(word[i], &spot[i - first_count]))
             return bg_fail(err, BG_FORMAT, "word %zu of a snapshot: expected a count of spot instances, found '%.40s'",
                            i + 1, word[i]);
-    now->tick = (uint32_t)(words->count - first_count - 1);
-    return BG_OK;
+    now->tick = (uint32_t)(count - first_count - 1);
+    now->spot = spot;
+    return zones_agree(now)
+               ? BG_OK
+               : bg_fail(err, BG_FORMAT,
+                         "zones of a snapshot: expected the last count of spot to be the most that one has, "
+                         "and \"at\" the one where something is rented");
 }
 
-bg_status plan_snapshot_parse(const char *text, struct bg_error *err, struct plan_snapshot *now, uint32_t **spot)
+// The words point into the memory that the snapshot gets.
+bg_status plan_snapshot_parse(const char *text, struct bg_error *err, struct plan_snapshot *now, void **memory)
 {
-    struct bg_strlist words = {0};
-    bg_strlist_split(&words, text, ' ');
+    size_t count = 1;
+    for (const char *at = text; *at; at++)
+        count += *at == ' ';
+    struct block {
+        struct plan_zone zones[PLAN_ZONES_MAX];
+        char *words[];
+    };
+    const size_t words_size = count * sizeof(char *), counts_size = count * sizeof(uint32_t);
+    struct block *block = bg_alloc(sizeof *block + words_size + counts_size + strlen(text) + 1);
+    uint32_t *counts = (uint32_t *)(block->words + count);
+    char *copy = strcpy((char *)(counts + count), text);
+    for (size_t i = 0; i < count; i++) {
+        block->words[i] = copy;
+        copy += strcspn(copy, " ");
+        *copy++ = '\0';
+    }
     struct plan_snapshot read = {0};
-    uint32_t *counts = bg_alloc_array(words.count, sizeof *counts);
-    const bg_status status = take_words(&words, err, &read, counts);
-    bg_strlist_fini(&words);
+    size_t used = 0;
+    bg_status status = take_zones(block->words, count, err, &read, block->zones, &used);
+    if (!status)
+        status = take_words(block->words + used, count - used, err, &read, counts);
     if (status) {
-        bg_free(counts);
+        bg_free(block);
         return status;
     }
-    read.spot = counts;
     *now = read;
-    *spot = counts;
+    *memory = block;
     return BG_OK;
 }
 
 // ---- Decisions ----
 
-char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now, enum plan_rent decided)
+char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now,
+                           struct plan_choice decided)
 {
     char *snapshot = plan_snapshot_format(now);
-    char *line = bg_format("policy %s decided %s on %s", policy->name, rent_names[decided], snapshot);
+    char *line =
+        bg_format("policy %s decided %s%s%s on %s", policy->name, rent_names[decided.rent],
+                  now->zone_count ? " in " : "", now->zone_count ? zone_name(now, decided.zone) : "", snapshot);
     bg_free(snapshot);
     return line;
 }
 
-bg_status plan_decision_replay(const char *line, struct bg_error *err)
+bg_status plan_decision_parse(const char *line, struct bg_error *err, const struct plan_policy **policy,
+                              struct plan_snapshot *now, struct plan_choice *decided, void **memory)
 {
-    char policy_name[64], decided[16];
-    int used = 0;
-    if (sscanf(line, "policy %63s decided %15s on %n", policy_name, decided, &used) != 2 || !used)
+    char name[64], rent[16], zone[PLAN_ZONE_NAME_MAX + 1] = "-";
+    int used = 0, in = 0;
+    struct plan_choice choice = {PLAN_RENTS, PLAN_NOWHERE};
+    const bool good = sscanf(line, "policy %63s decided %15s %n", name, rent, &used) == 2 && used;
+    if (good && sscanf(line + used, "in %40s %n", zone, &in) == 1 && in)
+        used += in;
+    for (int k = 0; k < PLAN_RENTS && good; k++)
+        if (strcmp(rent, rent_names[k]) == 0)
+            choice.rent = (enum plan_rent)k;
+    if (!good || choice.rent == PLAN_RENTS || strncmp(line + used, "on ", 3) != 0)
         return bg_fail(err, BG_FORMAT, "expected \"policy NAME decided RENT on SNAPSHOT\", found '%.60s'", line);
-    const struct plan_policy *policy = plan_policy_find(policy_name);
-    if (!policy)
-        return bg_fail(err, BG_FORMAT, "no policy '%s' here: was the log written by another version?", policy_name);
-    struct plan_snapshot now;
-    uint32_t *spot = NULL;
-    bg_status status = plan_snapshot_parse(line + used, err, &now, &spot);
+    *policy = plan_policy_find(name);
+    if (!*policy)
+        return bg_fail(err, BG_FORMAT, "no policy '%s' here: was the log written by another version?", name);
+    const bg_status status = plan_snapshot_parse(line + used + 3, err, now, memory);
     if (status)
         return status;
-    const enum plan_rent again = policy->decide(&now);
+    choice.zone = find_zone(now, zone);
+    *decided = choice;
+    return BG_OK;
+}
+
+bg_status plan_decision_replay(const char *line, struct bg_error *err)
+{
+    const struct plan_policy *policy;
+    struct plan_snapshot now;
+    struct plan_choice decided;
+    void *memory = NULL;
+    bg_status status = plan_decision_parse(line, err, &policy, &now, &decided, &memory);
+    if (status)
+        return status;
+    const struct plan_choice again = plan_decide(policy, &now);
     char *text = plan_decision_format(policy, &now, again);
-    if (strcmp(rent_names[again], decided) != 0)
-        status = bg_fail(err, BG_MISMATCH, "tick %u: %s decided %s, and decides %s now", now.tick, policy_name, decided,
-                         rent_names[again]);
+    if (decided.rent != again.rent)
+        status = bg_fail(err, BG_MISMATCH, "tick %u: %s decided %s, and decides %s now", now.tick, policy->name,
+                         rent_names[decided.rent], rent_names[again.rent]);
+    else if (decided.zone != again.zone)
+        status = bg_fail(err, BG_MISMATCH, "tick %u: %s decided %s in %s, and in %s now", now.tick, policy->name,
+                         rent_names[decided.rent], zone_name(&now, decided.zone), zone_name(&now, again.zone));
     else if (strcmp(text, line) != 0)
         status =
             bg_fail(err, BG_MISMATCH, "tick %u: the same decision, but the line is written differently now", now.tick);
     bg_free(text);
-    bg_free(spot);
+    bg_free(memory);
     return status;
 }

@@ -24,6 +24,15 @@ struct plan_deadline {
     double work_most_s, overhead_most_s; // where those are estimates: what they may come to; 0: they are exact
 };
 
+#define PLAN_ZONES_MAX 16
+#define PLAN_NOWHERE   UINT32_MAX
+
+struct plan_zone { // at a tick
+    const char *name;
+    uint32_t spot; // instances there to be had
+    double price[PLAN_RENTS];
+};
+
 struct plan_snapshot {
     struct plan_deadline job;
     uint32_t tick;        // since the start
@@ -32,6 +41,15 @@ struct plan_snapshot {
     double done_s;        // work done
     uint32_t turn;        // ticks until spot for the gang next comes or goes: an oracle's, 0 where nobody knows
     const uint32_t *spot; // (tick + 1): spot instances there to be had at each tick so far; the last is now
+    // Where there are zones (plan/spot/zone.h): `spot` is the most that one of them had, at each tick; job.price is
+    // that of where instances would be rented now.
+    uint32_t zone_count, zone;     // zone: where `rent` is held, PLAN_NOWHERE where that is nothing
+    const struct plan_zone *zones; // (zone_count), now
+};
+
+struct plan_choice {
+    enum plan_rent rent;
+    uint32_t zone; // PLAN_NOWHERE: of nothing, or there are no zones
 };
 
 struct plan_policy {
@@ -45,15 +63,22 @@ struct plan_policy {
 extern const struct plan_policy *const plan_policies[];       // ends with NULL
 const struct plan_policy *plan_policy_find(const char *name); // NULL: none has that name
 
-// One line without its newline: what the controller logs. Reading it gives the same snapshot, bit for bit, and memory
-// of its own for `spot`: bg_free *spot.
+// What to rent, and where there are zones in which.
+struct plan_choice plan_decide(const struct plan_policy *policy, const struct plan_snapshot *now);
+
+// One line without its newline: what the controller logs. Reading it gives the same snapshot, bit for bit, in memory of
+// its own: bg_free *memory.
 char *plan_snapshot_format(const struct plan_snapshot *now); // bg_free it
 BG_MUST_USE bg_status plan_snapshot_parse(const char *text, struct bg_error *err, struct plan_snapshot *now,
-                                          uint32_t **spot);
+                                          void **memory);
 const char *plan_rent_name(enum plan_rent rent); // none, spot, on-demand
 
 // One line of a log of decisions, without its newline: who decided what on which snapshot. bg_free it.
-char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now, enum plan_rent decided);
+char *plan_decision_format(const struct plan_policy *policy, const struct plan_snapshot *now,
+                           struct plan_choice decided);
+// Reads such a line; decides nothing. bg_free *memory.
+BG_MUST_USE bg_status plan_decision_parse(const char *line, struct bg_error *err, const struct plan_policy **policy,
+                                          struct plan_snapshot *now, struct plan_choice *decided, void **memory);
 // Decides once more on what such a line holds. BG_MISMATCH where the line that this makes differs in a byte.
 BG_MUST_USE bg_status plan_decision_replay(const char *line, struct bg_error *err);
 
