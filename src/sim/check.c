@@ -112,6 +112,17 @@ bool sim_left_behind(const struct sim_process *p)
     return p->generation < p->world->votes.generation || p->world->control.finished;
 }
 
+// Nobody of the newest generation is gone, and the controller is there.
+static bool whole(const struct sim_world *w)
+{
+    uint32_t there = 0;
+    for (uint32_t i = 0; i < w->votes.member_count; i++)
+        for (size_t p = 0; p < w->process_count; p++)
+            there += w->processes[p]->worker && !w->processes[p]->dying &&
+                     w->processes[p]->member == w->votes.members[i];
+    return w->control.process && there == w->votes.member_count && w->generation == w->votes.generation;
+}
+
 // A bad frame is one that was damaged on purpose, nothing else.
 static void check_trouble(struct sim_world *w, const struct sim_process *from, const struct wire_frame *frame,
                           const void *payload)
@@ -122,6 +133,8 @@ static void check_trouble(struct sim_world *w, const struct sim_process *from, c
         sim_fail(w, "pid %u sent a TROUBLE that cannot be read: %s", from->pid, err.text);
     else if (m.kind == MESSAGE_BAD_FRAME && !w->corrupted && !sim_left_behind(from))
         sim_fail(w, "pid %u found a bad frame that was good: %s", from->pid, m.text);
+    else if (m.kind == MESSAGE_WAITS && !w->slowed && !sim_left_behind(from) && whole(w))
+        sim_fail(w, "pid %u waits for what nobody makes: %s", from->pid, m.text);
     else
         sim_note(w, from, "trouble: %s", m.text);
 }

@@ -10,19 +10,20 @@
 static const struct {
     const char *name;
     uint32_t weight; // as often as others
+    bool slows;      // members may wait for it until their patience ends
 } kinds[SIM_FAULT_KINDS] = {
     [SIM_KILL] = {"kill", 40},
     [SIM_KILL_CONTROLLER] = {"kill controller", 10},
     [SIM_KILL_ALL] = {"kill all", 4},
     [SIM_STOP] = {"stop", 3},
     [SIM_JOIN] = {"join", 3},
-    [SIM_FREEZE] = {"freeze", 10},
-    [SIM_FREEZE_CONTROLLER] = {"freeze controller", 4},
-    [SIM_SLOW] = {"slow", 4},
-    [SIM_FRAME_DROP] = {"drop", 6},
+    [SIM_FREEZE] = {"freeze", 10, true},
+    [SIM_FREEZE_CONTROLLER] = {"freeze controller", 4, true},
+    [SIM_SLOW] = {"slow", 4, true},
+    [SIM_FRAME_DROP] = {"drop", 6, true},
     [SIM_FRAME_CORRUPT] = {"corrupt", 6},
     [SIM_FRAME_CUT] = {"cut", 6},
-    [SIM_FRAME_DELAY] = {"delay", 6},
+    [SIM_FRAME_DELAY] = {"delay", 6, true},
 };
 static const char *const triggers[SIM_TRIGGERS] = {"turn", "point", "named point", "frame"};
 // Where deaths are told apart by a hair, and which most steps pass only a few times.
@@ -125,6 +126,7 @@ static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *h
     f->done = true;
     w->faults_done++;
     sim_mix(w, 5, f->kind, here ? here->pid : 0);
+    w->slowed |= kinds[f->kind].slows;
     switch (f->kind) {
     case SIM_KILL:
         if (here && here == w->control.process)
@@ -195,6 +197,7 @@ static void strike(struct sim_process *p)
         sim_kill(w, p, "by the matrix");
         return;
     }
+    w->slowed = true;
     freeze(w, p); // when its turn returns: what that makes is lost as well
     p->struck = true;
     p->thaw_ns = p->frozen_ns + 1500000000;

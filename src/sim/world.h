@@ -142,6 +142,7 @@ struct sim_world {
     struct sim_fault faults[SIM_FAULTS_MAX];
     uint32_t faults_done;
     bool corrupted; // a frame was damaged on purpose
+    bool slowed;    // somebody was held up on purpose: others may wait for long
     // The checkers' books.
     uint64_t committed, generation; // by the log
     uint64_t leaves;                // computed by anybody

@@ -64,10 +64,10 @@ struct executor_seating {
     bool recompute;       // F keeps no stash; B (or both) runs the forward again
     const uint8_t *holds; // (units): steps these (stages and followed units)
 };
-// Reserves what the seating needs and keeps what fits. Sums, stashes and boundaries of the open step survive if every
-// stage that sat here sits here again (more may come) with the same items, split and slices (`kept` says so), else all
-// of them are gone. Roots survive any seating. The first one keeps nothing. Flights and slots grow by themselves when a
-// plan needs more than it said (that allocates). If this fails nothing is seated.
+// Reserves what the seating needs and keeps what fits. Sums, stashes and boundaries of the open step survive at every
+// stage that sat here and sits here again, if items, split and slices are the same (`kept` says so), else all of them
+// are gone. Roots survive any seating. The first one keeps nothing. Flights and slots grow by themselves when a plan
+// needs more than it said (that allocates). If this fails nothing is seated.
 BG_MUST_USE bg_status executor_seat(struct executor *ex, const struct executor_seating *seating, struct bg_error *err,
                                     bool *kept);
 struct optim_state executor_state(const struct executor *ex); // weights, m, v: full sets

@@ -302,25 +302,14 @@ static bool wants_split(const struct executor_seating *seating)
     return seating->split || seating->slices > 1;
 }
 
-// Nothing that the stages hold of the open step would lose its place.
+// What the stages hold of the open step stays readable.
 static bool keeps(const struct executor *ex, const struct executor_seating *seating)
 {
     if (ex->item_count == 0 || ex->stage_count == 0)
         return ex->item_count > 0;
-    if (ex->split != wants_split(seating) || ex->slices != wants_slices(seating) ||
-        ex->item_count != seating->item_count ||
-        memcmp(ex->items, seating->items, seating->item_count * sizeof *seating->items) != 0)
-        return false;
-    for (uint32_t s = 0; s < ex->stage_count; s++) {
-        const struct stage *stage = ex->stages[s];
-        uint32_t w = 0;
-        while (w < seating->stage_count &&
-               (seating->stages[w].unit_first != stage->unit_first || seating->stages[w].unit_end != stage->unit_end))
-            w++;
-        if (w == seating->stage_count)
-            return false;
-    }
-    return true;
+    return ex->split == wants_split(seating) && ex->slices == wants_slices(seating) &&
+           ex->item_count == seating->item_count &&
+           memcmp(ex->items, seating->items, seating->item_count * sizeof *seating->items) == 0;
 }
 
 static void take_items(struct executor *ex, const struct executor_seating *seating)

@@ -23,6 +23,17 @@ void worker_forget_step(struct worker *w)
     w->computed = 0;
 }
 
+// A stage that we do not sit at any more: what the step has made there is gone with the seat. Roots stay: plan_recover
+// counts on both.
+static void forget_stage(struct worker *w, uint32_t stage)
+{
+    const size_t items = w->plan->item_count, first = stage * items;
+    worker_release_values(w, first, items);
+    memset(w->items + first, 0, items);
+    memset(w->made + first, 0, items * sizeof *w->made);
+    memset(w->made_back + first, 0, items * sizeof *w->made_back);
+}
+
 static void begin_step(struct worker *w)
 {
     worker_forget_step(w);
@@ -300,11 +311,16 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
         return status;
     set_holds(w);
     bool kept = false;
+    uint32_t before[PLAN_STAGES_MAX];
+    memcpy(before, w->local, sizeof before);
     status = seat(w, m->now_bytes > 0, err, &kept);
     if (status)
         return status;
     if (!kept || m->anew || cut != w->cut)
         begin_step(w);
+    for (uint32_t s = 0; s < w->plan->stage_count; s++)
+        if (before[s] != UINT32_MAX && w->local[s] == UINT32_MAX)
+            forget_stage(w, s);
     status = take_state(w, m, err);
     if (status)
         return status;

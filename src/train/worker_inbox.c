@@ -104,18 +104,22 @@ static bg_status take_boundary(struct worker *w, struct comm_event *event, struc
     return BG_OK;
 }
 
-void worker_release_boundaries(struct worker *w)
+void worker_release_values(struct worker *w, size_t first, size_t count)
 {
-    size_t cells = w->plan ? (size_t)w->plan->stage_count * w->plan->item_count : 0;
-    for (size_t i = 0; i < cells; i++)
+    for (size_t i = first; i < first + count; i++)
         w->items[i] &= (uint8_t) ~(PLAN_HELD_X | PLAN_HELD_DY);
-    for (size_t i = 0; i < cells * w->slots; i++) {
+    for (size_t i = first * w->slots; i < (first + count) * w->slots; i++) {
         if (w->activations[i].here)
             comm_release(w->comm, &w->activations[i].event);
         if (w->gradients[i].here)
             comm_release(w->comm, &w->gradients[i].event);
         w->activations[i].here = w->gradients[i].here = false;
     }
+}
+
+void worker_release_boundaries(struct worker *w)
+{
+    worker_release_values(w, 0, w->plan ? (size_t)w->plan->stage_count * w->plan->item_count : 0);
 }
 
 // ---- State on the move ----
@@ -203,12 +207,13 @@ static void keep_early(struct worker *w, const struct comm_event *event)
 bg_status worker_take_value(struct worker *w, struct comm_event *event, struct bg_error *err)
 {
     const struct wire_frame *f = &event->frame;
-    if (f->generation != w->generation || f->job != w->job_id || f->step < w->version) {
-        refuse(w, event);
+    const bool ours = f->generation == w->generation && f->job == w->job_id;
+    if (ours && (!w->running || !w->linked || f->step > w->version)) { // the generation may go back to an older step
+        keep_early(w, event);
         return BG_OK;
     }
-    if (!w->running || !w->linked || f->step > w->version) {
-        keep_early(w, event);
+    if (!ours || f->step < w->version) {
+        refuse(w, event);
         return BG_OK;
     }
     if (w->voted) { // a copy of what we had already; its sender may have begun the next step and write there
