@@ -143,6 +143,7 @@ static struct ctl_options controller_options(struct fleet *f)
         .group = choose_group(f),
         .split = job->run.split,
         .recompute = job->run.recompute,
+        .passes = f->spread.passes,
         .profile = f->profile.unit_count ? &f->profile : NULL,
         .workers = f->spread.seats,
         .shadow = f->spread.shadow,
@@ -273,7 +274,8 @@ static bg_status initial_plan(const struct fleet *f, const struct ctl_options *o
                                    .split = o->split,
                                    .recompute = o->recompute,
                                    .followers = o->shadow,
-                                   .shares = shares};
+                                   .shares = shares,
+                                   .passes = o->passes};
     struct plan plan;
     bg_status status = plan_build(&options, err, &plan);
     bg_free(shares);

@@ -460,7 +460,8 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .split = ctl->o.split,
                                          .recompute = ctl->o.recompute,
                                          .followers = d->count - computing,
-                                         .shares = shares};
+                                         .shares = shares,
+                                         .passes = ctl->o.passes};
     bg_status status = plan_build(&options, err, &d->steady);
     bg_free(shares);
     if (!status)

@@ -1,6 +1,7 @@
 // What a seed stands for: a job, a shape, a schedule, a pace. The faults come from fault.c.
 #include "sim/world.h"
 
+#include "plan/pass/pass.h"
 #include "plan/schedule/schedule.h"
 
 #include <stdio.h>
@@ -55,12 +56,17 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->turn_ns = paces[sim_random_below(r, 3)];
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
     s->range = sim_random_below(r, 4);
+    s->passes.held = sim_random_chance(r, 250);
+    s->passes.owner = sim_random_chance(r, 300) ? sim_random_between(r, 1, 3) : 0;
+    s->passes.chunks = sim_random_chance(r, 300) ? sim_random_between(r, 1, 4) : 0;
+    char passes[64];
+    plan_passes_text(&s->passes, passes);
     snprintf(text, size,
-             "job %u, shape %s, %s in %u slices%s%s, group %u, %llu steps, evaluation every %llu, checkpoint every "
-             "%llu, shadow %s, "
+             "job %u, shape %s, %s in %u slices%s%s, passes %s, group %u, %llu steps, evaluation every %llu, "
+             "checkpoint every %llu, shadow %s, "
              "respawn %s%s, %u faults",
              s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->slices, s->split ? ", split" : "",
-             s->recompute ? ", recompute" : "", s->group, (unsigned long long)s->steps,
+             s->recompute ? ", recompute" : "", passes, s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
              s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);
 }

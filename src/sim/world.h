@@ -19,6 +19,7 @@ struct sim_scenario {
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
     bool split, recompute, shadow, respawn, baseline;
+    struct plan_passes passes;
     uint64_t steps, eval_every, checkpoint_every;
     uint64_t latency_ns, turn_ns;
     uint32_t fault_count;

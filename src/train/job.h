@@ -46,7 +46,7 @@ struct job {
         uint32_t workers, threads; // threads 0: all cores, shared out among the workers
         char *speeds;              // of the workers, relative, "1,0.5"; NULL: all alike
         double memory_gb;          // of a worker; 0: this machine's, shared out
-        char *plan, *schedule, *shadow, *recovery;
+        char *plan, *schedule, *passes, *shadow, *recovery;
         bool split, recompute, respawn;
         uint32_t heartbeat_ms, patience_ms, join_ms;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
@@ -80,6 +80,7 @@ struct job_spread {
     uint32_t replicas[PLAN_STAGES_MAX], stages, seats;
     enum plan_schedule schedule;
     uint32_t chunks, slices, range;
+    struct plan_passes passes;
     bool shadow;
     struct plan_stage *cut; // of a plan file, else NULL: the controller cuts. bg_free it
 };

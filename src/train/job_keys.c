@@ -94,6 +94,8 @@ static const struct job_key keys[] = {
     {"run.schedule", JOB_TEXT, AT(run.schedule), .standard = "1f1b",
      .meaning = "order of a pipeline: 1f1b, gpipe, interleaved[:CHUNKS], zb-h1, zb-2p, zb-v, zb-v-half, zb-v-min, "
                 "seq1f1b[:SLICES], tessel[:CHUNKS], distmm[:RANGE]"},
+    {"run.passes", JOB_TEXT, AT(run.passes), .standard = "auto",
+     .meaning = "how gradients travel: none, or some of wait-free, one-owner:REPLICA, chunks:N; auto: wait-free"},
     {"run.split", JOB_FLAG, AT(run.split), .standard = "false",
      .meaning = "input and weight gradients apart, so that weight gradients fill a pipeline's gaps"},
     {"run.recompute", JOB_FLAG, AT(run.recompute), .standard = "false",

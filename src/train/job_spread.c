@@ -3,6 +3,7 @@
 #include "train/job.h"
 
 #include "base/mem.h"
+#include "plan/pass/pass.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,27 @@ static bg_status check(const struct job *job, uint32_t units, const struct job_s
     return BG_OK;
 }
 
+// Here nothing is simulated: what is left open has no answer.
+static bg_status read_passes(const struct job *job, struct bg_error *err, struct plan_passes *passes)
+{
+    struct plan_pass_wish wish;
+    const char *text = job->run.passes ? job->run.passes : "auto";
+    bg_status status = plan_passes_parse(text, err, &wish);
+    if (!status && strcmp(text, "auto") != 0 && (wish.open[PLAN_PASS_OWNER] || wish.open[PLAN_PASS_CHUNKS]))
+        status = bg_fail(err, BG_INVALID,
+                         "\"%.60s\": expected a number behind one-owner: and chunks: (`brigade plan` "
+                         "finds one)",
+                         text);
+    if (!status && wish.factors)
+        status = bg_fail(err, BG_INVALID,
+                         "factors would change the bits of a job; `brigade plan --passes factors` tells "
+                         "what they would save");
+    if (status)
+        return bg_fail_prefix(err, "run.passes");
+    *passes = wish.passes;
+    return BG_OK;
+}
+
 void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t stages, struct job_spread *spread)
 {
     memmove(spread->replicas, replicas, stages * sizeof *replicas);
@@ -138,6 +160,9 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
         bg_fail_prefix(err, "run.schedule");
         return status;
     }
+    status = read_passes(job, err, &s.passes);
+    if (status)
+        return status;
     if (job_is_auto(job)) {
         s.stages = 1;
         s.replicas[0] = job->run.workers ? job->run.workers : 1;

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Passes on the real executor: however gradients travel, hashes are those of one process; also where workers die in the
+middle of it. That they did travel so is read from the plan, and the messages of every process are counted.
+
+The model's units have several pieces (65,536 numbers), so that chunks are messages of their own.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
+JOB = ["model.layers=2", "model.dim=128", "model.heads=2", "model.kv_heads=1", "model.context=16", "train.micro_batch=1",
+       "train.micro_batches=6", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
+       "train.eval_every=0", "train.eval_tokens=200", "train.checkpoint_every=0", "run.shadow=false"]
+PASSES = ["none", "wait-free", "chunks:1", "chunks:2", "wait-free,chunks:2", "wait-free,chunks:64", "one-owner:0",
+          "wait-free,one-owner:1", "one-owner:9,chunks:3"]
+HANG_S = 300
+
+
+class Passes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="brigade-passes-")
+        with open(cls.path("corpus.txt"), "w") as out:
+            for i in range(400):
+                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    @classmethod
+    def path(cls, *names):
+        return os.path.join(cls.dir, *names)
+
+    def start(self, name, *keys, points=False):
+        env = dict(os.environ, BRIGADE_POINTS=self.path(name + ".points")) if points else None
+        return subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path(name), *JOB, *keys,
+                                 "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+
+    def end(self, process, code=0):
+        try:
+            _, err = process.communicate(timeout=HANG_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self.fail("hangs")
+        err = err.decode(errors="replace")
+        self.assertEqual(process.returncode, code, err)
+        return err
+
+    def result(self, name):
+        with open(self.path(name, "result.json")) as file:
+            return json.load(file)
+
+    def plan(self, name):
+        with open(self.path(name, "plan.txt")) as file:
+            return file.read()
+
+    def lines(self, name):
+        with open(self.path(name, "steps.jsonl")) as file:
+            return sum(line.endswith("\n") for line in file)
+
+    def same(self, name, alone):
+        for key in HASHES:
+            self.assertEqual(self.result(name)[key], alone[key], (name, key))
+
+    def expect_plan(self, passes, shape, text):
+        """The records of the plan that ran are those of the passes."""
+        chunks = re.search(r"chunks:(\d+)", passes)
+        owner = re.search(r"one-owner:(\d+)", passes)
+        for stage, replicas in enumerate([3] if shape == "1x3" else [1, 2]):
+            folds = str(min(int(owner[1]), replicas - 1)) if owner and replicas > 1 else "-"
+            count = int(chunks[1]) if chunks else 0
+            record = f"sums {stage} {count} {folds}\n"
+            self.assertEqual(record in text, count > 0 or folds != "-", (passes, text))
+            for worker in re.findall(r"(?m)^list \d+:(.*)", text):
+                found = re.findall(rf" {stage}COLL\.reduce(?:/(\d+))?(?= )", worker)
+                if re.search(rf" {stage}B", worker):
+                    self.assertEqual(found, [str(k) for k in range(count)] if count > 1 else [""], text)
+        self.assertEqual(bool(re.search(r"\.l ", text)), "wait-free" in passes, text)
+
+    def test_hashes(self):
+        steps = "train.steps=3"
+        self.end(self.start("alone", steps))
+        alone = self.result("alone")
+        for i, passes in enumerate(PASSES):
+            for shape in (("1x3", "1+2") if i % 2 == 0 else ("1x3",)):
+                with self.subTest(passes=passes, shape=shape):
+                    name = f"{i}-{shape}"
+                    self.end(self.start(name, steps, "run.plan=" + shape, "run.passes=" + passes))
+                    self.same(name, alone)
+                    self.expect_plan(passes, shape, self.plan(name))
+
+    def messages(self, passes):
+        """Parts and roots that each of three replicas sent in a step; all are in one generation."""
+        name, steps = "count-" + passes, 3
+        self.end(self.start(name, f"train.steps={steps}", "run.plan=1x3", "run.passes=" + passes, points=True))
+        found = [[0, 0] for _ in range(3)]
+        with open(self.path(name + ".points")) as lines:
+            for process, point, count in map(str.split, lines):
+                kind = {"before-send-part": 0, "before-send-root": 1}.get(point)
+                if kind is not None:
+                    found[int(process[-1])][kind] = max(found[int(process[-1])][kind], int(count))
+        for counts in found:
+            for count in counts:
+                self.assertEqual(count % steps, 0, found)
+        return [tuple(count // steps for count in counts) for counts in found]
+
+    def test_messages(self):
+        """Each replica has one node of the tree. Two blocks of `pieces` each, and buckets of a piece."""
+        (owner, other, third) = self.messages("one-owner:0,chunks:1")
+        buckets = other[0]
+        self.assertEqual((owner, other, third), ((0, 2 * buckets), (buckets, 0), (buckets, 0)))
+        (owner, other, third) = self.messages("wait-free,one-owner:0")
+        pieces = (other[0] - buckets) // 2 + 1
+        self.assertEqual(other[0], buckets + 2 * (pieces - 1))
+        self.assertGreaterEqual(pieces, 3)
+        self.assertEqual((owner, third), ((0, 2 * other[0]), other))
+        for passes in ("one-owner:2,chunks:2", "wait-free,one-owner:2,chunks:2"):
+            self.assertEqual(self.messages(passes),
+                             [(buckets + 2, 0), (buckets + 2, 0), (0, 2 * (buckets + 2))], passes)
+        for chunks in (2, 3, 64):  # in turns: each message is folded by one and sent by two, its root the other way
+            runs = buckets - 2 + 2 * min(chunks, pieces)
+            found = self.messages(f"wait-free,chunks:{chunks}")
+            self.assertEqual([sum(counts[k] for counts in found) for k in (0, 1)], [2 * runs, 2 * runs])
+            self.assertTrue(all(root > 0 for _, root in found), found)
+
+    def test_kills(self):
+        """kill -9 in the middle, twice: the rest of a step goes on with the same messages and owners."""
+        steps = "train.steps=150"
+        self.end(self.start("single", steps))
+        for i, passes in enumerate(("one-owner:0,chunks:2", "wait-free,one-owner:1,chunks:3")):
+            with self.subTest(passes=passes):
+                name = f"kill{i}"
+                process = self.start(name, steps, "run.plan=1x3", "run.passes=" + passes, "run.shadow=true")
+                for count, who in ((15, "worker0"), (60, "worker1")):
+                    deadline = time.monotonic() + HANG_S
+                    while not os.path.exists(self.path(name, "steps.jsonl")) or self.lines(name) < count:
+                        self.assertIsNone(process.poll(), "ended early")
+                        self.assertLess(time.monotonic(), deadline)
+                        time.sleep(0.002)
+                    with open(self.path(name, "events.jsonl")) as lines:
+                        events = [json.loads(line) for line in lines if line.endswith("\n")]
+                    os.kill([e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1],
+                            signal.SIGKILL)
+                self.end(process)
+                self.same(name, self.result("single"))
+                self.assertEqual(self.result(name)["deaths"], 2)
+                self.assertLessEqual(self.result(name)["steps_redone"], 2)
+
+    def test_refused(self):
+        for passes, words in (("chunks:0", ("run.passes", "chunks[:1..64]")), ("factors", ("run.passes", "bits")),
+                              ("chunks", ("run.passes", "a number behind", "brigade plan")),
+                              ("tree", ("run.passes", "wait-free"))):
+            err = self.end(self.start("refused", "train.steps=1", "run.plan=1x2", "run.passes=" + passes), 78)
+            for word in words:
+                self.assertIn(word, err)
+            self.assertFalse(os.path.exists(self.path("refused")))
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
