@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/fleet_shapes.h"
 #include "cli/trace.h"
 #include "cli/zones.h"
 #include "plan/spot/deadline.h"
@@ -41,6 +42,8 @@ struct fleet_budget {
 
     struct plan_fleet_shape shape; // of a fleet: the last one,
     uint32_t changes;              // and how often it was another, in this call
+    struct fleet_shapes shapes;
+    uint64_t steps; // committed
 
     // As measured, in seconds of this clock.
     uint64_t rented_ns; // no step has come from what was rented then; 0: one has
@@ -362,6 +365,7 @@ void fleet_budget_close(struct fleet_budget *b)
     if (b->log && b->env->ops->file_close(b->env, b->log, &ignored))
         b->log = NULL;
     plan_trace_fini(&b->trace);
+    fleet_shapes_fini(&b->shapes);
     for (uint32_t z = 0; z < b->zones.count; z++) {
         bg_free((uint32_t *)b->zone_list[z].spot);
         bg_free((double *)b->zone_list[z].spot_price);
@@ -422,6 +426,7 @@ bg_status fleet_budget_reshaped(struct fleet_budget *b, const struct plan_fleet_
     b->changes += b->decided && (before.replicas != decided.replicas || before.stages != decided.stages);
     b->shape = decided;
     note_shape(b, line);
+    fleet_shapes_decided(&b->shapes, now, decided, env_now_ns(b->env), b->steps);
     bg_free(line);
     bg_free(all);
     return status;
@@ -429,6 +434,7 @@ bg_status fleet_budget_reshaped(struct fleet_budget *b, const struct plan_fleet_
 
 void fleet_budget_committed(struct fleet_budget *b, uint64_t step, double seconds, bool full)
 {
+    b->steps = step + 1;
     if (b->rented_ns) {
         b->start_sum += 1e-9 * (double)(env_now_ns(b->env) - b->rented_ns);
         b->start_count++;
@@ -545,10 +551,15 @@ static json_t *fleet_result(const struct fleet_budget *b)
     double machine_ticks = 0;
     for (uint32_t t = 0; t < b->ticks_seen; t++)
         machine_ticks += b->spot[t] < job->instances ? b->spot[t] : job->instances;
-    return json_pack("{s:s, s:f, s:I, s:f, s:f, s:I, s:f, s:b}", "policy", b->terms.fleet.policy->name, "gap_s",
-                     job->gap_s, "ticks", (json_int_t)b->ticks_seen, "machine_ticks", machine_ticks, "cost",
-                     machine_ticks * job->price[PLAN_RENT_SPOT] * job->gap_s / 3600, "changes", (json_int_t)b->changes,
-                     "finish_s", elapsed_s(b), "met", job->deadline_s <= 0 || elapsed_s(b) <= job->deadline_s);
+    json_t *o =
+        json_pack("{s:s, s:f, s:I, s:f, s:f, s:I, s:f, s:b}", "policy", b->terms.fleet.policy->name, "gap_s",
+                  job->gap_s, "ticks", (json_int_t)b->ticks_seen, "machine_ticks", machine_ticks, "cost",
+                  machine_ticks * job->price[PLAN_RENT_SPOT] * job->gap_s / 3600, "changes", (json_int_t)b->changes,
+                  "finish_s", elapsed_s(b), "met", job->deadline_s <= 0 || elapsed_s(b) <= job->deadline_s);
+    json_t *simulated = fleet_shapes_hindsight(&b->shapes, &b->terms.fleet, b->spot, b->job->train.steps);
+    if (simulated)
+        json_object_set_new(o, "simulated", simulated);
+    return o;
 }
 
 json_t *fleet_budget_json(struct fleet_budget *b, uint64_t steps)

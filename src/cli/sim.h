@@ -13,8 +13,8 @@ int sim_service(struct cli *cli, int argc, char **argv);
 int sim_workflow(struct cli *cli, int argc, char **argv);
 int sim_experts(struct cli *cli, int argc, char **argv);
 
-// Writes and frees a picture: to `path`, or where a policy is named to a path with its name before the ending. 0, or
-// the exit code after the message.
-int sim_write_picture(struct cli *cli, const char *path, const char *policy, char *svg);
+// Writes and frees a picture or a log: to `path`, or where a policy is named to a path with its name before the
+// ending. 0, or the exit code after the message.
+int sim_write_each(struct cli *cli, const char *path, const char *policy, char *text);
 
 #endif

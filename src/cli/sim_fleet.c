@@ -3,12 +3,12 @@
 
 #include "base/mem.h"
 #include "cli/trace.h"
-#include "plan/fleet/fleet.h"
+#include "plan/fleet/fleet_ask.h"
 
 #include <string.h>
 
 struct command { // as given
-    const char *trace, *policy, *model, *svg;
+    const char *trace, *policy, *model, *svg, *log;
     uint32_t nodes, micro_batches, stages, tokens;
     float samples, interval_s, bandwidth, teraflops, memory_gb;
     uint64_t seed;
@@ -20,8 +20,13 @@ struct fleet_sim {
     const struct plan_fleet_policy *policies[64];
     struct plan_fleet_result results[64];
     size_t count;
-    uint64_t seed;
+    struct plan_fleet_question question; // of a log: what stays the same
+    bool logs;
+    struct bg_str lines[64];
 };
+
+// Every line holds the trace so far: a log grows with the square of its intervals.
+enum { LOG_INTERVALS_MAX = 10000 };
 
 // Models that papers used, by what is different from the defaults.
 static const struct named_model {
@@ -46,7 +51,7 @@ static bg_status read_trace(struct bg_env *env, const char *path, struct bg_erro
 }
 
 // A name, LAYERSxDIM, or a profile of a file.
-static bg_status read_model(struct cli *cli, const struct command *c, struct bg_error *err,
+static bg_status read_model(struct cli *cli, const struct command *c, struct fleet_sim *s, struct bg_error *err,
                             struct plan_fleet_options *options, struct plan_profile *profile)
 {
     struct plan_fleet_transformer shape = {.vocabulary = 50257, .tokens = c->tokens};
@@ -72,6 +77,7 @@ static bg_status read_model(struct cli *cli, const struct command *c, struct bg_
     shape.flops = 1e12 * (double)c->teraflops;
     shape.link_bytes_s = 1e9 / 8 * (double)c->bandwidth;
     shape.memory_bytes = 1e9 * (double)c->memory_gb;
+    s->question.model = shape;
     return plan_fleet_transformer(&shape, err, profile);
 }
 
@@ -81,7 +87,7 @@ static bg_status read_input(struct cli *cli, const struct command *c, struct fle
     struct plan_profile profile = {0};
     bg_status status = read_trace(cli->env, c->trace, err, &s->trace);
     if (!status)
-        status = read_model(cli, c, err, &options, &profile);
+        status = read_model(cli, c, s, err, &options, &profile);
     if (!status) {
         options.nodes_max = c->nodes;
         options.interval_s = (double)c->interval_s;
@@ -95,6 +101,11 @@ static bg_status read_input(struct cli *cli, const struct command *c, struct fle
         status = bg_fail(err, BG_INVALID, "%s: %g s are more than %d intervals of %g s", c->trace, seconds,
                          PLAN_FLEET_INTERVALS_MAX, options.interval_s);
     plan_profile_fini(&profile);
+    s->question.options = options;
+    if (!status && c->log && !s->question.model.layers)
+        status = bg_fail(err, BG_INVALID, "--log: a line holds the model by its numbers: take a name or LAYERSxDIM");
+    if (!status && c->log && plan_fleet_intervals(s->fleet, s->trace.events, s->trace.count) > LOG_INTERVALS_MAX)
+        status = bg_fail(err, BG_INVALID, "--log: at most %d intervals: take a longer --interval", LOG_INTERVALS_MAX);
     return status;
 }
 
@@ -120,11 +131,34 @@ static int choose_policies(const char *name, struct fleet_sim *s)
     return code;
 }
 
+struct log {
+    struct plan_fleet_question question;
+    struct bg_str *lines;
+};
+
+static void log_decision(void *arg, const struct plan_fleet_snapshot *now, struct plan_fleet_shape shape)
+{
+    struct log *log = arg;
+    struct plan_fleet_question *q = &log->question;
+    q->left = now->left;
+    q->counts = now->counts;
+    q->count = now->count;
+    q->coming = now->coming;
+    q->coming_count = now->coming_count;
+    char *line = plan_fleet_decision_format(q, shape);
+    bg_str_addf(log->lines, "%s\n", line);
+    bg_free(line);
+}
+
 static void run_policy(void *arg, size_t index, unsigned lane)
 {
     (void)lane;
     struct fleet_sim *s = arg;
-    plan_fleet_run(s->fleet, s->policies[index], s->trace.events, s->trace.count, s->seed, &s->results[index]);
+    struct log log = {s->question, &s->lines[index]};
+    log.question.policy = s->policies[index];
+    const struct plan_fleet_run_options options = {
+        .seed = s->question.seed, .decided = s->logs ? log_decision : NULL, .arg = &log};
+    plan_fleet_run(s->fleet, s->policies[index], s->trace.events, s->trace.count, &options, &s->results[index]);
 }
 
 // Samples against those of throughput-optimal, which is run for that where it is not asked for.
@@ -134,8 +168,8 @@ static double baseline(struct fleet_sim *s)
         if (!strcmp(s->policies[i]->name, "throughput-optimal"))
             return s->results[i].samples;
     struct plan_fleet_result result;
-    plan_fleet_run(s->fleet, plan_fleet_policy_find("throughput-optimal"), s->trace.events, s->trace.count, s->seed,
-                   &result);
+    plan_fleet_run(s->fleet, plan_fleet_policy_find("throughput-optimal"), s->trace.events, s->trace.count,
+                   &(struct plan_fleet_run_options){.seed = s->question.seed}, &result);
     plan_fleet_result_fini(&result);
     return result.samples;
 }
@@ -186,14 +220,22 @@ static int write_pictures(struct cli *cli, const char *path, const struct fleet_
     int code = 0;
     for (size_t i = 0; path && i < s->count && !code; i++) {
         const char *name = s->policies[i]->name;
-        code = sim_write_picture(cli, path, s->count > 1 ? name : NULL, plan_fleet_picture(&s->results[i], name));
+        code = sim_write_each(cli, path, s->count > 1 ? name : NULL, plan_fleet_picture(&s->results[i], name));
     }
+    return code;
+}
+
+static int write_logs(struct cli *cli, const char *path, struct fleet_sim *s)
+{
+    int code = 0;
+    for (size_t i = 0; path && i < s->count && !code; i++)
+        code = sim_write_each(cli, path, s->count > 1 ? s->policies[i]->name : NULL, bg_str_take(&s->lines[i]));
     return code;
 }
 
 static int run_command(struct cli *cli, const struct command *c)
 {
-    struct fleet_sim s = {.seed = c->seed};
+    struct fleet_sim s = {.question.seed = c->seed, .logs = c->log};
     int code = choose_policies(c->policy, &s);
     if (code < 0)
         code = cli_env_unpinned(cli);
@@ -212,8 +254,12 @@ static int run_command(struct cli *cli, const struct command *c)
         code = cli_finish_output();
         if (!code)
             code = write_pictures(cli, c->svg, &s);
+        if (!code)
+            code = write_logs(cli, c->log, &s);
         for (size_t i = 0; i < s.count; i++)
             plan_fleet_result_fini(&s.results[i]);
+        for (size_t i = 0; i < s.count; i++)
+            bg_str_fini(&s.lines[i]);
     }
     plan_fleet_destroy(s.fleet);
     plan_trace_fini(&s.trace);
@@ -260,6 +306,7 @@ int sim_fleet(struct cli *cli, int argc, char **argv)
         {"memory", CLI_FLOAT, &c.memory_gb, "GB", "of a machine (16)"},
         {"seed", CLI_U64, &c.seed, "N", "of the draws (1)"},
         {"svg", CLI_TEXT, &c.svg, "FILE", "machines and samples over time, a picture a policy"},
+        {"log", CLI_TEXT, &c.log, "FILE", "what was decided on what, for sim replay; a file a policy"},
     };
     char *about = about_fleet();
     const struct cli_usage usage = {

@@ -1,16 +1,17 @@
-// Pictures of several policies: a file for each.
+// What is written of several policies: a file for each.
 #include "cli/sim.h"
 
 #include "base/mem.h"
 
 #include <string.h>
 
-int sim_write_picture(struct cli *cli, const char *path, const char *policy, char *svg)
+int sim_write_each(struct cli *cli, const char *path, const char *policy, char *text)
 {
-    const size_t size = strlen(path), stem = size > 4 && !strcmp(path + size - 4, ".svg") ? size - 4 : size;
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    const size_t stem = dot ? (size_t)(dot - path) : strlen(path);
     char *own = policy ? bg_format("%.*s-%s%s", (int)stem, path, policy, path + stem) : bg_strdup(path);
-    const int code = cli_write(cli, own, svg);
+    const int code = cli_write(cli, own, text);
     bg_free(own);
-    bg_free(svg);
+    bg_free(text);
     return code;
 }

@@ -150,11 +150,32 @@ struct plan_fleet_result {
     struct plan_fleet_interval *intervals; // (interval_count)
     uint32_t interval_count;
 };
+// What comes true of the model: shapes as they were seen, the others as much faster or slower than the model says as
+// those on average, and a change of state that moves.
+struct plan_fleet_seen {
+    struct plan_fleet_shape shape;
+    double rate; // samples per second
+};
+struct plan_fleet_truth {
+    const struct plan_fleet_seen *seen; // (count)
+    uint32_t count;
+    double change_s;
+};
+struct plan_fleet_run_options {
+    uint64_t seed;                        // of the draws
+    const struct plan_fleet_truth *truth; // NULL: what the model says
+    void (*decided)(void *arg, const struct plan_fleet_snapshot *now, struct plan_fleet_shape shape); // NULL: none
+    void *arg;
+};
 // Machines that go do so at the start of the interval in which they go; those that come are there at the next. Runs up
-// to the last event. `seed`: of the draws.
+// to the last event.
 void plan_fleet_run(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
-                    const struct plan_trace_event *events, size_t event_count, uint64_t seed,
-                    struct plan_fleet_result *result);
+                    const struct plan_trace_event *events, size_t event_count,
+                    const struct plan_fleet_run_options *options, struct plan_fleet_result *result);
+// The same over machines counted at the start of every interval; the last to come is the first to go.
+void plan_fleet_run_counts(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
+                           const uint32_t *counts, uint32_t intervals, const struct plan_fleet_run_options *options,
+                           struct plan_fleet_result *result);
 void plan_fleet_result_fini(struct plan_fleet_result *result);
 
 // SVG: machines there and at work, and samples per second. `policy` names the picture. bg_free it.

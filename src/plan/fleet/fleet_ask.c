@@ -34,19 +34,30 @@ static bg_status check(const struct plan_fleet_question *q, struct bg_error *err
     return BG_OK;
 }
 
-bg_status plan_fleet_ask(const struct plan_fleet_question *q, struct bg_error *err, struct plan_fleet_shape *shape)
+bg_status plan_fleet_of(const struct plan_fleet_question *q, struct bg_error *err, struct plan_fleet **fleet)
 {
     struct plan_profile profile = {0};
+    bg_status status = plan_fleet_transformer(&q->model, err, &profile);
+    if (!status)
+        status = plan_fleet_create(&profile, &q->options, err, fleet);
+    plan_profile_fini(&profile);
+    return status;
+}
+
+bg_status plan_fleet_ask(const struct plan_fleet_question *q, struct bg_error *err, struct plan_fleet_shape *shape)
+{
     struct plan_fleet *fleet = NULL;
     bg_status status = check(q, err);
     if (!status)
-        status = plan_fleet_transformer(&q->model, err, &profile);
-    if (!status)
-        status = plan_fleet_create(&profile, &q->options, err, &fleet);
-    plan_profile_fini(&profile);
+        status = plan_fleet_of(q, err, &fleet);
     if (status)
         return status;
-    struct plan_fleet_snapshot now = {.fleet = fleet, .counts = q->counts, .count = q->count, .left = q->left};
+    struct plan_fleet_snapshot now = {.fleet = fleet,
+                                      .counts = q->counts,
+                                      .count = q->count,
+                                      .left = q->left,
+                                      .coming = q->coming,
+                                      .coming_count = q->coming_count};
     now.liveput = plan_liveput_create(fleet, DRAWS, q->seed);
     *shape = q->policy->decide(&now);
     plan_liveput_destroy(now.liveput);
@@ -99,6 +110,10 @@ char *plan_fleet_decision_format(const struct plan_fleet_question *question, str
     bg_str_add(&text, " machines");
     for (uint32_t i = 0; i < q.count; i++)
         bg_str_addf(&text, " %u", q.counts[i]);
+    if (q.policy->clairvoyant)
+        bg_str_add(&text, " coming");
+    for (uint32_t i = 0; i < q.coming_count && q.policy->clairvoyant; i++)
+        bg_str_addf(&text, " %u", q.coming[i]);
     return bg_str_take(&text);
 }
 
@@ -182,20 +197,26 @@ static bg_status take_line(struct reader *r, struct bg_error *err, struct plan_f
     q->policy = plan_fleet_policy_find(name);
     if (good && !q->policy)
         return bg_fail(err, BG_FORMAT, "no fleet policy '%.60s' here: was the log written by another version?", name);
-    good = good && !q->policy->clairvoyant && take_name(r, "decided") && take_shape(r, decided) && take_name(r, "on") &&
-           take_numbers(r, q) && take_left(r, &q->left) && take_name(r, "machines");
+    good = good && take_name(r, "decided") && take_shape(r, decided) && take_name(r, "on") && take_numbers(r, q) &&
+           take_left(r, &q->left) && take_name(r, "machines");
     uint64_t value = 0;
-    while (good && r->at < r->count && q->count < COUNTS_MAX) {
-        good = take_whole(r, UINT32_MAX, &value);
-        counts[q->count++] = (uint32_t)value;
-    }
     q->counts = counts;
-    return good && q->count
+    while (good && r->at < r->count && q->count + q->coming_count < COUNTS_MAX) {
+        if (q->policy->clairvoyant && !q->coming && strcmp(r->word[r->at], "coming") == 0) {
+            q->coming = counts + q->count;
+            r->at++;
+            continue;
+        }
+        good = take_whole(r, UINT32_MAX, &value);
+        counts[q->count + q->coming_count] = (uint32_t)value;
+        ++*(q->coming ? &q->coming_count : &q->count);
+    }
+    return good && q->count && (q->coming != NULL) == q->policy->clairvoyant
                ? BG_OK
                : bg_fail(err, BG_FORMAT,
                          "word %zu of a decision: expected \"fleet POLICY decided SHAPE on\", numbers with "
                          "their names, \"left SHAPE\" with machines a stage, \"machines\" with a count for "
-                         "every interval",
+                         "every interval (an oracle's also \"coming\" with those to come)",
                          r->at);
 }
 

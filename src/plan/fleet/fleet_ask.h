@@ -1,5 +1,5 @@
 // A fleet policy asked about one interval, with everything it needs in one record: the controller asks, logs question
-// and answer as one line, and the line gives the same answer again.
+// and answer as one line, and the line gives the same answer again. The simulator logs the same lines.
 #ifndef PLAN_FLEET_ASK_H
 #define PLAN_FLEET_ASK_H
 
@@ -13,7 +13,13 @@ struct plan_fleet_question {
     struct plan_fleet_left left; // what runs, less those who went
     const uint32_t *counts;      // (count): machines there at each interval so far; the last is now
     uint32_t count;
+    const uint32_t *coming; // (coming_count): of the next intervals, for who may know
+    uint32_t coming_count;
 };
+
+// The fleet that a question is about. plan_fleet_destroy it.
+BG_MUST_USE bg_status plan_fleet_of(const struct plan_fleet_question *question, struct bg_error *err,
+                                    struct plan_fleet **fleet);
 
 // BG_INVALID where the model fits on no shape, or what is left is more than there is.
 BG_MUST_USE bg_status plan_fleet_ask(const struct plan_fleet_question *question, struct bg_error *err,

@@ -31,13 +31,13 @@ static void again(void **state)
 {
     (void)state;
     for (size_t p = 0; plan_fleet_policies[p]; p++) {
-        if (plan_fleet_policies[p]->clairvoyant)
-            continue;
         struct plan_fleet_question q = question(plan_fleet_policies[p]->name, counts, 0);
         for (uint32_t t = 0; t < COUNTS; t++) {
             struct plan_fleet_shape shape;
             struct bg_error err = {0};
             q.count = t + 1;
+            q.coming = plan_fleet_policies[p]->clairvoyant ? counts + t + 1 : NULL;
+            q.coming_count = plan_fleet_policies[p]->clairvoyant ? COUNTS - t - 1 : 0;
             uint32_t live = plan_fleet_nodes(q.left.shape);
             for (uint32_t s = 0; live > counts[t]; s = (s + 1) % (q.left.shape.stages + 1))
                 for (uint32_t deep = 0; deep < 2 && live > counts[t]; deep++)

@@ -20,6 +20,7 @@ struct machine {
 struct run {
     const struct plan_fleet *fleet;
     const struct plan_fleet_policy *policy;
+    const struct plan_fleet_run_options *o;
     struct plan_fleet_result *result;
     struct machine *machines; // (count) by id
     uint32_t count, room;
@@ -154,7 +155,7 @@ static void change(struct run *r, const struct plan_fleet_left *left, struct pla
         restart(r, target);
     } else {
         const struct plan_fleet_move move = plan_fleet_move(r->fleet, left, target);
-        r->stall_s += move.seconds;
+        r->stall_s += r->o->truth ? r->o->truth->change_s : move.seconds;
         if (recovery == PLAN_FLEET_REDUNDANT && move.kind != PLAN_FLEET_START) // a neighbour still has it
             r->stall_s -= move.lost_bytes / r->fleet->options.store_bytes_s;
         r->result->changes[move.kind]++;
@@ -188,6 +189,22 @@ static double train(struct run *r, double rate, double span_s)
     return rate * work_s;
 }
 
+static double rate_of(const struct run *r, struct plan_fleet_shape shape)
+{
+    const bool redundant = r->policy->recovery == PLAN_FLEET_REDUNDANT;
+    const double rate = (redundant ? plan_fleet_redundant_rate : plan_fleet_rate)(r->fleet, shape);
+    const struct plan_fleet_truth *truth = r->o->truth;
+    double ratio = 0;
+    if (!truth || !truth->count || !shape.replicas)
+        return rate;
+    for (uint32_t i = 0; i < truth->count; i++) {
+        if (memcmp(&truth->seen[i].shape, &shape, sizeof shape) == 0)
+            return truth->seen[i].rate;
+        ratio += truth->seen[i].rate / fmax(plan_fleet_rate(r->fleet, truth->seen[i].shape), 1e-12) / truth->count;
+    }
+    return rate * ratio;
+}
+
 static void interval(struct run *r, struct plan_fleet_snapshot *now)
 {
     struct plan_fleet_result *result = r->result;
@@ -197,10 +214,11 @@ static void interval(struct run *r, struct plan_fleet_snapshot *now)
     r->adjacent = r->lost && neighbours_gone(r);
     const struct plan_fleet_shape target = r->policy->decide(now);
     BG_ASSERT(plan_fleet_nodes(target) <= nodes);
+    if (r->o->decided)
+        r->o->decided(r->o->arg, now, target);
     change(r, &now->left, target);
     r->lost = false;
-    const bool redundant = r->policy->recovery == PLAN_FLEET_REDUNDANT;
-    const double rate = (redundant ? plan_fleet_redundant_rate : plan_fleet_rate)(r->fleet, target);
+    const double rate = rate_of(r, target);
     const struct plan_fleet_shape even = {target.replicas, target.stages, 0};
     result->liveput += plan_liveput_rate(now->liveput, even, nodes, nodes > 0);
     result->intervals[now->count - 1] = (struct plan_fleet_interval){r->count, target, train(r, rate, interval_s)};
@@ -252,7 +270,6 @@ static void count_machines(struct run *r, const struct plan_trace_event *events,
         take_events(r, events, count, i, &first);
         counts[i] = r->count;
     }
-    r->count = 0;
 }
 
 uint32_t plan_fleet_intervals(const struct plan_fleet *fleet, const struct plan_trace_event *events, size_t count)
@@ -261,22 +278,25 @@ uint32_t plan_fleet_intervals(const struct plan_fleet *fleet, const struct plan_
     return (uint32_t)fmax(1, fmin(last, PLAN_FLEET_INTERVALS_MAX));
 }
 
-void plan_fleet_run(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
-                    const struct plan_trace_event *events, size_t event_count, uint64_t seed,
-                    struct plan_fleet_result *result)
+// events NULL: as many machines as `counts` says.
+static void run_all(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
+                    const struct plan_trace_event *events, size_t event_count, const uint32_t *counts,
+                    const struct plan_fleet_run_options *options, struct plan_fleet_result *result)
 {
-    const uint32_t intervals = plan_fleet_intervals(fleet, events, event_count);
-    uint32_t *counts = bg_alloc_array(intervals, sizeof *counts);
-    *result = (struct plan_fleet_result){.interval_count = intervals};
+    const uint32_t intervals = result->interval_count;
     result->intervals = bg_alloc_array(intervals, sizeof *result->intervals);
     result->seconds = intervals * fleet->options.interval_s;
-    struct run r = {.fleet = fleet, .policy = policy, .result = result};
-    count_machines(&r, events, event_count, intervals, counts);
+    struct run r = {.fleet = fleet, .policy = policy, .o = options, .result = result};
     struct plan_fleet_snapshot now = {.fleet = fleet, .counts = counts};
-    now.liveput = plan_liveput_create(fleet, DRAWS, seed);
+    now.liveput = plan_liveput_create(fleet, DRAWS, options->seed);
     size_t first = 0;
     for (uint32_t i = 0; i < intervals; i++) {
-        take_events(&r, events, event_count, i, &first);
+        if (events)
+            take_events(&r, events, event_count, i, &first);
+        while (!events && r.count > counts[i])
+            drop(&r, r.machines[r.count - 1].id);
+        while (!events && r.count < counts[i])
+            add(&r, r.count ? r.machines[r.count - 1].id + 1 : 0);
         now.count = i + 1;
         now.coming = policy->clairvoyant ? counts + i + 1 : NULL;
         now.coming_count = policy->clairvoyant ? intervals - i - 1 : 0;
@@ -285,7 +305,28 @@ void plan_fleet_run(const struct plan_fleet *fleet, const struct plan_fleet_poli
     result->liveput /= intervals;
     plan_liveput_destroy(now.liveput);
     bg_free(r.machines);
+}
+
+void plan_fleet_run(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
+                    const struct plan_trace_event *events, size_t event_count,
+                    const struct plan_fleet_run_options *options, struct plan_fleet_result *result)
+{
+    const uint32_t intervals = plan_fleet_intervals(fleet, events, event_count);
+    uint32_t *counts = bg_alloc_array(intervals, sizeof *counts);
+    struct run counting = {.fleet = fleet, .result = result};
+    *result = (struct plan_fleet_result){.interval_count = intervals};
+    count_machines(&counting, events, event_count, intervals, counts);
+    run_all(fleet, policy, events, event_count, counts, options, result);
+    bg_free(counting.machines);
     bg_free(counts);
+}
+
+void plan_fleet_run_counts(const struct plan_fleet *fleet, const struct plan_fleet_policy *policy,
+                           const uint32_t *counts, uint32_t intervals, const struct plan_fleet_run_options *options,
+                           struct plan_fleet_result *result)
+{
+    *result = (struct plan_fleet_result){.interval_count = intervals};
+    run_all(fleet, policy, NULL, 0, counts, options, result);
 }
 
 void plan_fleet_result_fini(struct plan_fleet_result *result)

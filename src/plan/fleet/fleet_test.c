@@ -227,7 +227,7 @@ static struct plan_fleet_result run(const struct plan_fleet *fleet, const char *
     struct plan_fleet_result result;
     const struct plan_fleet_policy *policy = plan_fleet_policy_find(name);
     assert_non_null(policy);
-    plan_fleet_run(fleet, policy, events, count, 1, &result);
+    plan_fleet_run(fleet, policy, events, count, &(struct plan_fleet_run_options){.seed = 1}, &result);
     return result;
 }
 

@@ -258,7 +258,7 @@ bg_status plan_snapshot_parse(const char *text, struct bg_error *err, struct pla
     const size_t words_size = count * sizeof(char *), counts_size = count * sizeof(uint32_t);
     struct block *block = bg_alloc(sizeof *block + words_size + counts_size + strlen(text) + 1);
     uint32_t *counts = (uint32_t *)(block->words + count);
-    char *copy = strcpy((char *)(counts + count), text);
+    char *copy = memcpy((char *)(counts + count), text, strlen(text) + 1);
     for (size_t i = 0; i < count; i++) {
         block->words[i] = copy;
         copy += strcspn(copy, " ");
