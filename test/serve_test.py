@@ -268,6 +268,94 @@ class Clients(Case):
         self.assertEqual(server.metrics()["brigade_requests_waiting"], 0)
         self.assertEqual(server.stop(), 0)
 
+    def whole(self, sock):
+        """All that comes until the server closes."""
+        data = b""
+        while got := sock.recv(65536):
+            data += got
+        return data
+
+    def test_who_only_says_no_more_is_answered(self):
+        """shutdown(SHUT_WR) after the request, as `nc -N` does: not gone."""
+        server = self.start("--chunk", "1")
+        prompt = "the 7 little bears " * 24
+        want = server.text(prompt, max_tokens=20, seed=1, ignore_eos=True)
+        ask = {"prompt": prompt, "max_tokens": 20, "seed": 1, "ignore_eos": True, "cache_prompt": False}
+        for body, crowd in (({**ask}, 1), ({**ask, "stream": True}, 1), ({"input": [prompt] * 5}, 0)):
+            socks = []
+            for late in (False, True): # with the request, or while it is computed
+                before = server.metrics()["brigade_prompt_tokens_total"] if late else 0
+                sock = server.socket()
+                sock.sendall(request("/v1/embeddings" if "input" in body else "/v1/completions", body))
+                if late:
+                    self.until("it runs, or has run", 10, lambda: server.metrics()["brigade_prompt_tokens_total"] > before)
+                sock.shutdown(socket.SHUT_WR)
+                socks.append(sock)
+            for sock in socks:
+                data = self.whole(sock)
+                self.assertEqual(data.count(b" 200 OK"), 1, data[:300])
+                if body.get("stream"):
+                    text = "".join(e["choices"][0]["text"] for e in events(data.partition(b"\r\n\r\n")[2].splitlines()))
+                    self.assertEqual(text, want)
+                elif crowd:
+                    self.assertEqual(json.loads(data.rpartition(b"\r\n\r\n")[2])["choices"][0]["text"], want)
+                else:
+                    self.assertEqual(len(json.loads(data.rpartition(b"\r\n\r\n")[2])["data"]), 5)
+        values = server.metrics()
+        self.assertEqual(values['brigade_requests_total{finish="cancelled"}'], 0)
+        asks = [{"prompt": "the", "max_tokens": n, "temperature": 0} for n in (5, 1, 3)]
+        sock = server.socket()
+        sock.sendall(b"".join(request("/v1/completions", a) for a in asks))
+        sock.shutdown(socket.SHUT_WR)
+        self.assertEqual([int(n) for n in re.findall(rb'"completion_tokens":(\d+)', self.whole(sock))], [5, 1, 3])
+        self.assertEqual(server.stop(), 0)
+
+    def test_embeddings_go_with_the_others(self):
+        server = self.start("--chunk", "16", "--slots", "4", "--queue", "3", threads="2")
+        inputs = [f"the {n} little bears ate " * (n % 7 + 1) for n in range(60)]
+        alone = [server.post("/v1/embeddings", {"input": text})[1]["data"][0]["embedding"] for text in inputs[:7]]
+        want = server.text("the 7", max_tokens=50, seed=1, ignore_eos=True)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            found = pool.submit(server.post, "/v1/embeddings", {"input": inputs})
+            texts = [pool.submit(server.text, "the 7", max_tokens=50, seed=1, ignore_eos=True) for _ in range(2)]
+            self.assertEqual([t.result() for t in texts], [want] * 2)
+            status, answer = found.result()
+        self.assertEqual(status, 200, answer)
+        self.assertEqual([e["index"] for e in answer["data"]], list(range(60)))
+        self.assertEqual([e["embedding"] for e in answer["data"][:7]], alone)
+        before = server.metrics()["brigade_prompt_tokens_total"]
+        sock = server.socket()  # who leaves is cancelled
+        sock.sendall(request("/v1/embeddings", {"input": ["the 7 little bears " * 24] * 256}))
+        self.until("it runs, or has run", 10, lambda: server.metrics()["brigade_prompt_tokens_total"] > before)
+        sock.close()
+        self.until("it ends", 20, lambda: server.metrics()["brigade_requests_running"] + server.metrics()["brigade_requests_waiting"] == 0)
+        status, answer = server.post("/v1/embeddings", {"input": ["a", "b", "x " * 2000] + ["c"] * 50})
+        self.refused((status, answer), 400, "exceed_context_size_error", "input")
+        self.assertEqual(server.stop(), 0)
+
+    def test_an_engine_that_hangs_holds_nobody_up(self):
+        """What waits for the engine does not keep others from their answers."""
+        place = serving.scratch("slots")
+        self.addCleanup(serving.remove, place)
+        server = self.start("--slot-save-path", place, "--watchdog", "3600", env={"BRIGADE_FAULT": "serve:serve-batch:2:HANG"})
+        server.text("the", max_tokens=1)
+        asks = [("/v1/embeddings", {"input": ["the bears"] * 3}), ("/slots/0?action=save", {"filename": "x"}),
+                ("/slots/0?action=erase", {}), ("/kv/save", {"prompt": "the bears"}), ("/v1/completions", {"prompt": "the bears"})]
+
+        def stuck():
+            server.socket().sendall(request("/v1/completions", {"prompt": "the bears"}))
+            return server.metrics()["brigade_requests_waiting"] > 0
+        self.until("it hangs", 10, stuck)
+        for path, body in asks:
+            server.socket().sendall(request(path, body))
+        for path in ("/metrics", "/slots", "/props", "/v1/models"):
+            self.assertEqual(server.ask("GET", path)[0], 200)
+        self.assertIn(server.ask("GET", "/health")[0], (200, 503))
+        for sock in server.sockets:
+            sock.close()
+        server.sockets = []
+        self.assertEqual(server.ask("GET", "/metrics")[0], 200)
+
     def test_sigterm_finishes_what_runs(self):
         server = self.start()
         connection = server.connect()

@@ -365,20 +365,19 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
     }
 }
 
-// Final norms of the rows that `last` of each run name, in order.
-static size_t head_norms(struct batch *b, const struct batch_run *runs, bool last_only)
+// Final norms of the rows whose logits are wanted, in order.
+static void head_norms(struct batch *b, const struct batch_run *runs)
 {
     const struct head head = head_of(b->packed->model);
     const size_t dim = b->packed->model->config.dim;
     size_t row = 0, out = 0;
     for (size_t i = 0; i < b->runs; row += runs[i].count, i++) {
-        const size_t want = last_only ? 1 : runs[i].logits, first = row + runs[i].count - want;
+        const size_t want = runs[i].logits, first = row + runs[i].count - want;
         for (size_t j = 0, n; j < want; j += n, out += n) {
             n = want - j < MODEL_GRAIN_ROWS ? want - j : MODEL_GRAIN_ROWS;
             norm_rows(b, &head.norm, b->norm + out * dim, b->x + (first + j) * dim, n);
         }
     }
-    return out;
 }
 
 bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_t count, struct bg_error *err,
@@ -396,7 +395,7 @@ bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_
         run_block(b);
     if (wanted) {
         struct products head = {.b = b};
-        head_norms(b, runs, false);
+        head_norms(b, runs);
         products_add(&head, &b->packed->head, b->logits, b->norm, wanted);
         products_run(&head);
     }
@@ -404,18 +403,7 @@ bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_
     return BG_OK;
 }
 
-bg_status batch_embed(struct batch *batch, const struct batch_run *runs, size_t count, struct bg_error *err,
-                      const float **embeddings)
+const float *batch_hidden(const struct batch *batch)
 {
-    struct batch *b = batch;
-    bg_status status = check(b, runs, count, count, err);
-    if (status)
-        return status;
-    begin(b, runs, count);
-    for (b->layer = 0; b->layer < b->packed->model->config.layers; b->layer++)
-        run_block(b);
-    head_norms(b, runs, true);
-    memcpy(b->logits, b->norm, count * b->packed->model->config.dim * sizeof(float));
-    *embeddings = b->logits;
-    return BG_OK;
+    return batch->norm;
 }

@@ -32,9 +32,7 @@ BG_MUST_USE bg_status batch_forward(struct batch *batch, const struct batch_run 
 // The bytes of a page: the same on every machine, so that a page can be copied, kept on disk, shipped.
 size_t batch_page_bytes(const struct batch *batch);
 void *batch_page(struct batch *batch, uint32_t page);
-// Rows of embeddings for /v1/embeddings: the final norm's output of the last row of each run instead of logits
-// (count, dim).
-BG_MUST_USE bg_status batch_embed(struct batch *batch, const struct batch_run *runs, size_t count, struct bg_error *err,
-                                  const float **embeddings);
+// The final norm's output of the rows whose logits the last call gave (.., dim), in their order.
+const float *batch_hidden(const struct batch *batch);
 
 #endif

@@ -226,11 +226,11 @@ static bg_status check(const struct engine *e, const struct serve_request *r, st
         return status;
     if (r->prompt_count == 0)
         return bg_fail(err, BG_INVALID, "the prompt has no tokens");
-    if (r->prompt_count >= e->context)
+    if (r->prompt_count >= e->context + r->embed)
         return bg_fail(err, BG_INVALID,
                        "the request exceeds the available context size: the prompt has %u tokens, the context %u",
                        r->prompt_count, e->context);
-    if (r->tokens_max == 0 || r->top_logprobs > 20 || r->drawn_count > r->tokens_max ||
+    if ((r->tokens_max == 0) != r->embed || r->top_logprobs > 20 || r->drawn_count > r->tokens_max ||
         r->drawn_count > e->context - r->prompt_count)
         return bg_fail(err, BG_INVALID,
                        "%u tokens were asked for, %u drawn, %u logprobs: expected 1 or more, at most 20", r->tokens_max,
@@ -249,9 +249,10 @@ bg_status engine_submit(struct engine *engine, const struct serve_request *reque
     struct job *job = job_create(e, request);
     env->ops->gate_enter(env, e->gate);
     const uint64_t now = env_now_ns(env);
-    if (e->draining)
+    if (e->draining && !request->follows)
         status = bg_fail(err, BG_STOPPED, "this server is being drained");
-    else if (e->queued >= e->o.queue_max || e->queued_tokens + request->prompt_count > e->o.queue_tokens_max)
+    else if (!request->follows &&
+             (e->queued >= e->o.queue_max || e->queued_tokens + request->prompt_count > e->o.queue_tokens_max))
         status = bg_fail(err, BG_FULL, "%u requests with %llu prompt tokens are waiting: ask again later", e->queued,
                          (unsigned long long)e->queued_tokens);
     if (retry_s) { // by what a request has taken on average

@@ -96,8 +96,5 @@ BG_MUST_USE bg_status engine_forget(struct engine *engine, const int32_t *tokens
                                     struct bg_error *err, uint32_t *count);
 // What a slot computed last, prompt and answer. bg_free *tokens. False: nothing yet, or no such slot.
 bool engine_slot_tokens(struct engine *engine, uint32_t slot, int32_t **tokens, uint32_t *count);
-// The final norm's output after the last token (dim floats). bg_free *embedding. BG_FULL: no pages are free now.
-BG_MUST_USE bg_status engine_embed(struct engine *engine, const int32_t *tokens, uint32_t token_count,
-                                   struct bg_error *err, float **embedding);
 
 #endif

@@ -37,18 +37,19 @@ struct job { // a request on its way
     struct text text;
     struct grammar_state *grammar;
     struct guesses guesses; // for the next step
+    const float *embedding; // for its last event
     enum serve_finish finish;
     struct job *next;
 };
 
 struct command { // asked for by another thread, done between steps (gate)
-    enum { COMMAND_SAVE, COMMAND_RESTORE, COMMAND_FORGET, COMMAND_EMBED, COMMAND_TELL_SLOT } kind;
+    enum { COMMAND_SAVE, COMMAND_RESTORE, COMMAND_FORGET, COMMAND_TELL_SLOT } kind;
     const int32_t *tokens;
     uint32_t token_count;
     uint32_t slot;
     const void *bytes; // to restore
     size_t size;
-    void *made; // bytes saved, or an embedding
+    void *made; // bytes saved
     uint32_t count;
     bg_status status;
     struct bg_error err;

@@ -34,6 +34,8 @@ struct answer {
     int32_t tokens[CONTEXT + 2];
     uint32_t count, cached, events;
     struct bg_str text;
+    float embedding[32]; // (config.dim)
+    bool embedded;
     enum serve_finish finish;
 };
 
@@ -75,6 +77,8 @@ static inline void on_event(void *arg, const struct serve_event *event)
         a->count += event->token_count;
         a->events++;
         bg_str_add_bytes(&a->text, event->text, event->text_bytes);
+        if ((a->embedded = event->embedding != NULL))
+            memcpy(a->embedding, event->embedding, sizeof a->embedding);
         a->finish = event->finish;
         a->cached = event->cached_tokens;
     }

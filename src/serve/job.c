@@ -145,9 +145,11 @@ void job_unseat(struct engine *e, struct job *job)
         else
             pages_leave(e->pages, job->nodes[i]);
     }
-    struct slot_tokens *last = &e->slot_tokens[job->slot];
-    last->count = job->fed;
-    memcpy(last->tokens, job->tokens, job->fed * sizeof *job->tokens);
+    if (!job->request.embed) { // a conversation that can be kept
+        struct slot_tokens *last = &e->slot_tokens[job->slot];
+        last->count = job->fed;
+        memcpy(last->tokens, job->tokens, job->fed * sizeof *job->tokens);
+    }
     drafter_forget(e, job->slot);
     e->slots[job->slot] = NULL;
     e->running--;

@@ -46,6 +46,8 @@ struct serve_request {
     int32_t priority;              // higher first; first come within
     uint64_t deadline_ms;          // from submission; 0: none
     bool cache_prompt;             // may use, and leave, pages in the prefix cache
+    bool embed;                    // no answer is drawn: the last event brings an embedding. May fill the whole context
+    bool follows;                  // goes on with what was let in before: neither a full queue nor draining refuses it
     void *user;                    // comes back with every event
 };
 
@@ -76,7 +78,8 @@ struct serve_event {
     const char *text;
     size_t text_bytes;
     const struct serve_logprob *logprobs; // (token_count, 1 + top_logprobs): the token drawn, then the best; else NULL
-    enum serve_finish finish;             // other than RUNNING: the last event of the request
+    const float *embedding; // (dim): the final norm's output after the last token; NULL: none was asked for, or cut off
+    enum serve_finish finish;                            // other than RUNNING: the last event of the request
     uint32_t prompt_tokens, cached_tokens, drawn_tokens; // so far; cached: of the prompt, not computed again
     double queued_s, prefill_s, decode_s;
 };

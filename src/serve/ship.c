@@ -94,50 +94,6 @@ static bg_status restore(struct engine *e, struct command *c)
     return status;
 }
 
-// Pages for `count` tokens, those that are cached first. Returns how many tokens these cover; *pages: all that were
-// got.
-static uint32_t take_pages(struct engine *e, const int32_t *tokens, uint32_t count, uint32_t *nodes, uint32_t *page_of,
-                           uint32_t *pages)
-{
-    const uint32_t cached = pages_find(e->pages, tokens, count - 1, nodes, page_of);
-    *pages = (cached + BATCH_PAGE - 1) / BATCH_PAGE;
-    while (*pages * BATCH_PAGE < count) {
-        nodes[*pages] = PAGES_NONE;
-        page_of[*pages] = pages_take(e->pages);
-        if (page_of[*pages] == PAGES_NONE)
-            break;
-        ++*pages;
-    }
-    return cached;
-}
-
-static bg_status embed(struct engine *e, struct command *c)
-{
-    const size_t dim = e->packed->model->config.dim;
-    const float *row = NULL;
-    uint32_t most = c->token_count / BATCH_PAGE + 1, got = 0;
-    uint32_t *nodes = bg_alloc_array(most, sizeof *nodes), *page_of = bg_alloc_array(most, sizeof *page_of);
-    uint32_t fed = take_pages(e, c->tokens, c->token_count, nodes, page_of, &got);
-    bg_status status = BG_OK;
-    if (got * BATCH_PAGE < c->token_count)
-        status = bg_fail(&c->err, BG_FULL, "no memory for keys and values is free: ask again later");
-    while (fed < c->token_count && !status) {
-        const uint32_t left = c->token_count - fed, take = left < e->o.chunk ? left : e->o.chunk;
-        const struct batch_run run = {c->tokens + fed, take, fed, page_of, take == left};
-        status = take == left ? batch_embed(e->batch, &run, 1, &c->err, &row)
-                              : batch_forward(e->batch, &run, 1, &c->err, &row);
-        fed += take;
-    }
-    if (!status) {
-        c->made = bg_alloc_array(dim, sizeof *row);
-        memcpy(c->made, row, dim * sizeof *row);
-    }
-    leave_pages(e, nodes, page_of, got);
-    bg_free(nodes);
-    bg_free(page_of);
-    return status;
-}
-
 static void tell_slot(const struct engine *e, struct command *c)
 {
     const struct slot_tokens *last = &e->slot_tokens[c->slot];
@@ -162,9 +118,6 @@ void engine_run_command(struct engine *e, struct command *command)
         break;
     case COMMAND_TELL_SLOT:
         tell_slot(e, command);
-        break;
-    case COMMAND_EMBED:
-        command->status = embed(e, command);
         break;
     }
 }
@@ -227,22 +180,6 @@ bg_status engine_forget(struct engine *engine, const int32_t *tokens, uint32_t t
     bg_status status = ask(engine, &c, err);
     if (!status)
         *count = c.count;
-    return status;
-}
-
-bg_status engine_embed(struct engine *engine, const int32_t *tokens, uint32_t token_count, struct bg_error *err,
-                       float **embedding)
-{
-    struct command c = {.kind = COMMAND_EMBED, .tokens = tokens, .token_count = token_count};
-    if (token_count == 0 || token_count > engine->context)
-        return bg_fail(err, BG_INVALID, "the input has %u tokens: expected 1 to %u", token_count, engine->context);
-    for (uint32_t i = 0; i < token_count; i++)
-        if (tokens[i] < 0 || (uint32_t)tokens[i] >= engine->vocab)
-            return bg_fail(err, BG_INVALID, "token id %d is outside the model's vocabulary of %u", tokens[i],
-                           engine->vocab);
-    bg_status status = ask(engine, &c, err);
-    if (!status)
-        *embedding = c.made;
     return status;
 }
 

@@ -75,7 +75,7 @@ static uint32_t most_for(const struct engine *e, const struct job *job)
 
 static bool decodes(const struct job *job)
 {
-    return job && job->count - job->fed == 1;
+    return job && !job->request.embed && job->count - job->fed == 1;
 }
 
 // ---- Look-up ----
@@ -262,7 +262,7 @@ static void draft_certain(struct engine *e)
     for (int few = 1; few >= 0; few--)
         for (uint32_t i = 0; i < e->o.slots; i++) {
             struct job *job = e->slots[i];
-            if (!job || (d->fed[i] < job->count && job->count - d->fed[i] <= e->lane_rows) != few)
+            if (!job || job->request.embed || (d->fed[i] < job->count && job->count - d->fed[i] <= e->lane_rows) != few)
                 continue;
             const uint32_t new = job->count - d->fed[i], take = few || new < left ? new : left;
             const bool draws = take == new &&decodes(job) && most_for(e, job) > 0;

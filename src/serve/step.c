@@ -32,6 +32,7 @@ static void tell(struct engine *e, struct job *job, const int32_t *tokens, uint3
                                       .text = bg_str_text(text),
                                       .text_bytes = text->size,
                                       .logprobs = logprobs,
+                                      .embedding = job->embedding,
                                       .finish = job->finish,
                                       .prompt_tokens = job->request.prompt_count,
                                       .cached_tokens = job->cached,
@@ -425,8 +426,18 @@ static void take_rows(struct engine *e, struct job *job, const struct batch_run 
     job_destroy(job);
 }
 
+static void take_embedding(struct engine *e, struct job *job, const float *hidden)
+{
+    job->fed = job->count;
+    job->embedding = hidden;
+    finish_without_words(e, job, SERVE_STOP);
+    job_unseat(e, job);
+    job_destroy(job);
+}
+
 static void take_results(struct engine *e, size_t count, const float *logits)
 {
+    const float *hidden = batch_hidden(e->batch);
     for (size_t i = 0, lanes; i < count; i += lanes) {
         struct job *job = e->run_job[i];
         const struct batch_run *runs = &e->runs[i];
@@ -440,8 +451,12 @@ static void take_results(struct engine *e, size_t count, const float *logits)
         lanes = job->guesses.lanes;
         for (size_t lane = 0; lane < lanes; lane++)
             rows += runs[lane].logits;
-        take_rows(e, job, runs, logits);
+        if (job->request.embed)
+            take_embedding(e, job, hidden);
+        else
+            take_rows(e, job, runs, logits);
         logits += rows * e->vocab;
+        hidden += rows * e->packed->model->config.dim;
     }
 }
 

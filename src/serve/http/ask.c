@@ -130,6 +130,7 @@ static bool compile_grammar(struct exchange *x, struct grammar **grammar, struct
            openai_refuse(error, 400, invalid, x->ask.grammar ? "grammar" : "response_format", "%.900s", err.text);
 }
 
+// Also: the client is gone.
 static void cancel_all(struct exchange *x)
 {
     for (uint32_t i = 0; i < x->choice_count && x->http->engine; i++)
@@ -195,8 +196,12 @@ static bool submit_all(struct exchange *x, struct engine *engine, struct openai_
     return good;
 }
 
+static void hear(struct exchange *x, const struct serve_event *event);
+static enum MHD_Result answer(struct exchange *x);
+
 static enum MHD_Result ask_text(struct exchange *x, struct engine *engine, enum openai_kind kind)
 {
+    static const struct exchange_work work = {hear, answer, cancel_all, NULL};
     struct http *http = x->http;
     struct openai_error error;
     struct bg_error err;
@@ -220,15 +225,13 @@ static enum MHD_Result ask_text(struct exchange *x, struct engine *engine, enum 
              (unsigned long long)http->env->ops->wall_ms(http->env), (unsigned long long)++http->next_id);
     x->reply = (struct openai_reply){&x->ask, http->model.tokenizer, x->id, http->model.name,
                                      http->env->ops->wall_ms(http->env) / 1000};
+    x->work = &work;
     if (!submit_all(x, engine, &error))
         return exchange_refuse(x, &error);
-    if (x->ask.stream)
-        return exchange_stream(x);
-    exchange_suspend(x);
-    return MHD_YES;
+    return x->ask.stream ? exchange_stream(x) : exchange_wait(x);
 }
 
-void ask_event(struct exchange *x, const struct serve_event *event)
+static void hear(struct exchange *x, const struct serve_event *event)
 {
     uint32_t index = 0;
     while (index < x->choice_count && x->requests[index] != event->request)
@@ -258,9 +261,23 @@ void ask_event(struct exchange *x, const struct serve_event *event)
     }
 }
 
-void ask_abandon(struct exchange *x)
+static enum MHD_Result answer(struct exchange *x)
 {
-    cancel_all(x);
+    return exchange_send_json(x, 200, openai_answer(&x->reply, x->choices, x->choice_count));
+}
+
+void ask_fini(struct exchange *x)
+{
+    for (uint32_t i = 0; i < x->choice_count; i++) {
+        bg_str_fini(&x->choices[i].echo);
+        bg_str_fini(&x->choices[i].text);
+        json_decref(x->choices[i].logprobs);
+        json_decref(x->choices[i].tokens);
+    }
+    bg_free(x->choices);
+    bg_free(x->requests);
+    if (x->asking)
+        openai_ask_fini(&x->ask);
 }
 
 enum MHD_Result ask_completion(struct exchange *x, struct engine *engine)

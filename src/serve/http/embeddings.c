@@ -1,5 +1,5 @@
-// /v1/embeddings: the final norm's output after the last token, of length 1. Answered at once, between two steps of the
-// engine, one input after the other.
+// /v1/embeddings: the final norm's output after the last token, of length 1. Every input is a request of the engine, in
+// turn with all others; only so many of one body wait or run at once that they fill no queue.
 #include "serve/http/http_int.h"
 
 #include "base/mem.h"
@@ -7,6 +7,17 @@
 
 #include <math.h>
 #include <string.h>
+
+enum { AT_ONCE_MAX = 8 };
+
+struct embedding_work {
+    struct openai_embed ask;
+    struct openai_error error; // http 0: none so far
+    uint64_t *requests;        // (inputs): of the engine; 0: not asked for yet, or answered
+    char **found;              // (inputs): JSON
+    size_t inputs, asked;
+    json_int_t tokens;
+};
 
 static void normalise(float *values, size_t dim)
 {
@@ -32,57 +43,150 @@ static bg_status tokens_of(const struct exchange *x, const json_t *input, struct
     return BG_OK;
 }
 
-static bool embed_one(struct exchange *x, struct engine *engine, const struct openai_embed *ask, size_t i, json_t *data,
-                      json_int_t *count, struct openai_error *error)
+static bool refuse(bg_status status, const struct bg_error *err, size_t i, double retry, struct openai_error *error)
+{
+    if (status == BG_FULL) {
+        openai_refuse(error, 429, "rate_limit_error", "", "%s", err->text);
+        error->retry_s = retry;
+        return false;
+    }
+    if (status == BG_STOPPED)
+        return openai_refuse(error, 503, "unavailable_error", "", "%s", err->text);
+    return openai_refuse(error, 400, "invalid_request_error", "input", "input %zu: %.900s", i, err->text);
+}
+
+static bool ask_one(struct exchange *x, struct embedding_work *w, size_t i)
 {
     struct token_list tokens = {0};
     struct bg_error err;
-    float *values = NULL;
-    bg_status status = tokens_of(x, json_array_get(ask->inputs, i), &err, &tokens);
+    double retry = 1;
+    bg_status status = tokens_of(x, json_array_get(w->ask.inputs, i), &err, &tokens);
     const size_t most = x->http->model.context, got = tokens.count;
-    if (!status && got <= most)
-        status = engine_embed(engine, tokens.ids, (uint32_t)got, &err, &values);
+    const bool fits = got <= most;
+    if (!status && fits) {
+        const struct serve_request request = {.prompt = tokens.ids,
+                                              .prompt_count = (uint32_t)got,
+                                              .embed = true,
+                                              .follows = i > 0,
+                                              .cache_prompt = true,
+                                              .user = x};
+        status = engine_submit(x->http->engine, &request, &err, &w->requests[i], &retry);
+    }
     token_list_fini(&tokens);
-    if (!status && got > most) {
-        openai_refuse(error, 400, "exceed_context_size_error", "input",
+    if (!status && !fits) {
+        openai_refuse(&w->error, 400, "exceed_context_size_error", "input",
                       "input %zu exceeds the available context size: it has %zu tokens, the context %zu", i, got, most);
-        error->more = json_pack("{s:I, s:I}", "n_prompt_tokens", (json_int_t)got, "n_ctx", (json_int_t)most);
+        w->error.more = json_pack("{s:I, s:I}", "n_prompt_tokens", (json_int_t)got, "n_ctx", (json_int_t)most);
         return false;
     }
-    if (status == BG_FULL)
-        return openai_refuse(error, 429, "rate_limit_error", "", "%s", err.text);
-    if (status == BG_STOPPED)
-        return openai_refuse(error, 503, "unavailable_error", "", "%s", err.text);
-    if (status)
-        return openai_refuse(error, 400, "invalid_request_error", "input", "input %zu: %.900s", i, err.text);
+    return !status || refuse(status, &err, i, retry, &w->error);
+}
+
+static void abandon(struct exchange *x)
+{
+    const struct embedding_work *w = x->work_of;
+    for (size_t i = 0; i < w->asked; i++)
+        if (w->requests[i])
+            engine_cancel(x->http->engine, w->requests[i]);
+}
+
+static void ask_more(struct exchange *x)
+{
+    struct embedding_work *w = x->work_of;
+    struct engine_stats stats;
+    engine_get_stats(x->http->engine, &stats, NULL, 0);
+    const uint32_t half = stats.slots > 1 ? stats.slots / 2 : 1, most = half < AT_ONCE_MAX ? half : AT_ONCE_MAX;
+    while (w->asked < w->inputs && x->running < most && !w->error.http && !x->gone && x->wait.connection) {
+        if (!ask_one(x, w, w->asked)) {
+            abandon(x);
+            break;
+        }
+        w->asked++;
+        x->running++;
+    }
+}
+
+static void hear(struct exchange *x, const struct serve_event *event)
+{
+    struct embedding_work *w = x->work_of;
     const size_t dim = x->http->model.config->dim;
-    normalise(values, dim);
-    json_array_append_new(data, openai_embedding(ask, i, values, dim));
-    bg_free(values);
-    *count += (json_int_t)got;
-    return true;
+    size_t i = 0;
+    while (i < w->asked && w->requests[i] != event->request)
+        i++;
+    if (i == w->asked)
+        return;
+    if (event->embedding) {
+        float *values = bg_alloc_array(dim, sizeof *values);
+        memcpy(values, event->embedding, dim * sizeof *values);
+        normalise(values, dim);
+        json_t *entry = openai_embedding(&w->ask, i, values, dim);
+        w->found[i] = json_dumps(entry, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        w->tokens += event->prompt_tokens;
+        json_decref(entry);
+        bg_free(values);
+    } else if (!w->error.http) {
+        openai_refuse(&w->error, 503, "unavailable_error", "", "input %zu was cut off: %s", i,
+                      serve_finish_name(event->finish));
+        abandon(x);
+    }
+    w->requests[i] = 0;
+    x->running--;
+    ask_more(x);
+    x->complete = x->running == 0;
+}
+
+static enum MHD_Result answer(struct exchange *x)
+{
+    struct embedding_work *w = x->work_of;
+    struct bg_str text = {0};
+    if (w->error.http)
+        return exchange_refuse(x, &w->error);
+    json_t *model = json_string(x->http->model.name);
+    char *name = json_dumps(model, JSON_ENCODE_ANY);
+    bg_str_add(&text, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < w->inputs; i++)
+        bg_str_addf(&text, "%s%s", i ? "," : "", w->found[i] ? w->found[i] : "{}");
+    bg_str_addf(&text, "],\"model\":%s,\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld}}", name ? name : "\"\"",
+                (long long)w->tokens, (long long)w->tokens);
+    enum MHD_Result result = exchange_send(x, 200, "application/json; charset=utf-8", bg_str_text(&text), text.size);
+    json_decref(model);
+    bg_free(name);
+    bg_str_fini(&text);
+    return result;
+}
+
+static void forget(struct exchange *x)
+{
+    struct embedding_work *w = x->work_of;
+    for (size_t i = 0; i < w->inputs; i++)
+        bg_free(w->found[i]);
+    json_decref(w->error.more);
+    bg_free(w->found);
+    bg_free(w->requests);
+    openai_embed_fini(&w->ask);
+    bg_free(w);
 }
 
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine)
 {
+    static const struct exchange_work kind = {hear, answer, abandon, forget};
     const struct http_model *m = &x->http->model;
     struct openai_error error;
     struct openai_embed ask;
-    json_int_t count = 0;
+    (void)engine;
     if (!openai_parse_embed(bg_str_text(&x->body), x->body.size, m->config->vocab, &error, &ask))
         return exchange_refuse(x, &error);
-    json_t *data = json_array();
-    bool good = !ask.model || strcmp(ask.model, m->name) == 0 || strcmp(ask.model, "default") == 0 ||
-                openai_refuse(&error, 404, "not_found_error", "model",
-                              "there is no model \"%.100s\" here: it is \"%s\"", ask.model, m->name);
-    for (size_t i = 0; i < json_array_size(ask.inputs) && good; i++)
-        good = embed_one(x, engine, &ask, i, data, &count, &error);
-    openai_embed_fini(&ask);
-    if (!good) {
-        json_decref(data);
-        return exchange_refuse(x, &error);
-    }
-    return exchange_send_json(x, 200,
-                              json_pack("{s:s, s:o, s:s, s:{s:I, s:I}}", "object", "list", "data", data, "model",
-                                        m->name, "usage", "prompt_tokens", count, "total_tokens", count));
+    struct embedding_work *w = bg_alloc(sizeof *w);
+    *w = (struct embedding_work){.ask = ask, .inputs = json_array_size(ask.inputs)};
+    w->requests = bg_alloc_array(w->inputs + 1, sizeof *w->requests);
+    w->found = bg_alloc_array(w->inputs + 1, sizeof *w->found);
+    x->work = &kind;
+    x->work_of = w;
+    if (ask.model && strcmp(ask.model, m->name) != 0 && strcmp(ask.model, "default") != 0)
+        openai_refuse(&w->error, 404, "not_found_error", "model", "there is no model \"%.100s\" here: it is \"%s\"",
+                      ask.model, m->name);
+    ask_more(x);
+    if (x->running == 0)
+        return answer(x);
+    return exchange_wait(x);
 }

@@ -14,6 +14,15 @@ struct told { // an event, copied
     struct told *next;
 };
 
+struct exchange;
+// What is not answered at once: the exchange is suspended until x->complete.
+struct exchange_work {
+    void (*hear)(struct exchange *x, const struct serve_event *event); // of one of its requests; counts x->running down
+    enum MHD_Result (*answer)(struct exchange *x);                     // when it is complete
+    void (*abandon)(struct exchange *x); // the client is gone; what runs still ends by hear()
+    void (*forget)(struct exchange *x);  // frees; NULL: nothing
+};
+
 struct exchange { // one HTTP request
     struct http *http;
     struct door_wait wait; // its connection is NULL once the client is gone
@@ -23,21 +32,26 @@ struct exchange { // one HTTP request
     const char *rest;   // of the path, where its route has a *
     const char *digest; // of the model, for who may know it; NULL: it is loading, or the client has no key
     bool knows_key;
-    bool too_large, refused, answered, counted, given_up, gone;
+    bool too_large, refused, whole, answered, counted, given_up, gone;
     uint64_t taken; // bytes of the body that came
     uint64_t started_ns;
     uint32_t status;
+    const struct exchange_work *work; // NULL: none
+    void *work_of;
+    uint32_t running;                  // requests to the engine, or a chore, whose end was not told yet
+    bool complete;                     // all have ended
+    void (*chore)(struct exchange *x); // worker.c
+    struct exchange *next_chore;
     // Of a text request:
-    bool asking; // the rest of this is in use
+    bool asking; // the ask is in use
     struct openai_ask ask;
     struct openai_reply reply;
     char id[48];
     struct openai_choice *choices;
     uint64_t *requests; // engine ids
-    uint32_t choice_count, running;
+    uint32_t choice_count;
     struct bg_str out; // of a stream: not sent yet
     size_t sent;       // of out
-    bool complete;     // all choices have ended
     struct exchange *next, *previous;
 };
 
@@ -49,11 +63,12 @@ struct http {
     struct MHD_Daemon *daemon;
     uint16_t port;
     int epoll, bell;
-    struct bg_thread *thread;
+    struct bg_thread *thread, *worker;
     struct bg_gate *gate;
-    struct told *told, **told_end; // gate
-    bool stopping, draining;       // gate
-    uint32_t open;                 // gate: text requests whose answer is not out yet
+    struct exchange *chores, **chores_end; // gate
+    struct told *told, **told_end;         // gate
+    bool stopping, draining;               // gate
+    uint32_t open;                         // gate: text requests whose answer is not out yet
     struct exchange *exchanges;
     struct door_keys keys;
     uint64_t answers[600]; // by status
@@ -69,7 +84,9 @@ enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error);
 enum MHD_Result exchange_stream(struct exchange *x); // what comes into x->out, until x->complete
 
-void exchange_open(struct exchange *x); // counts among the open requests until it is destroyed
+void exchange_open(struct exchange *x);               // counts among the open requests until it is destroyed
+enum MHD_Result exchange_wait(struct exchange *x);    // opens it, and suspends it until it is complete
+void http_tell(struct http *http, struct told *told); // from any thread: the exchange of its event hears it
 
 // routes.c
 enum MHD_Result route_handle(struct exchange *x);                   // the body is whole
@@ -81,8 +98,14 @@ enum MHD_Result ask_chat(struct exchange *x, struct engine *engine);
 bool ask_render(struct exchange *x, json_t *messages, json_t *extra, char **text, size_t *size,
                 struct openai_error *error); // the text of a chat, as its template has it
 bool ask_prompt(struct exchange *x, size_t p, struct token_list *tokens, struct openai_error *error); // the p-th
-void ask_event(struct exchange *x, const struct serve_event *event);
-void ask_abandon(struct exchange *x); // the client is gone
+void ask_fini(struct exchange *x);
+
+// worker.c: has the worker's thread do what may take a while, and waits for it.
+enum MHD_Result exchange_chore(struct exchange *x, void (*chore)(struct exchange *x), const struct exchange_work *work,
+                               void *work_of);
+void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of all such work
+void worker_abandon(struct exchange *x);                                      // abandon() of it: goes on
+void worker_loop(void *http, struct bg_env *own);
 
 // embeddings.c, slots.c, ship.c
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine);

@@ -284,11 +284,8 @@ enum MHD_Result route_handle(struct exchange *x)
     bool draining;
     struct engine *engine = engine_of(x->http, &draining);
     x->digest = engine && x->knows_key ? x->http->model.digest : NULL;
-    if (x->asking && !x->ask.stream) { // was suspended until now
-        if (!x->complete)              // resumed because the client has gone
-            return MHD_NO;
-        return exchange_send_json(x, 200, openai_answer(&x->reply, x->choices, x->choice_count));
-    }
+    if (x->work)                                                      // was suspended until now
+        return x->complete && !x->gone ? x->work->answer(x) : MHD_NO; // not complete: the client has gone
     if (strcmp(x->method, "OPTIONS") == 0)
         return exchange_send(x, 204, "text/plain", "", 0);
     if (strcmp(x->path, "/health") == 0)

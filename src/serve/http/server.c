@@ -122,24 +122,33 @@ void exchange_resume(struct exchange *x)
     door_resume(&x->wait);
 }
 
-// A client has gone: libmicrohttpd closes the connection of a suspended exchange when it goes on.
-static void on_gone(struct exchange *x)
+// A client has gone, or says no more. Of the former libmicrohttpd closes the connection of a suspended exchange when it
+// goes on.
+static void on_peer(struct exchange *x, uint32_t events)
 {
     if (!x->wait.suspended) // it had its answer, or is found out by writing
         return;
+    if (!door_gone(&x->wait, x->http->epoll, x, events, x->answered)) {
+        if (x->answered) { // a stream: a comment
+            bg_str_add(&x->out, ":\n\n");
+            exchange_resume(x);
+        }
+        return;
+    }
     x->gone = true;
     x->status = 499;
     if (x->running > 0)
-        ask_abandon(x);
+        x->work->abandon(x);
     exchange_resume(x);
 }
 
 // ---- Exchanges ----
 static struct exchange *exchange_create(struct http *http, struct MHD_Connection *connection, const char *path,
-                                        const char *method)
+                                        const char *method, const char *version)
 {
     struct exchange *x = bg_alloc(sizeof *x);
     *x = (struct exchange){.http = http, .wait = door_wait_of(connection)};
+    x->wait.may_half = !http->o.tls_certificate && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
     x->method = strcmp(method, "POST") == 0      ? "POST"
                 : strcmp(method, "GET") == 0     ? "GET"
                 : strcmp(method, "OPTIONS") == 0 ? "OPTIONS"
@@ -156,10 +165,19 @@ static struct exchange *exchange_create(struct http *http, struct MHD_Connection
 
 void exchange_open(struct exchange *x)
 {
+    if (x->counted)
+        return;
     x->counted = true;
     x->http->env->ops->gate_enter(x->http->env, x->http->gate);
     x->http->open++;
     x->http->env->ops->gate_leave(x->http->env, x->http->gate);
+}
+
+enum MHD_Result exchange_wait(struct exchange *x)
+{
+    exchange_open(x);
+    exchange_suspend(x);
+    return MHD_YES;
 }
 
 static void exchange_destroy(struct exchange *x)
@@ -173,16 +191,9 @@ static void exchange_destroy(struct exchange *x)
     *(x->previous ? &x->previous->next : &http->exchanges) = x->next;
     if (x->next)
         x->next->previous = x->previous;
-    for (uint32_t i = 0; i < x->choice_count; i++) {
-        bg_str_fini(&x->choices[i].echo);
-        bg_str_fini(&x->choices[i].text);
-        json_decref(x->choices[i].logprobs);
-        json_decref(x->choices[i].tokens);
-    }
-    bg_free(x->choices);
-    bg_free(x->requests);
-    if (x->asking)
-        openai_ask_fini(&x->ask);
+    if (x->work && x->work->forget)
+        x->work->forget(x);
+    ask_fini(x);
     bg_str_fini(&x->out);
     bg_str_fini(&x->body);
     bg_free(x->path);
@@ -195,9 +206,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     struct http *http = arg;
     struct exchange *x = *state;
     struct openai_error error;
-    (void)version;
     if (!x) {
-        *state = x = exchange_create(http, connection, url, method);
+        *state = x = exchange_create(http, connection, url, method, version);
         x->refused = strcmp(x->method, "OPTIONS") != 0 && !door_may_ask(&http->keys, connection, x->path);
         x->knows_key = door_may_ask(&http->keys, connection, NULL);
         return MHD_YES;
@@ -211,6 +221,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
             bg_str_add_bytes(&x->body, data, *data_size);
         *data_size = 0;
         return x->taken > TAKEN_MAX ? MHD_NO : MHD_YES;
+    }
+    if (!x->whole) { // libmicrohttpd now knows that there is no more to read: else it would read after resuming, and
+        x->whole = true; // close on a client that says no more
+        return MHD_YES;
     }
     if (x->refused) {
         if (strcmp(x->path, "/") == 0)
@@ -266,7 +280,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
         log_access(x);
     door_forget(&x->wait, http->epoll);
     if (x->running > 0)
-        ask_abandon(x); // freed when the engine has let go of it
+        x->work->abandon(x); // freed when the engine has let go of it
     else
         exchange_destroy(x);
 }
@@ -282,7 +296,7 @@ static void take_told(struct http *http)
     for (struct told *t = list, *next; t; t = next) {
         struct exchange *x = t->event.user;
         next = t->next;
-        ask_event(x, &t->event);
+        x->work->hear(x, &t->event);
         const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
         bg_free(t);
         if (!x->wait.connection && last)
@@ -310,7 +324,7 @@ static void loop(void *arg, struct bg_env *own)
                 if (read(http->bell, &rings, sizeof rings) < 0)
                     continue;
             } else {
-                on_gone(events[i].data.ptr);
+                on_peer(events[i].data.ptr, events[i].events);
             }
         }
         take_told(http);
@@ -321,26 +335,8 @@ static void loop(void *arg, struct bg_env *own)
     }
 }
 
-void http_event(void *arg, const struct serve_event *event)
+void http_tell(struct http *http, struct told *t)
 {
-    struct http *http = arg;
-    const size_t ids = event->token_count * sizeof(int32_t), stride = event->logprobs ? 21 : 0;
-    const struct exchange *x = event->user;
-    const size_t probs =
-        stride ? event->token_count * (1 + x->ask.request.top_logprobs) * sizeof(struct serve_logprob) : 0;
-    char *memory = bg_alloc(sizeof(struct told) + probs + ids + event->text_bytes + 1),
-         *at = memory + sizeof(struct told);
-    struct told *t = (struct told *)(void *)memory;
-    t->event = *event;
-    if (probs) {
-        memcpy(at, event->logprobs, probs);
-        t->event.logprobs = (const struct serve_logprob *)(void *)at;
-    }
-    if (ids)
-        memcpy(at + probs, event->tokens, ids);
-    t->event.tokens = (const int32_t *)(void *)(at + probs);
-    memcpy(at + probs + ids, event->text, event->text_bytes);
-    t->event.text = at + probs + ids;
     http->env->ops->gate_enter(http->env, http->gate);
     *http->told_end = t;
     http->told_end = &t->next;
@@ -348,6 +344,35 @@ void http_event(void *arg, const struct serve_event *event)
     const uint64_t one = 1;
     if (write(http->bell, &one, sizeof one) < 0)
         return; // the bell rings already
+}
+
+static const void *copy_to(char **at, const void *from, size_t size)
+{
+    char *to = *at;
+    if (size == 0)
+        return from;
+    memcpy(to, from, size);
+    *at += size;
+    return to;
+}
+
+// In order of what they must be aligned to.
+void http_event(void *arg, const struct serve_event *event)
+{
+    struct http *http = arg;
+    const struct exchange *x = event->user;
+    const size_t each = 1 + x->ask.request.top_logprobs,
+                 probs = event->logprobs ? event->token_count * each * sizeof *event->logprobs : 0,
+                 values = event->embedding ? http->model.config->dim * sizeof *event->embedding : 0,
+                 ids = event->token_count * sizeof *event->tokens;
+    struct told *t = bg_alloc(sizeof *t + probs + values + ids + event->text_bytes);
+    char *at = (char *)(t + 1);
+    t->event = *event;
+    t->event.logprobs = copy_to(&at, event->logprobs, probs);
+    t->event.embedding = copy_to(&at, event->embedding, values);
+    t->event.tokens = copy_to(&at, event->tokens, ids);
+    t->event.text = copy_to(&at, event->text, event->text_bytes);
+    http_tell(http, t);
 }
 
 // ---- Life ----
@@ -374,6 +399,7 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     struct http *http = bg_alloc(sizeof *http);
     *http = (struct http){.env = env, .o = *options, .epoll = -1, .bell = -1};
     http->told_end = &http->told;
+    http->chores_end = &http->chores;
     http->o.host = options->host ? options->host : "127.0.0.1";
     http->o.body_max = options->body_max ? options->body_max : (size_t)4 << 20;
     http->o.connections_max = options->connections_max ? options->connections_max : 4096;
@@ -385,6 +411,8 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
         status = listen_at(http, err);
     if (!status)
         status = env->ops->thread_start(env, loop, http, err, &http->thread);
+    if (!status)
+        status = env->ops->thread_start(env, worker_loop, http, err, &http->worker);
     if (status)
         http_stop(http);
     else
@@ -428,11 +456,14 @@ void http_stop(struct http *http)
     if (http->thread) {
         http->env->ops->gate_enter(http->env, http->gate);
         http->stopping = true;
+        http->env->ops->gate_ring(http->env, http->gate);
         http->env->ops->gate_leave(http->env, http->gate);
         ssize_t rung = write(http->bell, &one, sizeof one);
         (void)rung;
         http->env->ops->thread_join(http->env, http->thread);
     }
+    if (http->worker)
+        http->env->ops->thread_join(http->env, http->worker);
     for (struct exchange *x = http->exchanges; x; x = x->next)
         exchange_resume(x);
     if (http->daemon)

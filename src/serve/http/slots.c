@@ -90,44 +90,73 @@ static bg_status forget(struct engine *engine, uint32_t slot, struct bg_error *e
     return status;
 }
 
-static enum MHD_Result act(struct exchange *x, struct engine *engine, uint32_t slot, const char *action,
-                           const char *name)
+struct slot_work {
+    uint32_t slot;
+    enum { SAVE, RESTORE, ERASE } action;
+    char *name; // NULL: none
+    uint32_t count;
+    size_t size;
+    double ms;
+    bg_status status;
+    struct bg_error err;
+};
+
+static void act(struct exchange *x)
 {
     struct bg_env *env = x->http->env;
-    struct openai_error error;
-    struct bg_error err;
-    uint32_t count = 0;
-    size_t size = 0;
+    struct engine *engine = x->http->engine;
+    struct slot_work *w = x->work_of;
     const uint64_t begin = env_now_ns(env);
-    const bool saves = strcmp(action, "save") == 0, restores = strcmp(action, "restore") == 0;
-    char *path = bg_format("%s/%s", x->http->o.slot_save_path ? x->http->o.slot_save_path : "", name ? name : "");
-    bg_status status = saves      ? save(env, engine, slot, path, &err, &count, &size)
-                       : restores ? restore(env, engine, path, &err, &count, &size)
-                                  : forget(engine, slot, &err, &count);
+    char *path = bg_format("%s/%s", x->http->o.slot_save_path, w->name ? w->name : "");
+    w->status = w->action == SAVE      ? save(env, engine, w->slot, path, &w->err, &w->count, &w->size)
+                : w->action == RESTORE ? restore(env, engine, path, &w->err, &w->count, &w->size)
+                                       : forget(engine, w->slot, &w->err, &w->count);
+    w->ms = (double)(env_now_ns(env) - begin) * 1e-6;
     bg_free(path);
-    if (status) {
-        const bool here = status != BG_IO && status != BG_STOPPED;
-        openai_refuse(&error,
-                      status == BG_NOT_FOUND ? 404
-                      : here                 ? 400
-                      : status == BG_STOPPED ? 503
-                                             : 500,
-                      here ? invalid : "server_error", "filename", "%.900s", err.text);
-        return exchange_refuse(x, &error);
-    }
-    json_t *o = json_pack("{s:I, s:I}", "id_slot", (json_int_t)slot,
-                          saves      ? "n_saved"
-                          : restores ? "n_restored"
-                                     : "n_erased",
-                          (json_int_t)count);
-    if (saves || restores) {
-        json_object_set_new(o, "filename", json_string(name));
-        json_object_set_new(o, saves ? "n_written" : "n_read", json_integer((json_int_t)size));
-        json_object_set_new(
-            o, "timings",
-            json_pack("{s:f}", saves ? "save_ms" : "restore_ms", (double)(env_now_ns(env) - begin) * 1e-6));
+}
+
+static enum MHD_Result refuse(struct exchange *x, const struct slot_work *w)
+{
+    struct openai_error error;
+    const bool here = w->status != BG_IO && w->status != BG_STOPPED;
+    const int http = w->status == BG_NOT_FOUND ? 404 : here ? 400 : w->status == BG_STOPPED ? 503 : 500;
+    openai_refuse(&error, http, here ? invalid : "server_error", "filename", "%.900s", w->err.text);
+    return exchange_refuse(x, &error);
+}
+
+static enum MHD_Result answer(struct exchange *x)
+{
+    static const char *const counts[] = {"n_saved", "n_restored", "n_erased"}, *const sizes[] = {"n_written", "n_read"},
+                             *const times[] = {"save_ms", "restore_ms"};
+    const struct slot_work *w = x->work_of;
+    if (w->status)
+        return refuse(x, w);
+    json_t *o = json_pack("{s:I, s:I}", "id_slot", (json_int_t)w->slot, counts[w->action], (json_int_t)w->count);
+    if (w->action != ERASE) {
+        json_object_set_new(o, "filename", json_string(w->name));
+        json_object_set_new(o, sizes[w->action], json_integer((json_int_t)w->size));
+        json_object_set_new(o, "timings", json_pack("{s:f}", times[w->action], w->ms));
     }
     return exchange_send_json(x, 200, o);
+}
+
+static void forget_work(struct exchange *x)
+{
+    struct slot_work *w = x->work_of;
+    bg_free(w->name);
+    bg_free(w);
+}
+
+static enum MHD_Result begin(struct exchange *x, uint32_t slot, const char *action, const char *name)
+{
+    static const struct exchange_work kind = {worker_chore_ended, answer, worker_abandon, forget_work};
+    struct slot_work *w = bg_alloc(sizeof *w);
+    *w = (struct slot_work){.slot = slot,
+                            .action = strcmp(action, "save") == 0      ? SAVE
+                                      : strcmp(action, "restore") == 0 ? RESTORE
+                                                                       : ERASE,
+                            .name = name ? bg_strdup(name) : NULL};
+    return exchange_chore(x, act, &kind, w);
 }
 
 enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
@@ -148,7 +177,7 @@ enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
         return exchange_refuse(x, &error);
     }
     if (action && strcmp(action, "erase") == 0)
-        return act(x, engine, (uint32_t)slot, action, NULL);
+        return begin(x, (uint32_t)slot, action, NULL);
     if (!action || (strcmp(action, "save") != 0 && strcmp(action, "restore") != 0)) {
         openai_refuse(&error, 400, invalid, "action", "action: expected save, restore or erase");
         return exchange_refuse(x, &error);
@@ -159,7 +188,7 @@ enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
     const char *name = json_string_value(json_object_get(body, "filename"));
     enum MHD_Result result;
     if (name_fits(name)) {
-        result = act(x, engine, (uint32_t)slot, action, name);
+        result = begin(x, (uint32_t)slot, action, name);
     } else {
         openai_refuse(
             &error, 400, invalid, "filename",
