@@ -115,32 +115,50 @@ static void check_free(struct bench *b)
     }
 }
 
+// Every stream holds the prompt, in memory of its own.
+static void fill_pages(struct bench *b, struct batch *batch)
+{
+    forward(b, batch, 1, PREFILL, 0);
+    for (uint32_t i = 1; i < STREAMS; i++)
+        for (uint32_t p = 0; p < PREFILL / BATCH_PAGE; p++)
+            memcpy(batch_page(batch, b->pages[i][p]), batch_page(batch, b->pages[0][p]), batch_page_bytes(batch));
+}
+
 static double seconds(struct bench *b)
 {
     return (double)env_now_ns(b->env) * 1e-9;
 }
 
+static uint32_t drawing(struct bench *b)
+{
+    struct engine_slot slots[STREAMS];
+    struct engine_stats stats;
+    uint32_t count = 0;
+    engine_get_stats(b->engine, &stats, slots, STREAMS);
+    for (uint32_t i = 0; i < STREAMS; i++)
+        count += slots[i].request && slots[i].drawn_tokens;
+    return count;
+}
+
 // `count` steps in which `streams` requests draw, after the one in which the last of them began.
 static double run_engine(struct bench *b, uint32_t streams, uint32_t count, uint64_t *tokens)
 {
-    const struct serve_request request = {.prompt = b->tokens,
-                                          .prompt_count = PREFILL,
-                                          .tokens_max = b->context - PREFILL,
-                                          .sampling = {.top_p = 1, .repeat_penalty = 1, .presence_penalty = 0},
-                                          .ignore_eos = true,
-                                          .cache_prompt = true};
+    struct serve_request request = {.prompt_count = PREFILL,
+                                    .tokens_max = b->context - PREFILL,
+                                    .sampling = {.top_p = 1, .repeat_penalty = 1},
+                                    .ignore_eos = true,
+                                    .cache_prompt = true};
     uint64_t ids[STREAMS];
     double retry_s;
     struct bg_error err;
-    struct engine_stats stats;
     b->ended = 0;
-    for (uint32_t i = 0; i < streams; i++)
+    for (uint32_t i = 0; i < streams; i++) {
+        request.prompt = b->tokens + i; // each its own
         must(engine_submit(b->engine, &request, &err, &ids[i], &retry_s), &err);
+    }
     do {
         engine_step(b->engine);
-        engine_get_stats(b->engine, &stats, NULL, 0);
-    } while (stats.running < streams);
-    engine_step(b->engine);
+    } while (drawing(b) < streams);
     b->drawn = 0;
     const double start = seconds(b);
     for (uint32_t i = 0; i < count; i++)
@@ -207,8 +225,11 @@ int main(int argc, char **argv)
         return 64;
     }
     setup(&b, argv[1], threads);
-    if (b.free_batch)
+    fill_pages(&b, b.batch);
+    if (b.free_batch) {
         check_free(&b);
+        fill_pages(&b, b.free_batch);
+    }
     printf("{\"ready\":true,\"isa\":\"%s\",\"threads\":%u,\"weight_bytes\":%zu,\"count_max\":%u,\"free_order\":%s}\n",
            kern_select(b.env->isa)->isa, b.env->threads, b.packed->memory_bytes, b.context - PREFILL - 2,
            b.free_batch ? "true" : "false");

@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.n1, self.n2 = (nn.Parameter(torch.ones(a.dim)) for _ in range(2))
         self.qkv, self.o = nn.Linear(a.dim, 3 * a.dim, bias=False), nn.Linear(a.dim, a.dim, bias=False)
         self.wide, self.down = nn.Linear(a.dim, 2 * a.ffn, bias=False), nn.Linear(a.ffn, a.dim, bias=False)
-        self.k, self.v = (torch.zeros(STREAMS, a.heads, CONTEXT, a.dim // a.heads) for _ in range(2))
+        self.k, self.v = (torch.randn(STREAMS, a.heads, CONTEXT, a.dim // a.heads) for _ in range(2))
 
     def forward(self, x, at, cos, sin, mask):  # x (streams, count, dim), positions from `at`
         s, t, c = x.shape
