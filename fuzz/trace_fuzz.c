@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "plan/spot/trace.h"
+#include "plan/spot/zone.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -32,10 +33,31 @@ static void tell(const struct plan_trace *trace)
     BG_ASSERT(s.availability >= 0 && s.availability <= 1 + 1e-9);
 }
 
+// The same bytes as a zone's prices, and as a zone.
+static void take_zone(const uint8_t *data, size_t size)
+{
+    struct bg_error err = {0};
+    struct plan_zone_spec spec;
+    double gap_s, *prices;
+    size_t count;
+    if (plan_zone_prices_parse("prices", data, size, &err, &gap_s, &prices, &count) == BG_OK) {
+        for (size_t i = 0; i < count; i++)
+            BG_ASSERT(prices[i] >= 0 && prices[i] <= 1e6);
+        bg_free(prices);
+    }
+    char *text = bg_strndup((const char *)data, size);
+    if (plan_zone_spec_parse(text, &err, &spec) == BG_OK) {
+        BG_ASSERT(spec.name[0] && spec.trace[0]);
+        plan_zone_spec_fini(&spec);
+    }
+    bg_free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bg_error err = {0};
     struct plan_trace trace;
+    take_zone(data, size);
     if (plan_trace_parse("trace", data, size, &err, &trace)) {
         BG_ASSERT(err.text[0]);
         return 0;

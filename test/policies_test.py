@@ -75,6 +75,40 @@ class Policies(unittest.TestCase):
         for word in words:
             self.assertIn(word, err)
 
+    # ---- logs ----
+
+    def replays(self, path, decisions):
+        """All the same; and what is changed is told, with its line."""
+        self.assertEqual(self.result("replay", path), {"decisions": decisions, "same": True})
+        with open(path) as log:
+            lines = log.read().splitlines()
+        self.assertEqual(len(lines), decisions)
+        changed = re.sub(r"decided (launch )?(\d+)", lambda m: f"decided {m[1] or ''}{int(m[2]) + 1}", lines[-1], count=1)
+        other = self.file("changed.log", "\n".join([*lines[:-1], changed]) + "\n")
+        self.fails(65, [f"changed.log:{decisions}"], "replay", other)
+
+    def test_fleet_log(self):
+        trace, log = self.counts("six.json", [6, 6, 5, 3, 3, 6, 7, 2, 4] * 5), os.path.join(self.dir, "shapes.log")
+        args = ["fleet", "--trace", trace, "--model", "12x768", "--stages", "2", "--interval", "300", "--log", log]
+        plain = self.result(*args[:-2])
+        self.assertEqual(self.result(*args), plain) # a log changes nothing
+        for policy in FLEET:
+            self.replays(os.path.join(self.dir, f"shapes-{policy}.log"), round(plain["seconds"] / 300))
+        self.result(*args, "--policy", "parcae")
+        with open(log) as one, open(os.path.join(self.dir, "shapes-parcae.log")) as same:
+            self.assertEqual(one.read(), same.read())
+        profile = self.file("log.txt", "profile 1\n" + "unit block forward_s 0.1 input_s 0.1 weight_s 0.1 parameter_bytes 1e8\n" * 6)
+        self.fails(78, ["--log", "LAYERSxDIM"], "fleet", "--trace", trace, "--model", profile, "--log", log)
+        self.fails(78, ["--log", "10000"], "fleet", "--trace", trace, "--model", "12x768", "--interval", "1", "--log", log)
+
+    def test_service_log(self):
+        args = ["service", "--requests", self.requests(), "--zones", self.counts("x.json", [1, 0, 1]),
+                self.counts("y.json", [0, 1, 1]), "--hours", "1", "--log", os.path.join(self.dir, "rents.log")]
+        self.assertEqual(self.result(*args), self.result(*args[:-2]))
+        for policy in SERVICE:
+            self.replays(os.path.join(self.dir, f"rents-{policy}.log"), 180)
+        self.fails(78, ["--log", "100000"], *args[:-3], "10000", *args[-2:])
+
     # ---- fleet ----
 
     def test_fleet(self):

@@ -1,12 +1,22 @@
 // `brigade sim replay`: every decision of a log is made once more from its snapshot and must come out the same, byte
-// for byte. Live runs and `sim deadline --log` write such logs.
+// for byte. Live runs and `sim deadline|fleet|service --log` write such logs.
 #include "cli/sim.h"
 
 #include "base/mem.h"
 #include "plan/fleet/fleet_ask.h"
+#include "plan/service/service.h"
 #include "plan/spot/policy.h"
 
 #include <string.h>
+
+static bg_status replay_line(const char *line, struct bg_error *err)
+{
+    if (plan_fleet_decision_is(line))
+        return plan_fleet_decision_replay(line, err);
+    if (plan_service_decision_is(line))
+        return plan_service_decision_replay(line, err);
+    return plan_decision_replay(line, err);
+}
 
 static bg_status replay(const char *path, const struct bg_map *map, struct bg_error *err, size_t *decisions)
 {
@@ -15,8 +25,7 @@ static bg_status replay(const char *path, const struct bg_map *map, struct bg_er
         const char *end = memchr(text + at, '\n', map->size - at);
         const size_t size = end ? (size_t)(end - (text + at)) : map->size - at;
         char *one = bg_strndup(text + at, size);
-        const bg_status status =
-            plan_fleet_decision_is(one) ? plan_fleet_decision_replay(one, err) : plan_decision_replay(one, err);
+        const bg_status status = replay_line(one, err);
         bg_free(one);
         if (status)
             return bg_fail_prefix(err, "%s:%zu", path, line);
@@ -28,18 +37,20 @@ static bg_status replay(const char *path, const struct bg_map *map, struct bg_er
 
 int sim_replay(struct cli *cli, int argc, char **argv)
 {
-    const struct cli_usage usage = {"sim replay LOG",
-                                    "Makes every decision of a log once more: a line is \"policy NAME decided RENT on "
-                                    "SNAPSHOT\", as `sim deadline\n"
-                                    "--log` writes them, or \"fleet NAME decided SHAPE on ...\". They must be the "
-                                    "same, byte for byte; the first that is not "
-                                    "is named, and the exit code is\n"
-                                    "65.",
-                                    NULL,
-                                    0,
-                                    1,
-                                    1,
-                                    true};
+    const struct cli_usage usage = {
+        "sim replay LOG",
+        "Makes every decision of a log once more, as live runs and `sim deadline`, `sim "
+        "fleet` and `sim service` with\n"
+        "--log write them: \"policy NAME decided RENT [in ZONE] on SNAPSHOT\", \"fleet NAME "
+        "decided SHAPE on ...\",\n"
+        "\"service NAME decided ... on ...\". They must be the same, byte for byte; the first "
+        "that is not is named, and\n"
+        "the exit code is 65.",
+        NULL,
+        0,
+        1,
+        1,
+        true};
     struct bg_strlist words = {0};
     struct bg_error err = {0};
     struct bg_map map;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct command { // as given
-    const char *requests, *policy, *model, *svg;
+    const char *requests, *policy, *model, *svg, *log;
     struct bg_strlist zones, prices;
     uint32_t zone_size, base, extra, least, most, slots;
     float on_demand_price, rate, interval_s, window_s, up_s, down_s, start_s, timeout_s;
@@ -24,7 +24,11 @@ struct service_sim {
     const struct plan_service_policy *policies[64];
     struct plan_service_result results[64];
     size_t count;
+    bool logs;
+    struct bg_str lines[64];
 };
+
+enum { LOG_DECISIONS_MAX = 100000 };
 
 static bg_status read_trace(struct bg_env *env, const char *path, enum plan_trace_kind kind, struct bg_error *err,
                             struct plan_trace *trace)
@@ -82,7 +86,12 @@ static bg_status read_input(struct bg_env *env, const struct command *c, struct 
         status = read_trace(env, c->zones.items[z], PLAN_TRACE_COUNTS, err, &s->zones[z]);
     if (!status && !(s->job.seconds > 0))
         s->job.seconds = plan_trace_seconds(&s->requests) / s->job.speed;
-    return status ? status : plan_service_check(&s->job, err);
+    if (!status)
+        status = plan_service_check(&s->job, err);
+    if (!status && c->log && s->job.seconds / s->job.scale.interval_s > LOG_DECISIONS_MAX)
+        status = bg_fail(err, BG_INVALID, "--log: %g s are more than %d decisions, one every %g s: take fewer --hours",
+                         s->job.seconds, LOG_DECISIONS_MAX, s->job.scale.interval_s);
+    return status;
 }
 
 static int choose_policies(const char *name, struct service_sim *s)
@@ -111,7 +120,7 @@ static void run_policy(void *arg, size_t index, unsigned lane)
 {
     (void)lane;
     struct service_sim *s = arg;
-    plan_service_run(&s->job, s->policies[index], &s->results[index]);
+    plan_service_run(&s->job, s->policies[index], s->logs ? &s->lines[index] : NULL, &s->results[index]);
 }
 
 static json_t *percentiles(const double values[3])
@@ -175,6 +184,7 @@ static int run_command(struct cli *cli, const struct command *c)
 {
     struct service_sim *s = bg_alloc(sizeof *s);
     make_job(c, s);
+    s->logs = c->log;
     int code = choose_policies(c->policy, s);
     if (code < 0)
         code = parse_prices(c, &s->job);
@@ -197,8 +207,12 @@ static int run_command(struct cli *cli, const struct command *c)
         code = cli_finish_output();
         if (!code)
             code = write_pictures(cli, c, s);
+        for (size_t i = 0; i < s->count && c->log && !code; i++)
+            code = sim_write_each(cli, c->log, s->count > 1 ? s->policies[i]->name : NULL, bg_str_take(&s->lines[i]));
         for (size_t i = 0; i < s->count; i++)
             plan_service_result_fini(&s->results[i]);
+        for (size_t i = 0; i < s->count; i++)
+            bg_str_fini(&s->lines[i]);
     }
     plan_trace_fini(&s->requests);
     for (size_t z = 0; z < c->zones.count; z++)
@@ -278,6 +292,7 @@ int sim_service(struct cli *cli, int argc, char **argv)
         {"step", CLI_FLOAT, &c.step_ms, "MS", "of a token for all requests of a replica (25)"},
         {"step-extra", CLI_FLOAT, &c.extra_ms, "MS", "longer for each of them (0.5)"},
         {"svg", CLI_TEXT, &c.svg, "FILE", "replicas ready against the target, a picture a policy"},
+        {"log", CLI_TEXT, &c.log, "FILE", "what was decided on what, for sim replay; a file a policy"},
     };
     char *about = about_service();
     const struct cli_usage usage = {"sim service --requests FILE --zones FILE ... [options]",

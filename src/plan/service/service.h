@@ -35,6 +35,13 @@ struct plan_service_policy {
 extern const struct plan_service_policy *const plan_service_policies[]; // ends with NULL
 const struct plan_service_policy *plan_service_policy_find(const char *name);
 
+// One line of a log of decisions, without its newline: who decided what on which snapshot. bg_free it.
+char *plan_service_decision_format(const struct plan_service_policy *policy, const struct plan_service_snapshot *now,
+                                   const struct plan_service_decision *decided);
+bool plan_service_decision_is(const char *line);
+// Decides once more on what such a line holds. BG_MISMATCH where the line that this makes differs in a byte.
+BG_MUST_USE bg_status plan_service_decision_replay(const char *line, struct bg_error *err);
+
 // News of a zone, for whoever keeps the snapshot. With fewer than two zones left that are not preempted all count as
 // good again.
 void plan_service_zone_lost(struct plan_service_snapshot *now, uint32_t zone);
@@ -80,7 +87,8 @@ struct plan_service_result {
     struct plan_service_moment *moments; // (moment_count)
     uint32_t moment_count;
 };
-void plan_service_run(const struct plan_service_job *job, const struct plan_service_policy *policy,
+// log: NULL, or gets a line for every decision.
+void plan_service_run(const struct plan_service_job *job, const struct plan_service_policy *policy, struct bg_str *log,
                       struct plan_service_result *result);
 void plan_service_result_fini(struct plan_service_result *result);
 

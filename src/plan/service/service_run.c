@@ -192,7 +192,7 @@ static void account(struct run *r, double span_s)
     result->on_demand_mean += moment->on_demand * span_s;
 }
 
-static void decide(struct run *r, const struct plan_service_policy *policy, double now_s)
+static void decide(struct run *r, const struct plan_service_policy *policy, double now_s, struct bg_str *log)
 {
     struct plan_service_decision decision = {0};
     zones_take_back(r, now_s);
@@ -200,6 +200,11 @@ static void decide(struct run *r, const struct plan_service_policy *policy, doub
     if (r->decisions >= r->window || !r->decisions) // at the start, what the first window brings is known
         r->now.target = plan_autoscale(&r->scale, lately(r), &r->state);
     policy->decide(&r->now, &decision);
+    if (log) {
+        char *line = plan_service_decision_format(policy, &r->now, &decision);
+        bg_str_addf(log, "%s\n", line);
+        bg_free(line);
+    }
     rent(r, &decision, now_s);
     get_ready(r, now_s); // what takes no time to start
 }
@@ -237,7 +242,7 @@ static void settle(struct run *r)
         *means[i] /= result->seconds;
 }
 
-void plan_service_run(const struct plan_service_job *job, const struct plan_service_policy *policy,
+void plan_service_run(const struct plan_service_job *job, const struct plan_service_policy *policy, struct bg_str *log,
                       struct plan_service_result *result)
 {
     const double interval_s = job->scale.interval_s;
@@ -255,7 +260,7 @@ void plan_service_run(const struct plan_service_job *job, const struct plan_serv
     r.came[0] = service_queue_count(&r.queue, r.scale.window_s); // stands for the time before
     for (uint32_t i = 0; i < steps; i++) {
         const double from_s = i * interval_s, to_s = fmin(job->seconds, from_s + interval_s);
-        decide(&r, policy, from_s);
+        decide(&r, policy, from_s, log);
         account(&r, to_s - from_s);
         r.came[i % r.window] = service_queue_run(&r.queue, from_s, to_s);
         r.decisions++;

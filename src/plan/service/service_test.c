@@ -152,7 +152,7 @@ static void one_server_is_lindleys(void **state)
     struct plan_service_result r;
     struct bg_error err;
     assert_int_equal(plan_service_check(job, &err), BG_OK);
-    plan_service_run(job, plan_service_policy_find("on-demand"), &r);
+    plan_service_run(job, plan_service_policy_find("on-demand"), NULL, &r);
     const double span_s = (double)(w->list[399].at_ns - w->list[0].at_ns) / 1e9 * 401 / 400;
     double *latency_s = bg_alloc_array(r.requests, sizeof *latency_s), free_s = 0;
     uint64_t count = 0;
@@ -190,7 +190,7 @@ static void two_share_a_replica(void **state)
     w->job.scale.least = w->job.scale.most = 1;
     w->job.seconds = 9;
     struct plan_service_result r;
-    plan_service_run(&w->job, plan_service_policy_find("on-demand"), &r);
+    plan_service_run(&w->job, plan_service_policy_find("on-demand"), NULL, &r);
     assert_int_equal(r.served, 2);
     assert_true(fabs(r.latency_s[0] - (0.3 + 10 * 0.03)) < 1e-5);
     assert_true(fabs(r.latency_s[2] - (0.3 + 10 * 0.03 + 10 * 0.025)) < 1e-5);
@@ -208,8 +208,8 @@ static void books_balance(void **state)
             struct plan_service_result r, again;
             struct bg_error err;
             assert_int_equal(plan_service_check(&w->job, &err), BG_OK);
-            plan_service_run(&w->job, plan_service_policies[i], &r);
-            plan_service_run(&w->job, plan_service_policies[i], &again);
+            plan_service_run(&w->job, plan_service_policies[i], NULL, &r);
+            plan_service_run(&w->job, plan_service_policies[i], NULL, &again);
             assert_int_equal(r.requests, r.served + r.failed);
             assert_true(r.served == again.served && r.latency_s[2] == again.latency_s[2] &&
                         r.spot_cost == again.spot_cost);
@@ -234,6 +234,76 @@ static void books_balance(void **state)
         }
         bg_free(w);
     }
+}
+
+// Every decision of a run once more from its line, whatever the policy; a line that says another is told.
+static void logged_decisions_come_out_the_same(void **state)
+{
+    (void)state;
+    struct bg_error err;
+    uint32_t lines = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct world *w = world_of(seed);
+        for (size_t i = 0; plan_service_policies[i]; i++) {
+            struct plan_service_result r;
+            struct bg_str log = {0};
+            struct bg_strlist list = {0};
+            plan_service_run(&w->job, plan_service_policies[i], &log, &r);
+            bg_strlist_split(&list, bg_str_text(&log), '\n');
+            assert_int_equal(list.count, r.moment_count + 1); // an empty one behind the last
+            for (size_t n = 0; n + 1 < list.count; n++, lines++) {
+                if (plan_service_decision_replay(list.items[n], &err))
+                    fail_msg("%s", err.text);
+                char *digit = strstr(list.items[n], " on target ") - 1; // of the on-demand replicas wanted
+                *digit = *digit == '9' ? '8' : (char)(*digit + 1);
+                assert_int_equal(plan_service_decision_replay(list.items[n], &err), BG_MISMATCH);
+            }
+            bg_strlist_fini(&list);
+            bg_str_fini(&log);
+            plan_service_result_fini(&r);
+        }
+        bg_free(w);
+    }
+    assert_true(lines > 1000);
+}
+
+static void lines_are_refused(void **state)
+{
+    (void)state;
+    static const char good[] = "service spothedge decided launch 1 1 stop 0 0 on-demand 2 on target 2 base 0 extra 0 "
+                               "on-demand 0 0 zones 2 1 0 0 0 1.5 0 0 0";
+    static const struct {
+        const char *old, *new;
+        bg_status status;
+    } changes[] = {{"service spothedge", "service spothege", BG_FORMAT},
+                   {"service ", "servic ", BG_FORMAT},
+                   {" on target", " at target", BG_FORMAT},
+                   {" decided", " said", BG_FORMAT},
+                   {"target 2", "target 1025", BG_FORMAT},
+                   {"target 2", "target -2", BG_FORMAT},
+                   {"base 0", "bass 0", BG_FORMAT},
+                   {"zones 2", "zones 0", BG_FORMAT},
+                   {"zones 2", "zones 65", BG_FORMAT},
+                   {"zones 2", "zones 3", BG_FORMAT},
+                   {"1.5 0 0 0", "1.5 2 0 0", BG_FORMAT},
+                   {"1.5 0 0 0", "nan 0 0 0", BG_FORMAT},
+                   {"1.5 0 0 0", "1.5 0 0", BG_FORMAT},
+                   {"1.5 0 0 0", "1.5 0 0 0 0", BG_FORMAT},
+                   {"1.5 0 0 0", "1.50 0 0 0", BG_MISMATCH},
+                   {"1.5 0 0 0", "1.5 1 0 0", BG_MISMATCH}, // then both go to the other zone
+                   {"launch 1 1", "launch 2 0", BG_MISMATCH},
+                   {"launch 1 1", "launch 1", BG_MISMATCH}};
+    struct bg_error err;
+    assert_int_equal(plan_service_decision_replay(good, &err), BG_OK);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        const char *at = strstr(good, changes[i].old);
+        assert_non_null(at);
+        char *line = bg_format("%.*s%s%s", (int)(at - good), good, changes[i].new, at + strlen(changes[i].old));
+        if (plan_service_decision_replay(line, &err) != changes[i].status)
+            fail_msg("%s: %s", line, err.text);
+        bg_free(line);
+    }
+    assert_int_equal(plan_service_decision_replay("", &err), BG_FORMAT);
 }
 
 static void what_makes_no_sense(void **state)
@@ -267,7 +337,8 @@ int main(void)
         cmocka_unit_test(wishes_must_last),    cmocka_unit_test(spothedge_by_hand),
         cmocka_unit_test(zones_by_their_news), cmocka_unit_test(one_server_is_lindleys),
         cmocka_unit_test(two_share_a_replica), cmocka_unit_test(books_balance),
-        cmocka_unit_test(what_makes_no_sense),
+        cmocka_unit_test(what_makes_no_sense), cmocka_unit_test(logged_decisions_come_out_the_same),
+        cmocka_unit_test(lines_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
