@@ -463,7 +463,7 @@ class Clients(Case):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
         if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < idle + 200:
             self.skipTest("too few files may be open")
-        server = self.start("--queue", str(idle + 50), threads="2")
+        server = self.start("--queue", str(idle + 50), "--queue-tokens", str(50 * idle), threads="2")
         body = {"prompt": "the 7 little bears", "max_tokens": 480 if FULL else 100, "ignore_eos": True,
                 "stream": True, "priority": -1}
         data = request("/v1/completions", body, "Connection: close\r\n")
