@@ -104,8 +104,37 @@ class Schedules(unittest.TestCase):
     def test_kill_in_ranges(self):
         self.kill_in("distmm:2")
 
-    def kill_in(self, schedule):
-        keys, name, alone = ["train.steps=500", "run.schedule=" + schedule, "run.shadow=true"], "kill-" + schedule, "single-" + schedule
+    def test_offload(self):
+        """Stashes that wait on disk: the same bits, nothing left behind, a directory that is none said by name."""
+        self.end(self.start("kept", *SHORT))
+        alone, left = self.result("kept"), None
+        for schedule, shape in (("gpipe", "2x1"), ("zb-2p", "3x1"), ("seq1f1b", "1+2"), ("interleaved", "2x1")):
+            name = f"off-{schedule}"
+            for keys in ([], ["run.offload=true"]):
+                self.end(self.start(name, *SHORT, "run.plan=" + shape, "run.schedule=" + schedule, *keys))
+                self.same(name, alone)
+                plan, names = self.plan(name), sorted(os.listdir(self.path(name)))
+                self.assertEqual(bool(re.search(r" \d+F\d+(/\d+)?\.o ", plan)), bool(keys), plan)
+                left = left or names
+                self.assertEqual(names, left)
+                shutil.rmtree(self.path(name))
+        nowhere = self.path("nowhere")
+        err = self.end(self.start("refused", *SHORT, "run.plan=2x1", "run.offload=true", "run.scratch=" + nowhere), 66)
+        self.assertIn(nowhere, err)
+        self.assertIn("run.scratch", err)
+        err = self.end(self.start("both", *SHORT, "run.plan=2x1", "run.offload=true", "run.recompute=true"), 78)
+        self.assertIn("expected one of them", err)
+
+    def test_kill_while_stashes_are_on_disk(self):
+        scratch = self.path("scratch")
+        os.mkdir(scratch)
+        self.kill_in("gpipe", "run.offload=true", "run.scratch=" + scratch, mapped=scratch)
+        self.assertIn(".o ", self.plan("kill-gpipe"))
+        self.assertEqual(os.listdir(scratch), [])
+
+    def kill_in(self, schedule, *more, mapped=None):
+        keys = ["train.steps=500", "run.schedule=" + schedule, "run.shadow=true", *more]
+        name, alone = "kill-" + schedule, "single-" + schedule
         self.end(self.start(alone, *keys, "run.shadow=false"))
         process = self.start(name, *keys, "run.plan=1+2")
         for count, who in ((20, "worker2"), (80, "worker0")):
@@ -116,7 +145,11 @@ class Schedules(unittest.TestCase):
                 time.sleep(0.002)
             with open(self.path(name, "events.jsonl")) as lines:
                 events = [json.loads(line) for line in lines if line.endswith("\n")]
-            os.kill([e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1], signal.SIGKILL)
+            victim = [e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1]
+            if mapped:
+                with open(f"/proc/{victim}/maps") as maps:
+                    self.assertIn(mapped + "/", maps.read())
+            os.kill(victim, signal.SIGKILL)
         self.end(process)
         self.same(name, self.result(alone))
         found = self.result(name)

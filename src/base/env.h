@@ -74,6 +74,11 @@ struct bg_env_ops {
     // Memory: zeroed pages, huge pages advised; sized once at start. Release gives back what reserve gave.
     bg_status (*reserve)(struct bg_env *env, size_t bytes, struct bg_error *err, void **memory);
     void (*release)(struct bg_env *env, void *memory, size_t bytes);
+    // As reserve, of a file in `directory` that has no name and goes with the process, all of its blocks taken now: a
+    // full disk says so here. set_aside: whole reservations of it leave memory until they are touched again.
+    bg_status (*reserve_on_disk)(struct bg_env *env, const char *directory, size_t bytes, struct bg_error *err,
+                                 void **memory);
+    void (*set_aside)(struct bg_env *env, void *memory, size_t bytes);
     uint64_t (*memory_total)(struct bg_env *env);
 
     // Runs fn(arg, index, lane) for every index below count, on env->threads lanes; returns when all are

@@ -143,6 +143,7 @@ static struct ctl_options controller_options(struct fleet *f)
         .group = choose_group(f),
         .split = job->run.split,
         .recompute = job->run.recompute,
+        .offload = job->run.offload,
         .passes = f->spread.passes,
         .profile = f->profile.unit_count ? &f->profile : NULL,
         .workers = f->spread.seats,
@@ -210,7 +211,8 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                    .slices = s->slices,
                                    .range = s->range,
                                    .split = job->run.split,
-                                   .recompute = job->run.recompute};
+                                   .recompute = job->run.recompute,
+                                   .offload = job->run.offload};
     struct plan_sync_shape shape;
     uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
     estimate_profile(m->model, &estimate, &f->profile);
@@ -273,6 +275,7 @@ static bg_status initial_plan(const struct fleet *f, const struct ctl_options *o
                                    .range = o->range,
                                    .split = o->split,
                                    .recompute = o->recompute,
+                                   .offload = o->offload,
                                    .followers = o->shadow,
                                    .shares = shares,
                                    .passes = o->passes};

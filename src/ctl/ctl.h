@@ -48,7 +48,7 @@ struct ctl_options { // what it points to must outlive the controller
     uint32_t stages;
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
-    bool split, recompute;
+    bool split, recompute, offload;
     struct plan_passes passes;
     // run.plan=auto: the shape is chosen anew for as many workers as live, by what a step costs on the first of these
     // machines. NULL: replicas are what is wanted.

@@ -790,6 +790,7 @@ static void chaos(void **state)
         w->o.schedule = (enum plan_schedule)draw(w, PLAN_SCHEDULES);
         w->o.chunks = plan_schedule_chunks(w->o.schedule, 2);
         w->o.range = (uint32_t)(seed % 4);
+        w->o.offload = seed % 5 == 1;
         w->o.group = 1u << draw(w, 2);
         w->o.split = draw(w, 2);
         if (draw(w, 3) == 0)

@@ -178,6 +178,7 @@ static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32
                                          .slices = ctl->o.slices,
                                          .range = ctl->o.range,
                                          .split = ctl->o.split,
+                                         .offload = ctl->o.offload,
                                          .recompute = ctl->o.recompute};
     struct plan_sync_shape shape = {0};
     uint32_t *rank_of = bg_alloc_array(count + 1u, sizeof *rank_of), known = 0;
@@ -458,6 +459,7 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .slices = ctl->o.slices,
                                          .range = ctl->o.range,
                                          .split = ctl->o.split,
+                                         .offload = ctl->o.offload,
                                          .recompute = ctl->o.recompute,
                                          .followers = d->count - computing,
                                          .shares = shares,

@@ -5,10 +5,12 @@
 #include "base/mem.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -201,6 +203,36 @@ static void reserves_memory(void **state)
     assert_true(strstr(f->err.text, "memory") && f->env->ops->memory_total(f->env) > (uint64_t)1 << 26);
 }
 
+// Files without a name: what is set aside comes back, a directory that is none and a disk without room are said.
+static void reserves_on_disk(void **state)
+{
+    struct fixture *f = *state;
+    const struct bg_env_ops *ops = f->env->ops;
+    const size_t bytes = ((size_t)5 << 20) + 3;
+    void *memory = NULL;
+    assert_int_equal(ops->reserve_on_disk(f->env, f->directory, bytes, &f->err, &memory), BG_OK);
+    uint8_t *at = memory;
+    for (size_t i = 0; i < bytes; i++)
+        at[i] = (uint8_t)(i * 7 >> 3);
+    ops->set_aside(f->env, memory, bytes);
+    for (size_t i = 0; i < bytes; i++)
+        if (at[i] != (uint8_t)(i * 7 >> 3))
+            fail_msg("byte %zu is lost", i);
+    assert_int_equal(rmdir(f->directory), 0); // nothing is in it
+    assert_int_equal(mkdir(f->directory, 0755), 0);
+    ops->release(f->env, memory, bytes);
+    assert_int_equal(ops->reserve_on_disk(f->env, in(f, "none"), 1, &f->err, &memory), BG_NOT_FOUND);
+    assert_non_null(strstr(f->err.text, "none"));
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = (struct rlimit){1 << 20, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    assert_int_not_equal(ops->reserve_on_disk(f->env, f->directory, bytes, &f->err, &memory), BG_OK);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_non_null(strstr(f->err.text, "5.0 MiB: reserving room in"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +242,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(says_when_the_disk_is_full, setup, teardown),
         cmocka_unit_test_setup_teardown(walks_directories, setup, teardown),
         cmocka_unit_test_setup_teardown(reserves_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(reserves_on_disk, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,6 +35,9 @@ bg_status os_list_directory(struct bg_env *env, const char *path, bg_list_fn fn,
 bg_status os_disk_free(struct bg_env *env, const char *path, struct bg_error *err, uint64_t *bytes);
 bg_status os_reserve(struct bg_env *env, size_t bytes, struct bg_error *err, void **memory);
 void os_release(struct bg_env *env, void *memory, size_t bytes);
+bg_status os_reserve_on_disk(struct bg_env *env, const char *directory, size_t bytes, struct bg_error *err,
+                             void **memory);
+void os_set_aside(struct bg_env *env, void *memory, size_t bytes);
 uint64_t os_memory_total(struct bg_env *env);
 
 // pool.c

@@ -1,12 +1,17 @@
+#define _GNU_SOURCE // O_TMPFILE
 // Memory from the kernel: files mapped for reading, and zeroed pages for tensors, on huge pages where the kernel
 // gives them (page faults are dear: a step touches every page). A mapped file that another process cuts short
 // raises SIGBUS on the lost pages; what trains must not be edited while it trains.
 #include "os/live_int.h"
 
 #include "base/assert.h"
+#include "base/mem.h"
+#include "base/str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <uv.h>
 
 static const size_t huge_page = (size_t)2 << 20;
@@ -101,6 +106,54 @@ void os_release(struct bg_env *env, void *memory, size_t bytes)
     (void)env;
     if (memory)
         BG_ASSERT(munmap(memory, rounded(bytes ? bytes : 1)) == 0);
+}
+
+// Without a name from the first; where the file system cannot do that, for an instant with one.
+static int open_nameless(const char *directory)
+{
+    int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return fd;
+    char *path = bg_format("%s/.brigade-XXXXXX", directory);
+    uv_fs_t request;
+    fd = uv_fs_mkstemp(NULL, &request, path, NULL);
+    if (fd >= 0)
+        unlink(request.path);
+    else
+        errno = -fd;
+    uv_fs_req_cleanup(&request);
+    bg_free(path);
+    return fd;
+}
+
+bg_status os_reserve_on_disk(struct bg_env *env, const char *directory, size_t bytes, struct bg_error *err,
+                             void **memory)
+{
+    (void)env;
+    if (bytes > SIZE_MAX / 4)
+        return reserve_fail(err, bytes);
+    const size_t size = rounded(bytes ? bytes : 1);
+    const int fd = open_nameless(directory);
+    if (fd < 0)
+        return os_fail(err, -errno, "making a file in", directory);
+    const int code = posix_fallocate(fd, 0, (off_t)size);
+    void *start = code ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    const int mapped = errno;
+    close(fd);
+    if (code) {
+        os_fail(err, -code, "reserving room in", directory);
+        return bg_fail_prefix(err, "%.1f MiB", (double)bytes / 0x1p20);
+    }
+    if (start == MAP_FAILED)
+        return os_fail(err, -mapped, "mapping a file in", directory);
+    *memory = start;
+    return BG_OK;
+}
+
+void os_set_aside(struct bg_env *env, void *memory, size_t bytes)
+{
+    (void)env;
+    madvise(memory, rounded(bytes ? bytes : 1), MADV_DONTNEED); // the file keeps them
 }
 
 uint64_t os_memory_total(struct bg_env *env)

@@ -156,6 +156,8 @@ static void take_lists(const struct plan_options *options, const struct plan_pip
             op.item = items[op.item];
             if (op.kind != PLAN_W && options->recompute)
                 op.flags |= PLAN_RECOMPUTE;
+            if (op.kind != PLAN_W && options->offload)
+                op.flags |= PLAN_OFFLOAD;
             plan_list_add(&plan->lists[workers[w]], op);
         }
         bg_free(lists[w].ops);
@@ -246,7 +248,7 @@ static bg_status set_order(const struct plan_options *options, struct bg_error *
                                     .comm = options->comm,
                                     .memory = options->memory,
                                     .split = split};
-    const struct plan_work work = {bits, plan->route, rank, split, options->recompute};
+    const struct plan_work work = {bits, plan->route, rank, split, options->recompute, options->offload};
     for (size_t c = 0; c < plan_cells(plan); c++)
         bits[c] = PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W;
     plan_rank_items(plan, plan->route, rank);

@@ -30,6 +30,7 @@ enum plan_flag {
     PLAN_REDUCE = 16,
     PLAN_UNSHARD = 32,
     PLAN_RESHARD = 64,
+    PLAN_OFFLOAD = 64, // of F and B: the stash waits on disk between them
     PLAN_OUT = 128,
 };
 struct plan_op {
@@ -112,7 +113,7 @@ uint32_t plan_run_owner(const struct plan *plan, uint32_t stage, uint32_t turn, 
 // follow w first end / sums s chunks owner (where not zeros; owner: a replica, or "-": in turns) /
 // mbmap s i w (for every stage and item; "-": nobody) / list w: op op ... (for every worker)
 // Ops: 0F3 2B1 2BW1 2W1 0SEND_F3>1 1RECV_F3<0 2SEND_B1>0 1RECV_B1<1 0COLL.reduce 0COLL.unshard 0COLL.reshard STEP
-// MOVE5>2 MOVE5<0; other flags after a dot, r = recompute, l = last: 0F3.r 2BW1.rl 2W1.l
+// MOVE5>2 MOVE5<0; other flags after a dot, r = recompute, o = offload, l = last: 0F3.r 2BW1.ol 2W1.l
 // With slices (S > 1, and no rest) each F, B, SEND and RECV names its own: 0F3/1 2BW1/0.l 0SEND_F3/1>1 1RECV_B1/0<2
 // A stage of several chunks has a reduction for each: 0COLL.reduce/0 0COLL.reduce/1
 char *plan_format(const struct plan *plan); // bg_free it
@@ -183,6 +184,7 @@ struct plan_options {
     uint32_t chunks;
     bool split;     // B and W apart (W as late as the memory allows: before the next F of its slot; GPipe: at the end)
     bool recompute; // F without stash
+    bool offload;   // stashes wait on disk
     uint32_t followers;           // workers after the computing ones that follow every unit (the shadow)
     const struct plan_stage *cut; // (stages of all ranks) in place of plan_cut; NULL: by costs
     const uint32_t *shares;       // items of each replica of rank 0, then of rank 1, ...; NULL: even

@@ -13,8 +13,10 @@
 // numbered: with its slice, or chunk.
 static void op_text(const struct plan_op *op, bool numbered, char text[PLAN_OP_TEXT])
 {
-    const char letter = op->flags & PLAN_GRAD ? 'B' : 'F', *stop = op->flags & (PLAN_RECOMPUTE | PLAN_LAST) ? "." : "";
-    const char *r = op->flags & PLAN_RECOMPUTE ? "r" : "", *l = op->flags & PLAN_LAST ? "l" : "";
+    const char letter = op->flags & PLAN_GRAD ? 'B' : 'F',
+               *stop = op->flags & (PLAN_RECOMPUTE | PLAN_OFFLOAD | PLAN_LAST) ? "." : "";
+    const char *r = op->flags & PLAN_RECOMPUTE ? "r" : "", *o = op->flags & PLAN_OFFLOAD ? "o" : "",
+               *l = op->flags & PLAN_LAST ? "l" : "";
     char slice[8] = "";
     if (numbered && op->kind != PLAN_W)
         snprintf(slice, sizeof slice, "/%u", op->slice);
@@ -23,7 +25,7 @@ static void op_text(const struct plan_op *op, bool numbered, char text[PLAN_OP_T
     case PLAN_B:
     case PLAN_W: {
         const char *name = op->kind == PLAN_F ? "F" : op->kind == PLAN_W ? "W" : op->flags & PLAN_FUSED ? "BW" : "B";
-        snprintf(text, PLAN_OP_TEXT, "%u%s%u%s%s%s%s", op->stage, name, op->item, slice, stop, r, l);
+        snprintf(text, PLAN_OP_TEXT, "%u%s%u%s%s%s%s%s", op->stage, name, op->item, slice, stop, r, o, l);
         return;
     }
     case PLAN_SEND:
@@ -290,6 +292,8 @@ static bool parse_compute(const char *at, const char *end, uint32_t slices, stru
             return false;
         if (skip(&at, end, "r"))
             op->flags |= PLAN_RECOMPUTE;
+        if (skip(&at, end, "o"))
+            op->flags |= PLAN_OFFLOAD;
         if (skip(&at, end, "l"))
             op->flags |= PLAN_LAST;
     }

@@ -134,10 +134,14 @@ static bg_status fault(const struct check *c, const char *what)
 
 static bg_status check_shape(const struct check *c, const struct plan_op *op)
 {
-    static const uint8_t flags[] = {[PLAN_F] = PLAN_RECOMPUTE, [PLAN_B] = PLAN_FUSED | PLAN_RECOMPUTE | PLAN_LAST,
-                                    [PLAN_W] = PLAN_LAST,      [PLAN_SEND] = PLAN_GRAD,
-                                    [PLAN_RECV] = PLAN_GRAD,   [PLAN_COLL] = PLAN_REDUCE | PLAN_UNSHARD | PLAN_RESHARD,
-                                    [PLAN_STEP] = 0,           [PLAN_MOVE] = PLAN_OUT};
+    static const uint8_t flags[] = {[PLAN_F] = PLAN_RECOMPUTE | PLAN_OFFLOAD,
+                                    [PLAN_B] = PLAN_FUSED | PLAN_RECOMPUTE | PLAN_OFFLOAD | PLAN_LAST,
+                                    [PLAN_W] = PLAN_LAST,
+                                    [PLAN_SEND] = PLAN_GRAD,
+                                    [PLAN_RECV] = PLAN_GRAD,
+                                    [PLAN_COLL] = PLAN_REDUCE | PLAN_UNSHARD | PLAN_RESHARD,
+                                    [PLAN_STEP] = 0,
+                                    [PLAN_MOVE] = PLAN_OUT};
     const struct plan *plan = c->plan;
     const bool sliced = op->kind == PLAN_F || op->kind == PLAN_B || op->kind == PLAN_SEND || op->kind == PLAN_RECV;
     const bool chunked = op->kind == PLAN_COLL && op->flags == PLAN_REDUCE && op->stage < plan->stage_count;
@@ -145,6 +149,8 @@ static bg_status check_shape(const struct check *c, const struct plan_op *op)
         return fault(c, chunked ? "no such chunk" : "no such slice");
     if (op->kind == PLAN_B && op->slice > 0 && (op->flags & PLAN_FUSED))
         return fault(c, "the weight gradient comes with slice 0, the last to run");
+    if (op->kind <= PLAN_B && op->flags & PLAN_RECOMPUTE && op->flags & PLAN_OFFLOAD)
+        return fault(c, "what is computed again does not wait on disk");
     if (op->kind >= PLAN_EMPTY || (op->flags & ~flags[op->kind]) ||
         (op->kind == PLAN_COLL && !power_of_two(op->flags)) || ((op->flags & PLAN_LAST) && !plan_op_adds(op)))
         return fault(c, "not an instruction of a lowered list");

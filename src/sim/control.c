@@ -172,6 +172,7 @@ static void options_of(const struct sim_world *w, struct ctl_options *o, double 
         .group = s->group,
         .split = s->split,
         .recompute = s->recompute,
+        .offload = s->offload,
         .passes = s->passes,
         .workers = workers,
         .shadow = s->shadow,

@@ -154,6 +154,20 @@ static void sim_release(struct bg_env *env, void *memory, size_t bytes)
     bg_free(r);
 }
 
+static bg_status sim_reserve_on_disk(struct bg_env *env, const char *directory, size_t bytes, struct bg_error *err,
+                                     void **memory)
+{
+    (void)directory;
+    return sim_reserve(env, bytes, err, memory);
+}
+
+static void sim_set_aside(struct bg_env *env, void *memory, size_t bytes)
+{
+    (void)env;
+    (void)memory;
+    (void)bytes;
+}
+
 static uint64_t sim_memory_total(struct bg_env *env)
 {
     (void)env;
@@ -201,6 +215,8 @@ static const struct bg_env_ops sim_ops = {
     .disk_free = sim_disk_free,
     .reserve = sim_reserve,
     .release = sim_release,
+    .reserve_on_disk = sim_reserve_on_disk,
+    .set_aside = sim_set_aside,
     .memory_total = sim_memory_total,
     .parallel_for = sim_parallel_for,
     .stop_signal = sim_stop_signal,

@@ -133,6 +133,7 @@ void sim_member_create(struct sim_world *w, const struct sim_birth *birth)
         .batch = job->batch,
         .length = job->length,
         .micro_batches = job->micro_batches,
+        .scratch = "scratch",
         .lr = member_lr,
         .load = member_load,
         .task = member_task,

@@ -18,7 +18,7 @@ struct sim_scenario {
     uint32_t replicas[SIM_RANKS_MAX], ranks;
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
-    bool split, recompute, shadow, respawn, baseline;
+    bool split, recompute, offload, shadow, respawn, baseline;
     struct plan_passes passes;
     uint64_t steps, eval_every, checkpoint_every;
     uint64_t latency_ns, turn_ns;

@@ -175,7 +175,9 @@ static bg_status take_flight(struct executor *ex, struct stage *stage, uint32_t 
                              struct flight **out)
 {
     uint32_t f = 0;
-    while (f < stage->flight_count && stage->flights[f].taken)
+    while (f < stage->flight_count && (stage->flights[f].taken || !stage->flights[f].here))
+        f++;
+    for (f = f < stage->flight_count ? f : 0; f < stage->flight_count && stage->flights[f].taken;)
         f++;
     if (f == stage->flight_count) {
         bg_status status = flight_add(ex, stage, err);
@@ -183,7 +185,9 @@ static bg_status take_flight(struct executor *ex, struct stage *stage, uint32_t 
             return status;
     }
     *out = &stage->flights[f];
-    **out = (struct flight){.memory = (*out)->memory, .taken = true, .item = item};
+    (*out)->taken = true;
+    (*out)->item = item;
+    (*out)->forward = (*out)->backward = 0;
     return BG_OK;
 }
 
@@ -297,6 +301,7 @@ bg_status executor_forward(struct executor *ex, uint32_t stage_index, uint32_t i
         if (status)
             return status;
     }
+    flight_use(ex, flight);
     forward_units(ex, stage, flight, slice, x);
     const uint32_t done = slice == EXECUTOR_WHOLE ? ex->slices : slice + 1;
     flight->forward = done > flight->forward ? done : flight->forward;
@@ -468,6 +473,7 @@ bg_status executor_backward(struct executor *ex, const struct executor_backward 
     if (!status && !flight) {
         status = take_flight(ex, stage, b->item, err, &flight);
         if (!status) {
+            flight_use(ex, flight);
             forward_units(ex, stage, flight, EXECUTOR_WHOLE, b->x);
             flight->forward = ex->slices;
         }
@@ -479,6 +485,7 @@ bg_status executor_backward(struct executor *ex, const struct executor_backward 
         status = slot_reserve(ex, &ex->spare, err);
     if (status)
         return status;
+    flight_use(ex, flight);
     if (ex->slices > 1) {
         backward_slices(ex, stage, flight, b, &placing);
     } else {

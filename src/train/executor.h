@@ -39,6 +39,7 @@ struct executor_options {
     // NULL, or the caller's: a process that computes everything alone. It then has no root of its own
     // (executor_adopt_root) and must not call executor_reduce, executor_set_root or executor_root_part.
     const struct optim_state *state;
+    const char *scratch; // directory for stashes that wait on disk; NULL: no stage asks for that
     bool order_free; // bench only: the sums of an item are one chain over all its tokens. The bits are gone
 };
 struct executor_memory executor_memory_env(struct bg_env *env); // env's reservations
@@ -52,6 +53,7 @@ void executor_destroy(struct executor *ex);
 struct executor_stage {
     uint32_t unit_first, unit_end;
     uint32_t flights; // items whose forward is done and whose weight gradient is not
+    bool offload;     // what an item keeps for its backward is in memory only while an op of it runs
 };
 struct executor_seating {
     struct executor_stage stages[EXECUTOR_STAGES_MAX]; // hosted ones, named by their place here

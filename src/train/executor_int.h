@@ -8,6 +8,7 @@
 
 struct flight { // of an item between its F and its W
     uint8_t *memory;
+    bool on_disk, here; // a file's; in memory as well
     bool taken;
     uint32_t item;
     uint32_t forward, backward; // slices whose F is done (the first ones), and whose B is (the last ones)
@@ -35,6 +36,7 @@ struct stage {
     struct flight *flights;
     uint32_t flight_count;
     size_t flight_bytes;
+    bool offload;
     struct region outputs, input_gradients; // (items) of boundary_bytes each
     struct tree_set set;                    // set.slots: those reserved
     struct slot slots[TREE_SLOTS_MAX];
@@ -96,6 +98,7 @@ bg_status region_grow(struct executor *ex, struct region *region, size_t bytes, 
 void region_retire(struct executor *ex, struct region region);
 void retired_release(struct executor *ex);
 bg_status flight_add(struct executor *ex, struct stage *stage, struct bg_error *err);
+void flight_use(struct executor *ex, struct flight *flight); // an op of it begins: of all on disk, it alone is here
 bg_status slot_reserve(struct executor *ex, struct slot *slot, struct bg_error *err);
 void slot_seal(struct slot *slot);  // the block is what the rows are: call it when they have changed
 void slot_empty(struct slot *slot); // no rows, whatever lies there

@@ -135,12 +135,29 @@ bg_status slot_prepare(struct executor *ex, struct stage *stage, size_t index, b
 bg_status flight_add(struct executor *ex, struct stage *stage, struct bg_error *err)
 {
     void *memory = NULL;
-    bg_status status = ex->env->ops->reserve(ex->env, stage->flight_bytes, err, &memory);
+    const struct bg_env_ops *ops = ex->env->ops;
+    BG_ASSERT(!stage->offload || ex->o.scratch);
+    bg_status status = stage->offload ? ops->reserve_on_disk(ex->env, ex->o.scratch, stage->flight_bytes, err, &memory)
+                                      : ops->reserve(ex->env, stage->flight_bytes, err, &memory);
     if (status)
-        return bg_fail_prefix(err, "activations of a step (smaller: train.micro_batch, run.group)");
+        return bg_fail_prefix(err, "activations of a step (smaller: train.micro_batch, run.group%s)",
+                              stage->offload ? "; another directory: run.scratch" : "");
     stage->flights = bg_realloc_array(stage->flights, stage->flight_count + 1, sizeof *stage->flights);
-    stage->flights[stage->flight_count++] = (struct flight){.memory = memory};
+    stage->flights[stage->flight_count++] = (struct flight){.memory = memory, .on_disk = stage->offload};
     return BG_OK;
+}
+
+void flight_use(struct executor *ex, struct flight *flight)
+{
+    for (uint32_t s = 0; s < ex->stage_count; s++)
+        for (uint32_t f = 0; f < ex->stages[s]->flight_count; f++) {
+            struct flight *other = &ex->stages[s]->flights[f];
+            if (other == flight || !other->here)
+                continue;
+            ex->env->ops->set_aside(ex->env, other->memory, ex->stages[s]->flight_bytes);
+            other->here = false;
+        }
+    flight->here = flight->on_disk;
 }
 
 static void flights_drop(struct executor *ex, struct stage *stage)
@@ -191,12 +208,18 @@ static struct stage *stage_create(struct executor *ex, const struct executor_sta
 }
 
 static bg_status stage_reserve(struct executor *ex, struct stage *stage, const struct executor_seating *seating,
-                               uint32_t flights, struct bg_error *err)
+                               const struct executor_stage *wanted, struct bg_error *err)
 {
+    uint32_t flights = wanted->flights;
     const struct model *model = ex->o.model;
     struct layout_options shape = stage_shape(ex, stage->unit_first, stage->unit_end);
     size_t bytes = layout_flight_bytes(model, &shape, ex->group, ex->split, stage->stash_at);
-    if (bytes > stage->flight_bytes || stage->flight_count == 0) {
+    bool taken = false;
+    for (uint32_t f = 0; f < stage->flight_count; f++)
+        taken |= stage->flights[f].taken;
+    const bool moves = stage->offload != wanted->offload && !taken; // else those that are there stay where they are
+    stage->offload = wanted->offload;
+    if (bytes > stage->flight_bytes || stage->flight_count == 0 || moves) {
         flights_drop(ex, stage);
         stage->flight_bytes = bytes;
     }
@@ -369,7 +392,7 @@ bg_status executor_seat(struct executor *ex, const struct executor_seating *seat
             stage = stage_create(ex, wanted);
         }
         ex->stages[ex->stage_count++] = stage;
-        status = stage_reserve(ex, stage, seating, wanted->flights, err);
+        status = stage_reserve(ex, stage, seating, wanted, err);
     }
     stages_destroy(ex, before, before_count);
     if (!status)
@@ -393,6 +416,7 @@ void *executor_evaluate_memory(struct executor *ex, uint32_t *sequences, struct 
     uint32_t count = layout_evaluate_sequences(model, ex->o.length, flight);
     if (flight >= evaluate_bytes(model, ex->o.length, count)) {
         *sequences = count;
+        flight_use(ex, &ex->stages[0]->flights[0]);
         return stage->flights[0].memory;
     }
     if (region_grow(ex, &ex->evaluation, evaluate_bytes(model, ex->o.length, count), false, err))

@@ -2,7 +2,7 @@
 // losses and roots and weights, both families. Lists run in any order that their messages allow. What slices may not do
 // is refused, and an item whose slices broke off goes on whole.
 // labels: threads bits
-#include "train/executor.h"
+#include "train/executor_int.h"
 
 #include "base/mem.h"
 #include "os/live.h"
@@ -169,6 +169,7 @@ static void crew_init(struct crew *c, struct fixture *f, const struct plan *plan
                                            .batch = BATCH,
                                            .length = LENGTH,
                                            .micro_batches = M,
+                                           .scratch = ".",
                                            .memory = {c, counted_reserve, counted_release}};
         struct executor_seating seating = {.items = items,
                                            .item_count = plan->item_count,
@@ -182,8 +183,9 @@ static void crew_init(struct crew *c, struct fixture *f, const struct plan *plan
             if (plan->seats[k].worker != w)
                 continue;
             c->local[w][plan->seats[k].stage] = seating.stage_count;
-            seating.stages[seating.stage_count++] = (struct executor_stage){
-                stage->unit_first, stage->unit_end, plan_flights(plan, w, plan->seats[k].stage)};
+            seating.stages[seating.stage_count++] =
+                (struct executor_stage){stage->unit_first, stage->unit_end, plan_flights(plan, w, plan->seats[k].stage),
+                                        uses(plan, PLAN_F, PLAN_OFFLOAD)};
         }
         struct bg_error err;
         bool kept;
@@ -203,6 +205,19 @@ static void crew_fini(struct crew *c)
 static uint8_t *sent_at(struct crew *c, uint32_t stage, uint32_t item, uint32_t slice)
 {
     return &c->sent[((size_t)stage * c->plan->item_count + item) * MOST + slice];
+}
+
+// Of stashes that wait on disk none is in memory but that of the op that ran last.
+static void check_disk(const struct crew *c, uint32_t w)
+{
+    uint32_t here = 0, on_disk = 0;
+    for (uint32_t s = 0; s < c->ex[w]->stage_count; s++)
+        for (uint32_t f = 0; f < c->ex[w]->stages[s]->flight_count; f++) {
+            on_disk += c->ex[w]->stages[s]->flights[f].on_disk;
+            here += c->ex[w]->stages[s]->flights[f].here;
+        }
+    assert_int_equal(here, on_disk > 0);
+    assert_true(uses(c->plan, PLAN_F, PLAN_OFFLOAD) == (on_disk > 0));
 }
 
 // Runs an op if its message has come; inputs are read where they were made.
@@ -241,6 +256,7 @@ static bool run_op(struct crew *c, uint32_t w, const struct plan_op *op)
     }
     if (status)
         fail_msg("%s", err.text);
+    check_disk(c, w);
     return true;
 }
 
@@ -369,7 +385,8 @@ static void all_schedules(struct fixture *f, uint32_t nth)
                                                 .chunks = plan_schedule_chunks(schedule, 2),
                                                 .slices = slices,
                                                 .split = round / 2 % 2,
-                                                .recompute = (schedule + round / 2) % 3 == 1});
+                                                .recompute = (schedule + round / 2) % 3 == 1,
+                                                .offload = (schedule + round / 2) % 3 == 2});
     }
 }
 
@@ -433,7 +450,7 @@ static void opposite_pipelines(void **state)
         }
         memset(bits, PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W, sizeof bits);
         plan_reset_lists(&plan);
-        plan_order_greedy(&plan, &(struct plan_work){bits, plan.route, rank, slices > 1, false});
+        plan_order_greedy(&plan, &(struct plan_work){bits, plan.route, rank, slices > 1, false, false});
         for (uint32_t w = 0; w < plan.workers; w++)
             plan_slice_list(&plan.lists[w], slices);
         struct bg_error err;

@@ -135,7 +135,7 @@ struct way { // how a step is computed
     uint32_t replicas[UNITS];
     uint32_t item_count;
     struct tree_node items[M];
-    bool split, recompute, all_forward, backwards; // all_forward: GPipe's order; backwards: last items first
+    bool split, recompute, all_forward, backwards, offload; // all_forward: GPipe's order; backwards: last items first
 };
 
 struct worker {
@@ -182,7 +182,8 @@ static void seat(struct team *t, uint32_t w, uint32_t extra_holds)
             if (way->host[stage][r] != w)
                 continue;
             worker->hosted[stage] = s->stage_count;
-            s->stages[s->stage_count++] = (struct executor_stage){way->cuts[stage], way->cuts[stage + 1], 2};
+            s->stages[s->stage_count++] =
+                (struct executor_stage){way->cuts[stage], way->cuts[stage + 1], 2, way->offload};
             memset(worker->holds + way->cuts[stage], 1, way->cuts[stage + 1] - way->cuts[stage]);
         }
     }
@@ -207,6 +208,7 @@ static void team_init(struct team *t, struct fixture *f, const struct way *way)
                                        .batch = BATCH,
                                        .length = LENGTH,
                                        .micro_batches = M,
+                                       .scratch = ".",
                                        .memory = {t, counted_reserve, counted_release}};
     for (uint32_t w = 0; w < way->workers; w++) {
         struct bg_error err;
@@ -527,18 +529,53 @@ static void run_way(struct fixture *f, const struct way *way)
         }                                                                                                              \
     }
 static const struct way ways[] = {
-    {"alone", 1, {0, 4}, 1, {{0}}, {1}, ONES, false, false, false, false},
-    {"whole step as one item", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, WHOLE, true, false, true, false},
-    {"two stages", 2, {0, 1, 4}, 2, {{0}, {1}}, {1, 1}, PAIRS, false, false, false, true},
-    {"two stages, GPipe, split", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, ONES, true, false, true, true},
-    {"two stages, again", 2, {0, 3, 4}, 2, {{0}, {1}}, {1, 1}, UNEVEN, false, true, true, false},
-    {"two stages, again, split", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, SHUFFLED, true, true, true, false},
-    {"every unit alone", 4, {0, 1, 2, 3, 4}, 4, {{0}, {1}, {2}, {3}}, {1, 1, 1, 1}, UNEVEN, true, false, false, false},
-    {"interleaved", 4, {0, 1, 2, 3, 4}, 2, {{0}, {1}, {0}, {1}}, {1, 1, 1, 1}, SHUFFLED, false, false, true, true},
-    {"two replicas", 1, {0, 4}, 2, {{0, 1}}, {2}, SHUFFLED, false, false, false, false},
-    {"one and two replicas", 2, {0, 2, 4}, 3, {{0}, {1, 2}}, {1, 2}, ONES, true, false, true, true},
-    {"two by two", 2, {0, 1, 4}, 4, {{0, 1}, {2, 3}}, {2, 2}, PAIRS, false, true, true, true},
-    {"and a follower", 2, {0, 2, 4}, 3, {{0}, {1}}, {1, 1}, UNEVEN, false, false, false, false},
+    {"alone", 1, {0, 4}, 1, {{0}}, {1}, ONES, false, false, false, false, false},
+    {"whole step as one item", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, WHOLE, true, false, true, false, false},
+    {"two stages", 2, {0, 1, 4}, 2, {{0}, {1}}, {1, 1}, PAIRS, false, false, false, true, false},
+    {"two stages, GPipe, split", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, ONES, true, false, true, true, false},
+    {"two stages, again", 2, {0, 3, 4}, 2, {{0}, {1}}, {1, 1}, UNEVEN, false, true, true, false, false},
+    {"two stages, again, split", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, SHUFFLED, true, true, true, false, false},
+    {"every unit alone",
+     4,
+     {0, 1, 2, 3, 4},
+     4,
+     {{0}, {1}, {2}, {3}},
+     {1, 1, 1, 1},
+     UNEVEN,
+     true,
+     false,
+     false,
+     false,
+     false},
+    {"interleaved",
+     4,
+     {0, 1, 2, 3, 4},
+     2,
+     {{0}, {1}, {0}, {1}},
+     {1, 1, 1, 1},
+     SHUFFLED,
+     false,
+     false,
+     true,
+     true,
+     false},
+    {"two replicas", 1, {0, 4}, 2, {{0, 1}}, {2}, SHUFFLED, false, false, false, false, false},
+    {"one and two replicas", 2, {0, 2, 4}, 3, {{0}, {1, 2}}, {1, 2}, ONES, true, false, true, true, false},
+    {"two by two", 2, {0, 1, 4}, 4, {{0, 1}, {2, 3}}, {2, 2}, PAIRS, false, true, true, true, false},
+    {"and a follower", 2, {0, 2, 4}, 3, {{0}, {1}}, {1, 1}, UNEVEN, false, false, false, false, false},
+    {"on disk, GPipe, split", 2, {0, 2, 4}, 2, {{0}, {1}}, {1, 1}, ONES, true, false, true, true, true},
+    {"on disk, interleaved",
+     4,
+     {0, 1, 2, 3, 4},
+     2,
+     {{0}, {1}, {0}, {1}},
+     {1, 1, 1, 1},
+     SHUFFLED,
+     false,
+     false,
+     true,
+     true,
+     true},
 };
 
 static void any_way_gives_the_step(void **state)
@@ -688,7 +725,7 @@ static void any_parts_give_the_tree(void **state)
 
 // ---- When members change ----
 
-static const struct way pair = {"pair", 2, {0, 2, 4}, 3, {{0}, {1, 2}}, {1, 2}, ONES, false, false, true, false};
+static const struct way pair = {"pair", 2, {0, 2, 4}, 3, {{0}, {1, 2}}, {1, 2}, ONES, false, false, true, false, false};
 
 // Worker 2 dies with its sums after worker 1 gave its own out; worker 1 sits down again and computes the rest.
 static void survivor_takes_over(void **state)
@@ -764,7 +801,7 @@ static void follower_takes_a_stage(void **state)
         struct bg_error err;
         bool kept = false;
         taker->hosted[1] = 0;
-        taker->seating.stages[0] = (struct executor_stage){two.cuts[1], UNITS, 1};
+        taker->seating.stages[0] = (struct executor_stage){two.cuts[1], UNITS, 1, false};
         taker->seating.stage_count = 1;
         taker->seating.holds = taker->holds;
         assert_int_equal(executor_seat(taker->ex, &taker->seating, &err, &kept), BG_OK);
@@ -806,7 +843,7 @@ static void seating_again(void **state)
     seating.stages[0].unit_end = UNITS; // other units
     assert_int_equal(executor_seat(ex, &seating, &err, &kept), BG_OK);
     assert_false(kept);
-    seating.stages[1] = (struct executor_stage){2, 3, 1};
+    seating.stages[1] = (struct executor_stage){2, 3, 1, false};
     seating.stage_count = 2;
     assert_int_equal(executor_seat(ex, &seating, &err, &kept), BG_INVALID);
     seating.stage_count = 1;

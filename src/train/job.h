@@ -47,7 +47,8 @@ struct job {
         char *speeds;              // of the workers, relative, "1,0.5"; NULL: all alike
         double memory_gb;          // of a worker; 0: this machine's, shared out
         char *plan, *schedule, *passes, *shadow, *recovery;
-        bool split, recompute, respawn;
+        bool split, recompute, offload, respawn;
+        char *scratch; // for offload; NULL: dir
         uint32_t heartbeat_ms, patience_ms, join_ms;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
         char *order;    // physical: order in which groups are computed: "ascending" (default), "descending",

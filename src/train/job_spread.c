@@ -79,6 +79,10 @@ static bg_status check(const struct job *job, uint32_t units, const struct job_s
         return bg_fail(err, BG_INVALID,
                        "run.plan: %u stages, but the model has only %u units (%u layers, embedding, head)", stages,
                        units, units - 2);
+    if (job->run.recompute && job->run.offload)
+        return bg_fail(
+            err, BG_INVALID,
+            "run.recompute, run.offload: expected one of them; what is computed again need not wait on disk");
     if (s->cut && s->chunks > 1)
         return bg_fail(err, BG_INVALID, "run.schedule: %s with a plan file; give run.plan=STAGESxREPLICAS",
                        job->run.schedule);

@@ -141,7 +141,7 @@ static const char every_key[] =
     "  dropout: 0.2\n  seed: 18446744073709551615\n  eval_every: 0\n  checkpoint_every: 0\n  keep: 1\n"
     "  eval_tokens: 1000\n"
     "run:\n  dir: \"out\\tdir\"\n  workers: 4\n  threads: 3\n  plan: 2x2\n  schedule: interleaved:2\n  split: true\n"
-    "  recompute: true\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n  "
+    "  recompute: true\n  offload: false\n  scratch: \"disk 2\"\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n  "
     "patience_ms: 700\n"
     "  join_ms: 20\n  group: 4\n  order: shuffle:9\n  speeds: \"1,0.5,1,2\"\n  memory_gb: 2.5\n";
 

@@ -71,7 +71,7 @@ static bg_status seat(struct bench *b, bool whole, bool split, struct bg_error *
                                        .holds = holds,
                                        .stage_count = whole ? 1 : units};
     for (uint32_t s = 0; s < seating.stage_count; s++)
-        seating.stages[s] = (struct executor_stage){whole ? 0 : s, whole ? units : s + 1, 1};
+        seating.stages[s] = (struct executor_stage){whole ? 0 : s, whole ? units : s + 1, 1, false};
     bool kept;
     bg_status status = executor_seat(b->ex, &seating, err, &kept);
     bg_free(holds);

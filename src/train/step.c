@@ -25,7 +25,7 @@ static bg_status seat(struct step_executor *ex, struct bg_error *err)
     uint8_t *holds = bg_alloc(ex->o.model->unit_count);
     memset(holds, 1, ex->o.model->unit_count);
     struct executor_seating *seating = bg_alloc(sizeof *seating);
-    seating->stages[0] = (struct executor_stage){l->unit_first, l->unit_end, 1};
+    seating->stages[0] = (struct executor_stage){l->unit_first, l->unit_end, 1, false};
     seating->stage_count = 1;
     seating->items = l->order;
     seating->item_count = (uint32_t)l->groups;

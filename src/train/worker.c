@@ -590,6 +590,7 @@ bg_status worker_create(struct bg_env *env, const struct worker_options *o, stru
         .length = job->length,
         .micro_batches = job->micro_batches,
         .order_free = o->order_free,
+        .scratch = job->scratch,
         .memory = {.arg = o->comm, .reserve = reserve_shared, .release = release_shared},
     };
     bg_status status = executor_create(env, &options, err, &w->ex);

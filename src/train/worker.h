@@ -20,6 +20,7 @@ struct worker_job { // how this worker gets at the job: the live one is train/wo
     struct optim_options optim;
     uint32_t batch, length, micro_batches;
     uint8_t signature[32];
+    const char *scratch; // as in struct executor_options
     double (*lr)(void *arg, uint64_t step);
     // Weights and moments of these units before any step, or from the run's checkpoint of that step.
     bg_status (*load)(void *arg, enum message_source source, uint64_t checkpoint, const uint8_t *units,

@@ -181,6 +181,18 @@ static bool any_flag(const struct plan *plan, bool split)
     return false;
 }
 
+// Whether stashes of a stage wait on disk: where they wait does not show, so that a stage may say so for itself.
+static bool offloads(const struct plan *plan, uint32_t stage)
+{
+    for (uint32_t worker = 0; worker < plan->workers; worker++)
+        for (size_t i = 0; i < plan->lists[worker].count; i++) {
+            const struct plan_op *op = &plan->lists[worker].ops[i];
+            if (op->kind == PLAN_F && op->stage == stage && op->flags & PLAN_OFFLOAD)
+                return true;
+        }
+    return false;
+}
+
 static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool *kept)
 {
     const struct plan *plan = &w->steady;
@@ -198,7 +210,7 @@ static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool
         w->local[stage] = seating.stage_count;
         seating.stages[seating.stage_count++] =
             (struct executor_stage){plan->stages[stage].unit_first, plan->stages[stage].unit_end,
-                                    flights > flights_now ? flights : flights_now};
+                                    flights > flights_now ? flights : flights_now, offloads(plan, stage)};
     }
     seating.split = any_flag(plan, true);
     seating.recompute = any_flag(plan, false);

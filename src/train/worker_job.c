@@ -228,6 +228,7 @@ bg_status worker_source_open(struct bg_env *env, const struct job *job, struct b
                                  .batch = job->train.micro_batch,
                                  .length = m->length,
                                  .micro_batches = job->train.micro_batches,
+                                 .scratch = job->run.scratch ? job->run.scratch : job->run.dir,
                                  .lr = lr,
                                  .load = load,
                                  .task = begin_task,
