@@ -35,6 +35,7 @@ struct job { // a request on its way
     uint32_t cached; // of the prompt, when it first ran
     uint32_t *nodes, *page_of, page_count;
     struct text text;
+    uint32_t freed; // bytes of text that the end set free: they belong to no token
     struct grammar_state *grammar;
     struct guesses guesses; // for the next step
     const float *embedding; // for its last event

@@ -77,7 +77,8 @@ void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_
     bool end = ends_text(e, token);
     if (job->grammar && !grammar_accept(job->grammar, token))
         end = true; // only the end of the text is both drawn and not part of the grammar
-    if (end && (!r->ignore_eos || job->grammar)) {
+    end = end && (!r->ignore_eos || job->grammar);
+    if (end) {
         job->finish = SERVE_STOP;
     } else {
         BG_ASSERT(job->count < job->capacity);
@@ -94,6 +95,7 @@ void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_
     }
     if (job->finish != SERVE_RUNNING) {
         text_end(&job->text);
+        job->freed = end ? (uint32_t)job->text.out.size : 0;
         bg_str_add_bytes(text, bg_str_text(&job->text.out), job->text.out.size);
     }
 }

@@ -401,6 +401,25 @@ static uint32_t draw_along(struct engine *e, struct job *job, const struct batch
     }
 }
 
+// Text that the end set free goes out apart from the tokens of the same step: who goes on after these tokens elsewhere
+// is told it again.
+static void tell_drawn(struct engine *e, struct job *job, uint32_t first)
+{
+    const struct serve_logprob *logprobs = job->request.logprobs ? e->logprobs : NULL;
+    const uint32_t count = job->count - first;
+    if (count == 0 || job->freed == 0) {
+        tell(e, job, job->tokens + first, count, &e->text, logprobs);
+        return;
+    }
+    const size_t theirs = e->text.size - job->freed;
+    const struct bg_str text = {e->text.data, theirs, theirs}, freed = {e->text.data + theirs, job->freed, job->freed};
+    const enum serve_finish finish = job->finish;
+    job->finish = SERVE_RUNNING;
+    tell(e, job, job->tokens + first, count, &text, logprobs);
+    job->finish = finish;
+    tell(e, job, NULL, 0, &freed, NULL);
+}
+
 // What a sequence drew in this step; runs: one for each lane.
 static void take_rows(struct engine *e, struct job *job, const struct batch_run *runs, const float *logits)
 {
@@ -416,7 +435,7 @@ static void take_rows(struct engine *e, struct job *job, const struct batch_run 
     e->stats.speculated += job->guesses.count - 1;
     e->stats.accepted += job->guesses.of[right].depth;
     e->env->ops->gate_leave(e->env, e->gate);
-    tell(e, job, job->tokens + first, job->count - first, &e->text, job->request.logprobs ? e->logprobs : NULL);
+    tell_drawn(e, job, first);
     if (job->finish == SERVE_RUNNING) {
         job_trim(e, job);
         job_publish(e, job);
