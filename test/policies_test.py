@@ -204,7 +204,7 @@ class Policies(unittest.TestCase):
     # ---- workflow ----
 
     def workflow(self, change=lambda w: None):
-        w = json.loads(re.search(r"```json\n(.*?)```", self.doc, re.S).group(1))
+        w = json.loads(re.search(r'```json\n(\{"rate".*?)```', self.doc, re.S).group(1))
         change(w)
         return self.file("workflow.json", json.dumps(w))
 
@@ -247,6 +247,53 @@ class Policies(unittest.TestCase):
         self.fails(78, ["accuracy of 2"], "workflow", self.workflow(at("operators", 0, "models", 0, "accuracy", value=2)))
         self.fails(65, ["not valid JSON"], "workflow", self.file("bad.json", "{"))
         self.fails(65, ["rate"], "workflow", self.file("list.json", "[]"))
+
+    # ---- spotserve ----
+
+    def test_spotserve(self):
+        args, table = re.search(r"brigade sim (spotserve .*)\n```\n\n```\n(.*?)```", self.doc, re.S).groups()
+        code, out, err = sim(*args.split())
+        self.assertEqual(code, 0, err)
+        self.assertEqual("".join(line.rstrip() + "\n" for line in out.split("\n\n")[0].splitlines()), table)
+        result = self.result(*args.split())
+        before = {}
+        for now in result["configurations"]:
+            self.assertTrue(now["keeps_up"])
+            self.assertAlmostEqual(now["rate"], 1000 * now["replicas"] * now["batch"] / now["latency_ms"])
+            places = [(p["replica"], p["stage"], p["rank"]) for p in now["places"] if "replica" in p]
+            self.assertEqual(sorted(places), [(r, s, w) for r in range(now["replicas"]) for s in range(now["stages"])
+                                              for w in range(now["width"])]) # each once
+            there = {p["machine"]: p for p in now["places"]}
+            self.assertEqual(len(there), now["machines"])
+            self.assertEqual(len(set(there) & set(before)), min(len(there), len(before))) # nobody goes without need
+            if before:
+                self.assertGreaterEqual(now["change"]["stays"], now["change"]["stays_in_order"] - 1e-12)
+            before = there
+        one = self.result("spotserve", "--machines", "4", "--rate", "0", "--batch", "1")["configurations"][0]
+        self.assertEqual(f"{one['latency_ms']:,.0f}", re.search(r"take ([0-9,]+) ms for 128 tokens", self.doc).group(1))
+        few = self.result("spotserve", "--machines", "3,4", "--rate", "1")["configurations"]
+        self.assertEqual(few[0]["replicas"], 0) # does not fit
+        self.assertNotIn("change", few[1])
+
+    def test_spotserve_model(self):
+        text = re.search(r'```json\n(\{"layers".*?)```', self.doc, re.S).group(1)
+        args = ["spotserve", "--machines", "2,3", "--rate", "0.1", "--tokens", "10", "--model"]
+        one = self.result(*args, self.file("model.json", text))["configurations"][0]
+        self.assertEqual((one["replicas"], one["stages"], one["width"], one["batch"]), (1, 1, 2, 1))
+        self.assertAlmostEqual(one["latency_ms"], 24 * 5 + 10 * 24 * 0.6 + 2 * 0.1)
+        for change, code, words in (({"layers": 0}, 65, ["bad.json", "layers"]), ({"width_max": 3}, 65, ["width_max"]),
+                                    ({"embed_ms": []}, 65, ["embed_ms"]), ({"prompt_ms": [[1, 2]]}, 65, ["prompt_ms", "2 rows"]),
+                                    ({"token_ms": [[1, 2], [1]]}, 65, ["token_ms"]), ({"factor": 0}, 65, ["factor"]),
+                                    ({"token_ms": [[1, 2], [1, -1]]}, 65, ["token_ms[1]"]), ({"padded_layers": 3}, 65, ["padded"])):
+            self.fails(code, words, *args, self.file("bad.json", json.dumps(dict(json.loads(text), **change))))
+        self.fails(66, ["none.json"], *args, "none.json")
+        self.fails(78, ["--batch", "at most 8"], "spotserve", "--machines", "4", "--rate", "1", "--batch", "16")
+        self.fails(78, ["powers of two"], "spotserve", "--machines", "4", "--rate", "1", "--batch", "3")
+        for words, more in ((["--machines"], ["--rate", "1"]), (["'x'"], ["--machines", "4,x", "--rate", "1"]),
+                            (["'0'"], ["--machines", "0", "--rate", "1"]), (["'257'"], ["--machines", "257", "--rate", "1"]),
+                            (["--rate", "much"], ["--machines", "4", "--rate", "much"]),
+                            (["--grace"], ["--machines", "4", "--rate", "1", "--grace", "soon"])):
+            self.fails(64, words, "spotserve", *more)
 
     # ---- the figures of the page ----
 

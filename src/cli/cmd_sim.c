@@ -10,6 +10,7 @@ static const struct cli_verb verbs[] = {
     {"compare", sim_compare, "deadline policies side by side: policies x traces x slacks, on all cores"},
     {"fleet", sim_fleet, "a training job as stages x replicas, under policies that choose them"},
     {"service", sim_service, "a service of replicas on spot and on-demand machines, requests as they came"},
+    {"spotserve", sim_spotserve, "which parallelism for so many machines, and who takes which place when they change"},
     {"workflow", sim_workflow, "where the models of an inference workflow run at the least cost"},
     {"experts", sim_experts, "where the experts of a mixture stand on machines that may vanish"},
 };

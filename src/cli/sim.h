@@ -12,6 +12,7 @@ int sim_fleet(struct cli *cli, int argc, char **argv);
 int sim_service(struct cli *cli, int argc, char **argv);
 int sim_workflow(struct cli *cli, int argc, char **argv);
 int sim_experts(struct cli *cli, int argc, char **argv);
+int sim_spotserve(struct cli *cli, int argc, char **argv);
 
 // Writes and frees a picture or a log: to `path`, or where a policy is named to a path with its name before the
 // ending. 0, or the exit code after the message.

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define PLAN_SPOTSERVE_LOG_MAX  8   // widths and batches of at most 2^7
@@ -24,6 +25,13 @@ struct plan_spotserve_profile {
     double prompt_ms[PLAN_SPOTSERVE_LOG_MAX][PLAN_SPOTSERVE_LOG_MAX]; // [log2 width][log2 batch] a layer
     double token_ms[PLAN_SPOTSERVE_LOG_MAX][PLAN_SPOTSERVE_LOG_MAX];
 };
+
+extern const struct plan_spotserve_profile plan_spotserve_published; // OPT of 6.7 billion weights on T4
+// JSON: an object with the fields of the record, embed_ms a list by batch, prompt_ms and token_ms lists of such by
+// width. `name` stands in errors.
+BG_MUST_USE bg_status plan_spotserve_read(const char *name, const void *text, size_t size, struct bg_error *err,
+                                          struct plan_spotserve_profile *profile);
+uint32_t plan_spotserve_batch_max(const struct plan_spotserve_profile *profile); // that it has times for
 
 struct plan_spotserve_config { // all 0: the model does not fit
     uint32_t replicas, width, stages, batch;

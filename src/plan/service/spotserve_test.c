@@ -11,25 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const struct plan_spotserve_profile published = {.layers = 32,
-                                                        .padded_layers = 36,
-                                                        .hidden = 4096,
-                                                        .machines_min = 4,
-                                                        .width_max = 16,
-                                                        .factor = 1.1,
-                                                        .stage_prompt_ms = 5.3,
-                                                        .stage_token_ms = 0.07,
-                                                        .embed_ms = {0.298, 0.372, 0.461, 0.719},
-                                                        .prompt_ms = {{44.087, 97.182, 191.815, 404.76},
-                                                                      {26.411, 50.779, 105.607, 218.979},
-                                                                      {19.567, 31.043, 61.566, 124.341},
-                                                                      {17.733, 26.569, 44.562, 85.833},
-                                                                      {14.31, 24.214, 35.517, 69.537}},
-                                                        .token_ms = {{3.224, 3.31, 3.632, 4.435},
-                                                                     {1.841, 1.701, 1.898, 2.26},
-                                                                     {1.056, 0.932, 1.021, 1.314},
-                                                                     {1.278, 1.05, 1.309, 1.442},
-                                                                     {1.437, 1.568, 1.695, 1.867}}};
+#define published plan_spotserve_published
 
 static uint32_t drawn(uint32_t seed, uint32_t index)
 {
