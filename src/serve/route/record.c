@@ -87,7 +87,7 @@ static void gather(struct branch *b, json_t *choice, const json_t *finish)
     if (!b->ids)
         b->ids = json_array();
     extend(b->ids, json_object_get(choice, "tokens"));
-    if (!json_is_null(finish))
+    if (json_is_string(finish) && !b->finish)
         b->finish = json_deep_copy(finish);
     if (!json_is_object(probs))
         return;
@@ -132,7 +132,7 @@ static void give(struct branch *b, json_t *o, json_t *choice, const json_t *fini
         put(a->visit, o);
     }
     b->begun = true;
-    b->told_finish |= !json_is_null(finish);
+    b->told_finish |= json_is_string(finish);
 }
 
 static void note_usage(struct branch *b, const json_t *usage)
@@ -213,7 +213,8 @@ bool record_take(struct branch *b, const char *data, size_t size, const char **w
     }
     json_t *o = json_loadb(data, size, JSON_ALLOW_NUL, NULL), *choices = json_object_get(o, "choices"),
            *choice = json_array_get(choices, 0);
-    bool good = json_is_object(o) && json_is_array(choices) && (!choice || json_is_object(choice));
+    bool good = json_is_object(o) && json_is_array(choices) && json_array_size(choices) <= 1 &&
+                (!choice || json_is_object(choice));
     *why = "its stream holds what is no chunk";
     if (good && b->answer->frame &&
         !json_equal(json_object_get(o, "model"), json_object_get(b->answer->frame, "model"))) {

@@ -152,6 +152,12 @@ static void breaks(void **state)
         "{}",
         "{\"choices\":5}",
         "{\"choices\":[7]}",
+        "{\"choices\":[{\"text\":\"a\",\"tokens\":[1]},{\"text\":\"b\",\"tokens\":[1]}]}",
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":[-1]}]}",
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":[2147483648]}]}",
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":[\"x\"]}]}",
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":{\"x\":1}}]}",
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":[1,2,3,4,5,6]}]}", // five were asked for
         "[DONE]",
         "",
         "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"handed-over\"}]}",
@@ -160,8 +166,10 @@ static void breaks(void **state)
     for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
         struct bench t;
         bench_init(&t, true, false);
+        t.answer.max_tokens = 5;
         assert_false(feed(&t, records[i]));
         assert_int_equal(t.visit.out.size, 0);
+        assert_int_equal(t.branch.count, 0);
         bench_fini(&t);
     }
 }
@@ -176,6 +184,35 @@ static void another_model(void **state)
     assert_false(feed(&t, "{\"model\":\"n\",\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":null,"
                           "\"tokens\":[1]}]}"));
     assert_int_equal(t.branch.count, 1);
+    bench_fini(&t);
+}
+
+// Numbers that cannot be are none; an answer that is no stream ends somewhere.
+static void without_bounds(void **state)
+{
+    (void)state;
+    struct bench t;
+    bench_init(&t, false, false);
+    assert_true(feed(
+        &t,
+        "{\"model\":\"m\",\"choices\":[{\"text\":\"a\",\"finish_reason\":null,\"tokens\":[1],\"logprobs\":{\"tokens\":"
+        "[\"a\",\"b\"],\"text_offset\":[9223372036854775807,-9223372036854775807]}}]}"));
+    assert_true(feed(
+        &t,
+        "{\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":9223372036854775807,\"completion_tokens\":-1}}"));
+    assert_int_equal(t.branch.prompt_tokens, 0);
+    assert_int_equal(t.branch.drawn_tokens, 0);
+    assert_true(feed(&t, "{\"model\":\"m\",\"choices\":[{\"text\":\"a\",\"tokens\":[1]}]}")); // no finish is none
+    assert_false(t.branch.told_finish);
+    assert_false(feed(&t, "[DONE]"));
+    static const char quiet[] = "{\"model\":\"m\",\"choices\":[{\"text\":\"\",\"finish_reason\":null,\"tokens\":[]}]}";
+    const char *why = "";
+    size_t taken = 0;
+    t.branch.came = BODY_MAX - 1000;
+    while (taken < 2000 && record_take(&t.branch, quiet, sizeof quiet - 1, &why))
+        taken += sizeof quiet - 1;
+    assert_true(taken < 1000);
+    assert_string_equal(why, "its answer does not end");
     bench_fini(&t);
 }
 
@@ -204,10 +241,8 @@ static void damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(deaths_at_every_record),
-        cmocka_unit_test(breaks),
-        cmocka_unit_test(another_model),
-        cmocka_unit_test(damage),
+        cmocka_unit_test(deaths_at_every_record), cmocka_unit_test(breaks), cmocka_unit_test(another_model),
+        cmocka_unit_test(without_bounds),         cmocka_unit_test(damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
