@@ -238,6 +238,79 @@ class Identity(Case):
                 self.assertEqual(rest[0], tokens[3:])
 
 
+class Ends(Case):
+    """What a model's files say ends a text."""
+
+    def made(self, config, generation=None, special=(), template=None):
+        """The small model with other files beside it: bytes 1, 2, .. are named `special`."""
+        path = os.path.join(self.dir, f"made-{self.id().rpartition('.')[2]}")
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path)
+        checkpoints = os.path.join(self.model, "checkpoints")
+        newest = os.path.join(checkpoints, sorted(os.listdir(checkpoints))[-1])
+        shutil.copy(os.path.join(newest, "model.safetensors"), path)
+        with open(os.path.join(newest, "config.json")) as file:
+            values = {**json.load(file), "eos_token_id": config}
+        with open(os.path.join(newest, "tokenizer.json")) as file:
+            tokenizer = json.load(file)
+        vocab = tokenizer["model"]["vocab"]
+        for i, name in enumerate(special):
+            vocab.pop(next(k for k, v in vocab.items() if v == i + 1))
+            vocab[name] = i + 1
+            tokenizer["added_tokens"].append({"id": i + 1, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+                                              "normalized": False, "special": True})
+        files = {"config.json": values, "tokenizer.json": tokenizer, "tokenizer_config.json": {"chat_template": template}}
+        if generation is not None:
+            files["generation_config.json"] = {"eos_token_id": generation}
+        for name, value in files.items():
+            with open(os.path.join(path, name), "w") as file:
+                json.dump(value, file)
+        return path
+
+    def begin(self, path):
+        server = Server(path, "--threads", "1")
+        self.addCleanup(server.stop, signal.SIGKILL)
+        return server
+
+    def ends(self, server, token, path="/v1/completions", **more):
+        """Whether an answer that draws this token first is over."""
+        body = {"prompt": "x"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "x"}]}
+        status, answer = server.post(path, {**body, "temperature": 0, "max_tokens": 4, "logit_bias": {str(token): 100}, **more})
+        self.assertEqual(status, 200, answer)
+        counts = (answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"])
+        self.assertIn(counts, ((0, "stop"), (4, "length")))
+        return counts[0] == 0
+
+    def test_lists_of_both_files(self):
+        for config, generation, want in (([0, 101], [102, 0, 4000], {0, 101, 102}), (101, 102, {0, 101, 102}), (None, [102], {0, 102}),
+                                         ([101, 103], None, {0, 101, 103})):
+            server = self.begin(self.made(config, generation))
+            for token in (0, 101, 102, 103, 104):
+                self.assertEqual(self.ends(server, token), token in want, (config, generation, token))
+            last = max(want)
+            self.assertFalse(self.ends(server, last, ignore_eos=True))
+            self.assertTrue(self.ends(server, last, grammar="root ::= [a-d]*"))
+            self.assertFalse(self.ends(server, last, grammar="root ::= [a-d] [a-d] [a-d] [a-d]")) # not yet
+            self.assertEqual(server.stop(), 0)
+        done = subprocess.run([serving.BRIGADE, "serve", self.made([0], "</s>"), "--port", "0", "--no-key"], capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 65)
+        self.assertIn(b"generation_config.json", done.stderr)
+
+    def test_what_a_template_writes_after_an_answer(self):
+        names = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|im_start|>", "<|endoftext|>"]
+        here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
+        for family, token in (("chatml", 1), ("llama3", 2), ("gemma", 3), (None, None)):
+            template = None
+            if family:
+                with open(os.path.join(here, family + ".jinja")) as file:
+                    template = file.read()
+            server = self.begin(self.made(0, None, names, template))
+            for i in range(1, 5):
+                for path in ("/v1/completions", "/v1/chat/completions"):
+                    self.assertEqual(self.ends(server, i, path), i == token, (family, i))
+            self.assertEqual(server.stop(), 0)
+
+
 class Clients(Case):
     """Clients that leave, wait, crowd; servers that end."""
 
@@ -466,7 +539,7 @@ class Clients(Case):
         server = self.start("--queue", str(idle + 50), "--queue-tokens", str(50 * idle), threads="2")
         body = {"prompt": "the 7 little bears", "max_tokens": 480 if FULL else 100, "ignore_eos": True,
                 "stream": True, "priority": -1}
-        data = request("/v1/completions", body, "Connection: close\r\n")
+        data = request("/v1/completions", body)
         streams = []
         for _ in range(idle):
             sock = server.socket()
@@ -489,7 +562,7 @@ class Clients(Case):
         self.assertGreater(codes[200], 0.9 * seconds * rate)
         for sock in streams:
             data = b""
-            while True:
+            while b"data: [DONE]" not in data[-32:]: # the connection stays, all the time
                 got = sock.recv(65536)
                 if not got:
                     break

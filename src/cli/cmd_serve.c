@@ -7,6 +7,7 @@
 #include "model/packed_cache.h"
 #include "os/fault.h"
 #include "os/live.h"
+#include "serve/chat.h"
 #include "serve/http/http.h"
 #include "serve/watchdog.h"
 
@@ -15,13 +16,14 @@
 #include <sysexits.h>
 
 struct request {
-    const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tokenizer, *template, *access,
-        *pack_cache, *disk_cache, *slots_path;
+    const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tree, *tokenizer, *template,
+        *access, *pack_cache, *disk_cache, *slots_path;
     struct bg_strlist keys;
-    uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib, watchdog_s;
+    uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib, watchdog_s, idle_s, draft_max;
     uint64_t queue_tokens, kv_bytes, host_cache, disk_bytes;
     float batch_wait_us;
     bool no_key, vllm;
+    uint8_t expand[ENGINE_SPECULATE_MAX]; // tree, read
 };
 
 struct server {
@@ -29,7 +31,7 @@ struct server {
     struct request r;
     struct model_files files, draft_files;
     struct tokenizer *own;
-    const struct tokenizer *tokenizer;
+    struct tokenizer *tokenizer;
     struct packed_model *packed, *draft;
     struct packed_cache *pack_cache, *disk_cache;
     struct chat_template *chat;
@@ -52,12 +54,32 @@ static unsigned speculation(const struct request *r)
     return at;
 }
 
+// "2,2,1": guesses for the next token, after each of those, ..; their product are the leaves.
+static bool read_tree(struct request *r)
+{
+    size_t depth = 0;
+    unsigned long leaves = 1;
+    for (const char *at = r->tree;; at++) {
+        char *end;
+        const unsigned long each = *at >= '1' && *at <= '9' ? strtoul(at, &end, 10) : 0;
+        if (each == 0 || each > ENGINE_LANES_MAX || depth == ENGINE_SPECULATE_MAX)
+            return false;
+        leaves *= each;
+        r->expand[depth++] = (uint8_t)each;
+        at = end;
+        if (leaves > ENGINE_LANES_MAX || (*at && *at != ','))
+            return false;
+        if (!*at)
+            return true;
+    }
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0;
 }
 
-static int check(const struct request *r)
+static int check(struct request *r)
 {
     if (r->disk_bytes && !r->disk_cache)
         return cli_misuse("serve", "--disk-cache-bytes without --disk-cache DIR");
@@ -76,6 +98,17 @@ static int check(const struct request *r)
         return cli_misuse("serve", "--speculate %s: expected none, ngram, draft or tree", r->speculate);
     if ((speculation(r) >= ENGINE_DRAFT) != (r->draft != NULL))
         return cli_misuse("serve", "--speculate draft (or tree) and --draft MODEL belong together");
+    if (r->tree && speculation(r) != ENGINE_TREE)
+        return cli_misuse("serve", "--draft-tree belongs to --speculate tree");
+    if (r->tree && !read_tree(r))
+        return cli_misuse("serve",
+                          "--draft-tree %s: expected at most %d numbers of guesses such as 2,2,1, with a product of at "
+                          "most %d",
+                          r->tree, ENGINE_SPECULATE_MAX, ENGINE_LANES_MAX);
+    if (r->draft_max < 1 || r->draft_max > ENGINE_SPECULATE_MAX)
+        return cli_misuse("serve", "--draft-max %u: expected 1 to %d", r->draft_max, ENGINE_SPECULATE_MAX);
+    if (r->idle_s == 0)
+        return cli_misuse("serve", "--idle 0: expected 1 second or more");
     if (strcmp(r->weights, "auto") == 0)
         return 0;
     for (size_t i = 0; i < 3; i++)
@@ -114,6 +147,8 @@ static bg_status load_chat(struct server *s, struct bg_error *err)
         status = chat_template_compile(use, strlen(use), err, &s->chat);
     if (status)
         bg_fail_prefix(err, "chat template of %s", s->r.template ? s->r.template : s->files.path);
+    else
+        tokenizer_add_end(s->tokenizer, chat_turn_end(s->chat, s->tokenizer));
     s->chat_text = bg_strdup(use);
     bg_free(text);
     return status;
@@ -163,6 +198,10 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
     s->tokenizer = s->own ? s->own : s->files.tokenizer;
     if (!s->tokenizer)
         return bg_fail(err, BG_NOT_FOUND, "%s holds no tokenizer; name one with --tokenizer", path);
+    if (s->own)
+        status = model_read_ends(env, s->files.path, err, s->own);
+    if (status)
+        return status;
     status = load_weights(s, strcmp(s->r.weights, "auto") == 0 ? type : weight_type(&s->r), err);
     if (!status && s->r.draft)
         status = model_open(env, s->r.draft, err, &s->draft_files);
@@ -174,20 +213,22 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
 static bg_status start_engine(struct server *s, struct bg_error *err)
 {
     const struct request *r = &s->r;
-    const struct engine_options options = {.slots = r->slots,
-                                           .context = r->context,
-                                           .kv_bytes = r->kv_bytes,
-                                           .chunk = r->chunk,
-                                           .queue_max = r->queue,
-                                           .queue_tokens_max = r->queue_tokens,
-                                           .batch_wait_us = (double)r->batch_wait_us,
-                                           .host_cache_bytes = r->host_cache,
-                                           .disk_cache = r->disk_cache,
-                                           .disk_cache_bytes = r->disk_bytes,
-                                           .speculate = speculation(r),
-                                           .draft = s->draft,
-                                           .event = http_event,
-                                           .arg = s->http};
+    struct engine_options options = {.slots = r->slots,
+                                     .context = r->context,
+                                     .kv_bytes = r->kv_bytes,
+                                     .chunk = r->chunk,
+                                     .queue_max = r->queue,
+                                     .queue_tokens_max = r->queue_tokens,
+                                     .batch_wait_us = (double)r->batch_wait_us,
+                                     .host_cache_bytes = r->host_cache,
+                                     .disk_cache = r->disk_cache,
+                                     .disk_cache_bytes = r->disk_bytes,
+                                     .speculate = speculation(r),
+                                     .draft = s->draft,
+                                     .speculate_max = r->draft_max,
+                                     .event = http_event,
+                                     .arg = s->http};
+    memcpy(options.expand, r->expand, sizeof r->expand);
     return engine_create(s->cli->env, s->packed, kern_select(s->cli->env->isa), s->tokenizer, &options, err,
                          &s->engine);
 }
@@ -233,6 +274,7 @@ static bg_status start_http(struct server *s, struct bg_error *err)
                                          .tls_certificate = s->certificate,
                                          .tls_key = s->tls_key,
                                          .body_max = (size_t)r->body_mib << 20,
+                                         .idle_s = r->idle_s,
                                          .vllm_metrics = r->vllm,
                                          .slot_save_path = r->slots_path,
                                          .access = r->access ? write_access : NULL,
@@ -357,6 +399,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
                              .queue = 256,
                              .grace_s = 30,
                              .watchdog_s = 120,
+                             .idle_s = 60,
+                             .draft_max = 4,
                              .body_mib = 4}};
     struct request *r = &s.r;
     const struct cli_option options[] = {
@@ -382,6 +426,9 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"speculate", CLI_TEXT, &r->speculate, "HOW",
          "none, ngram, draft or tree; the tokens stay the same (default none)"},
         {"draft", CLI_TEXT, &r->draft, "MODEL", "a smaller model with the same vocabulary"},
+        {"draft-max", CLI_U32, &r->draft_max, "N", "of ngram and draft: tokens guessed in a row (default 4)"},
+        {"draft-tree", CLI_TEXT, &r->tree, "N,N,..",
+         "of tree: guesses for the next token, after each of those, .. (default 2,2,1,1)"},
         {"tokenizer", CLI_TEXT, &r->tokenizer, "SOURCE", "instead of the model's own"},
         {"chat-template", CLI_TEXT, &r->template, "FILE", "instead of the model's own"},
         {"tls-cert", CLI_TEXT, &r->certificate, "FILE", "certificate chain, PEM: HTTPS"},
@@ -392,6 +439,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"vllm-metrics", CLI_FLAG, &r->vllm, NULL, "vllm:* names in /metrics beside brigade_*"},
         {"body-limit", CLI_U32, &r->body_mib, "MIB", "largest body of a request (default 4)"},
         {"grace", CLI_U32, &r->grace_s, "S", "time to finish requests after SIGTERM (default 30)"},
+        {"idle", CLI_U32, &r->idle_s, "S",
+         "close who sends or reads nothing for so long, unless it waits (default 60)"},
         {"watchdog", CLI_U32, &r->watchdog_s, "S", "end with code 70 when no step ended for so long (default 120)"},
         {"threads", CLI_U32, &r->threads, "N", "default: all cores"},
     };

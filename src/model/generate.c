@@ -86,11 +86,6 @@ bg_status generate_prompt(const struct tokenizer *tokenizer, const char *text, s
     return size > 0 ? tokenizer_encode(tokenizer, text, size, special, err, tokens) : BG_OK;
 }
 
-static bool ends(const struct tokenizer *tokenizer, int32_t token)
-{
-    return token == tokenizer_eos(tokenizer) || (token == tokenizer_bos(tokenizer) && tokenizer_adds_bos(tokenizer));
-}
-
 bg_status generate_run(struct bg_env *env, struct decoder *decoder, struct sampler *sampler,
                        const struct tokenizer *tokenizer, const int32_t *prompt, uint32_t count,
                        const struct generate_options *options, struct bg_error *err, struct generate_result *result)
@@ -107,7 +102,7 @@ bg_status generate_run(struct bg_env *env, struct decoder *decoder, struct sampl
     int32_t previous = prompt[count - 1];
     while (r.tokens < options->tokens) {
         int32_t token = sampler_draw(sampler, logits, &options->sample, decoder_position(decoder));
-        if (!options->ignore_eos && ends(tokenizer, token)) {
+        if (!options->ignore_eos && tokenizer_ends(tokenizer, token)) {
             r.end = GENERATE_EOS;
             break;
         }

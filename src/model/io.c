@@ -39,6 +39,8 @@ static bg_status open_any(struct bg_env *env, const char *path, bool keep_blocks
     if (!status)
         status =
             info.is_directory ? hf_model_load(opened.path, err, &opened) : gguf_model_load(opened.path, err, &opened);
+    if (!status && opened.tokenizer)
+        status = model_read_ends(env, opened.path, err, opened.tokenizer);
     if (status)
         model_close(&opened);
     else

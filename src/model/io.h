@@ -53,6 +53,12 @@ BG_MUST_USE bg_status model_save_blocks(struct bg_env *env, const struct model *
 // none; bg_free it.
 BG_MUST_USE bg_status model_chat_template(struct bg_env *env, const char *path, struct bg_error *err, char **text);
 
+// Adds the tokens that end a text by those files (`path` as model_files.path): eos_token_id in config.json and
+// generation_config.json, one id or a list; the eos, eot and eom ids of a GGUF file. model_open() has done so with its
+// own tokenizer.
+BG_MUST_USE bg_status model_read_ends(struct bg_env *env, const char *path, struct bg_error *err,
+                                      struct tokenizer *tokenizer);
+
 // NUMERICS 19: raw tensor data as in model.safetensors, names in byte order, a tied tensor once.
 void model_weights_sha256(const struct model *model, const float *weights, char hex[65]);
 

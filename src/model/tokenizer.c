@@ -202,6 +202,7 @@ void tokenizer_destroy(struct tokenizer *tk)
     bg_free(tk->merges);
     bg_free(tk->flags);
     bg_free(tk->scores);
+    bg_free(tk->ends);
     bg_free(tk->name);
     bg_free(tk);
 }
@@ -230,6 +231,22 @@ int32_t tokenizer_eos(const struct tokenizer *tk)
 bool tokenizer_adds_bos(const struct tokenizer *tk)
 {
     return tk->adds_bos;
+}
+
+bool tokenizer_ends(const struct tokenizer *tk, int32_t id)
+{
+    bool listed = false;
+    for (size_t i = 0; i < tk->end_count; i++)
+        listed |= tk->ends[i] == id;
+    return id >= 0 && (listed || id == tk->eos || (id == tk->bos && tk->adds_bos));
+}
+
+void tokenizer_add_end(struct tokenizer *tk, int32_t id)
+{
+    if (id < 0 || id == tk->bos || tokenizer_ends(tk, id)) // bos: as prompts have it
+        return;
+    tk->ends = bg_realloc_array(tk->ends, tk->end_count + 1, sizeof *tk->ends);
+    tk->ends[tk->end_count++] = id;
 }
 
 void tokenizer_token_bytes(const struct tokenizer *tk, int32_t previous, int32_t id, const char **bytes, size_t *size)

@@ -12,11 +12,14 @@ BG_MUST_USE bg_status tokenizer_open(struct bg_env *env, const char *source, str
                                      struct tokenizer **tokenizer);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
-const char *tokenizer_kind(const struct tokenizer *tokenizer);          // "bytes", "bpe", "sentencepiece"
-uint32_t tokenizer_size(const struct tokenizer *tokenizer);             // ids are below this
-int32_t tokenizer_bos(const struct tokenizer *tokenizer);               // -1: none
-int32_t tokenizer_eos(const struct tokenizer *tokenizer);               // joins documents (bytes: 0); -1: none
-bool tokenizer_adds_bos(const struct tokenizer *tokenizer);             // a prompt starts with bos (llama2.c, Llama)
+const char *tokenizer_kind(const struct tokenizer *tokenizer); // "bytes", "bpe", "sentencepiece"
+uint32_t tokenizer_size(const struct tokenizer *tokenizer);    // ids are below this
+int32_t tokenizer_bos(const struct tokenizer *tokenizer);      // -1: none
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);      // joins documents (bytes: 0); -1: none
+bool tokenizer_adds_bos(const struct tokenizer *tokenizer);    // a prompt starts with bos (llama2.c, Llama)
+// A model that draws this ends its text: eos, bos where prompts start with it, and what was added (before first use).
+bool tokenizer_ends(const struct tokenizer *tokenizer, int32_t id);
+void tokenizer_add_end(struct tokenizer *tokenizer, int32_t id);
 void tokenizer_sha256(const struct tokenizer *tokenizer, char hex[65]); // of its canonical tokenizer.json
 
 struct token_list {

@@ -163,6 +163,8 @@ struct tokenizer {
     uint32_t size;         // ids are below it
     uint64_t id_limit;     // loader's bound on ids (0: none yet)
     int32_t bos, eos, unk;
+    int32_t *ends; // besides those
+    size_t end_count;
 
     struct piece_set pieces, texts, keys;
     uint8_t *flags; // PIECE_*, by id

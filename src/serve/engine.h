@@ -11,7 +11,7 @@
 #include "serve/request.h"
 
 struct engine;
-enum { ENGINE_SPECULATE_MAX = 15 };
+enum { ENGINE_SPECULATE_MAX = 15, ENGINE_LANES_MAX = 8 };
 struct engine_options {
     uint32_t slots;            // requests that run at once (default 16)
     uint32_t context;          // most tokens of a request, prompt and answer; 0: the model's
@@ -26,7 +26,8 @@ struct engine_options {
     enum { ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT, ENGINE_TREE } speculate;
     const struct packed_model *draft; // of ENGINE_DRAFT, ENGINE_TREE: same vocabulary
     uint32_t speculate_max;           // tokens proposed one after the other (default 4)
-    // ENGINE_TREE: guesses for the next token, for each of those the one after, .. (0: no further; default 2, 2, 1, 1)
+    // ENGINE_TREE: guesses for the next token, for each of those the one after, .. (0: no further; default 2, 2, 1, 1).
+    // Levels that would make more than ENGINE_LANES_MAX leaves have one
     uint8_t expand[ENGINE_SPECULATE_MAX];
     // Called by the stepping thread; must not call back into the engine but for engine_cancel and engine_submit.
     void (*event)(void *arg, const struct serve_event *event);

@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-enum { ENGINE_NO_SLOT = -1, GUESS_LANES = 8, GUESS_MAX = 1 + GUESS_LANES * ENGINE_SPECULATE_MAX };
+enum { ENGINE_NO_SLOT = -1, GUESS_LANES = ENGINE_LANES_MAX, GUESS_MAX = 1 + GUESS_LANES * ENGINE_SPECULATE_MAX };
 
 // Tokens proposed for a sequence: a tree whose root stands for the last token that is certain. Each lane is a path from
 // the root to a leaf, a run of its own.

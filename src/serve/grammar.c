@@ -40,6 +40,8 @@ struct grammar {
     uint32_t vocab;
     struct word *words;
     size_t word_count;
+    int32_t *ends; // what may come where the text may end
+    size_t end_count;
     // Grows as texts are walked, by one thread:
     struct node *nodes;
     uint32_t node_count, node_capacity;
@@ -260,6 +262,21 @@ bool grammar_may_end(const struct grammar_state *state)
     return state->at == DEAD || state->grammar->states[state->at].may_end;
 }
 
+// bos is not among them: it only begins texts.
+static bool is_end(const struct tokenizer *t, int32_t id)
+{
+    return tokenizer_ends(t, id) && (id != tokenizer_bos(t) || id == tokenizer_eos(t));
+}
+
+// must: where there are none, the first token: grammar_accept() refuses it, which ends the text.
+static void allow_ends(const struct grammar *g, uint64_t *mask, bool must)
+{
+    for (size_t i = 0; i < g->end_count; i++)
+        mask[g->ends[i] / 64] |= (uint64_t)1 << g->ends[i] % 64;
+    if (g->end_count == 0 && must)
+        mask[0] |= 1;
+}
+
 static void compute_mask(struct grammar *g, int32_t at, uint64_t *mask)
 {
     int32_t path[256];          // path[d]: after d bytes of the word before
@@ -284,11 +301,8 @@ static void compute_mask(struct grammar *g, int32_t at, uint64_t *mask)
             any = true;
         }
     }
-    const int32_t eos = tokenizer_eos(g->tokenizer);
-    if (eos >= 0 && (g->states[at].may_end || !any))
-        mask[eos / 64] |= (uint64_t)1 << eos % 64;
-    else if (!any)
-        mask[0] |= 1; // nothing fits and there is no end token: grammar_accept() refuses it, which ends the text
+    if (g->states[at].may_end || !any)
+        allow_ends(g, mask, !any);
 }
 
 void grammar_mask(struct grammar_state *state, uint64_t *mask)
@@ -296,9 +310,8 @@ void grammar_mask(struct grammar_state *state, uint64_t *mask)
     struct grammar *g = state->grammar;
     const size_t words = (g->vocab + 63) / 64;
     if (state->at == DEAD) {
-        const int32_t end = tokenizer_eos(g->tokenizer) >= 0 ? tokenizer_eos(g->tokenizer) : 0;
         memset(mask, 0, words * sizeof *mask);
-        mask[end / 64] |= (uint64_t)1 << end % 64;
+        allow_ends(g, mask, true);
         return;
     }
     if (g->states[state->at].mask) {
@@ -319,7 +332,7 @@ bool grammar_accept(struct grammar_state *state, int32_t token)
     const char *bytes;
     size_t size;
     int32_t at = state->at;
-    if (token == tokenizer_eos(g->tokenizer))
+    if (is_end(g->tokenizer, token))
         return false;
     tokenizer_token_bytes(g->tokenizer, tokenizer_bos(g->tokenizer) == 0 ? 1 : 0, token, &bytes, &size);
     for (size_t i = 0; i < size && at != DEAD; i++)
@@ -349,7 +362,12 @@ static void list_words(struct grammar *g)
         struct word w = {.id = (int32_t)id};
         size_t size;
         tokenizer_token_bytes(g->tokenizer, any, (int32_t)id, &w.bytes, &size);
-        if (size == 0 || size > 255 || (int32_t)id == tokenizer_eos(g->tokenizer))
+        if (is_end(g->tokenizer, (int32_t)id)) {
+            g->ends = bg_realloc_array(g->ends, g->end_count + 1, sizeof *g->ends);
+            g->ends[g->end_count++] = (int32_t)id;
+            continue;
+        }
+        if (size == 0 || size > 255)
             continue;
         w.size = (uint32_t)size;
         g->words[g->word_count++] = w;
@@ -496,6 +514,7 @@ void grammar_release(struct grammar *grammar)
     bg_free(g->node_table.slots);
     bg_free(g->state_table.slots);
     bg_free(g->words);
+    bg_free(g->ends);
     grammar_text_fini(&g->text);
     bg_free(g);
 }

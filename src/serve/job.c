@@ -63,18 +63,12 @@ void job_destroy(struct job *job)
     bg_free(job);
 }
 
-static bool ends_text(const struct engine *e, int32_t token)
-{
-    return token == tokenizer_eos(e->tokenizer) ||
-           (token == tokenizer_bos(e->tokenizer) && tokenizer_adds_bos(e->tokenizer));
-}
-
 void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_str *text)
 {
     const struct serve_request *r = &job->request;
     const char *bytes;
     size_t size;
-    bool end = ends_text(e, token);
+    bool end = tokenizer_ends(e->tokenizer, token);
     if (job->grammar && !grammar_accept(job->grammar, token))
         end = true; // only the end of the text is both drawn and not part of the grammar
     end = end && (!r->ignore_eos || job->grammar);

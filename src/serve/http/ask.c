@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "model/generate.h"
+#include "serve/chat.h"
 #include "serve/grammar.h"
 
 #include <stdio.h>
@@ -19,27 +20,9 @@ bool ask_render(struct exchange *x, json_t *messages, json_t *extra, char **text
 {
     const struct http_model *m = &x->http->model;
     struct bg_error err;
-    const char *bytes;
-    size_t length;
-    float score;
-    enum token_kind kind;
     if (!m->chat)
         return openai_refuse(error, 400, invalid, "messages", "this model has no chat template: use /v1/completions");
-    json_t *values = json_pack("{s:O, s:b}", "messages", messages, "add_generation_prompt", 1);
-    const int32_t ids[2] = {tokenizer_bos(m->tokenizer), tokenizer_eos(m->tokenizer)};
-    static const char *const names[2] = {"bos_token", "eos_token"};
-    for (size_t i = 0; i < 2; i++) {
-        bytes = "";
-        length = 0;
-        if (ids[i] >= 0)
-            tokenizer_piece(m->tokenizer, ids[i], &bytes, &length, &score, &kind);
-        json_object_set_new(values, names[i], openai_text(bytes, length));
-    }
-    if (json_is_object(extra))
-        json_object_update_missing(values, extra);
-    bg_status status = chat_template_render(m->chat, values, &err, text, size);
-    json_decref(values);
-    return !status ||
+    return !chat_render(m->chat, m->tokenizer, messages, true, extra, &err, text, size) ||
            openai_refuse(error, 400, invalid, "messages", "the chat template refuses this: %.900s", err.text);
 }
 
