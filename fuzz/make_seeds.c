@@ -87,7 +87,8 @@ static bg_status make_plans(struct job *job)
                                              .slices = i < 4 ? 1 : 3,
                                              .split = i > 1,
                                              .recompute = i == 1,
-                                             .followers = 1};
+                                             .followers = 1,
+                                             .passes = {i == 4, i % 3, i % 2}};
         struct plan plan = {0};
         struct plan_recovery counted;
         status = plan_build(&options, &job->err, &plan);

@@ -115,6 +115,25 @@ class PlanJob(unittest.TestCase):
                 plan = json.loads(self.must(*base, "run.plan=" + shape, "run.group=1"))
                 self.assertLess(plan["step_s"], 1.4 * plan["formula_s"])
 
+    def test_passes(self):
+        """What is asked for is priced, what is open is chosen, and both are said."""
+        base = ("plan", self.job(), "--profile", self.profile(), "--machines", self.machines(2), "run.plan=1x2", "run.group=1")
+        none = json.loads(self.must(*base, "--passes", "none", "--json"))
+        self.assertEqual(none["passes"]["applied"], "none")
+        self.assertIn(" run.passes=none", none["keys"])
+        auto = json.loads(self.must(*base, "--json"))
+        self.assertLess(auto["step_s"], none["step_s"])
+        self.assertTrue(auto["passes"]["gains"]["wait-free"]["applied"])
+        self.assertAlmostEqual(auto["passes"]["gains"]["wait-free"]["before_s"], none["step_s"], 9)
+        given = json.loads(self.must(*base, "--passes", "one-owner:1,chunks:3,factors", "--json"))
+        self.assertEqual(given["passes"]["applied"], "one-owner:1,chunks:3")
+        self.assertAlmostEqual(given["passes"]["gains"]["chunks"]["after_s"], given["step_s"], 9)
+        self.assertGreater(given["passes"]["factors"]["gradient_bytes"], 0)
+        out = self.must(*base, "--explain")
+        for part in ("Pass wait-free (", " shorter by ", "Pass one-owner", "Pass chunks", "Factors in place of"):
+            self.assertIn(part, out)
+        self.assertIn("expected auto, none", self.refused(78, *base, "--passes", "chunks:65"))
+
     def test_many_machines(self):
         """102 units on 64 machines that differ: a machine a stage is not missed, neither when asked for nor when best."""
         self.write("many.txt", "profile 1\n" + "".join(
@@ -200,7 +219,8 @@ class PlanJob(unittest.TestCase):
         train = ("train", self.job(), "--json", "--quiet", "run.threads=1", "run.shadow=false")
         hashes = ("curve_sha256", "weights_sha256")
         alone = json.loads(self.must(*train, "run.dir=alone"))
-        plans = (("run.plan=2x1",), ("run.plan=1+2", "run.group=2"), ("run.plan=2x1", "--schedule", "zb-h1"))
+        plans = (("run.plan=2x1",), ("run.plan=1+2", "run.group=2"), ("run.plan=2x1", "--schedule", "zb-h1"),
+                 ("run.plan=1x3", "--passes", "one-owner:1,chunks:2"))
         for index, keys in enumerate(plans):
             with self.subTest(keys=keys):
                 plan = json.loads(self.must("plan", "job.yaml", "--profile", self.profile(), "--machines",

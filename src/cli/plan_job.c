@@ -209,7 +209,9 @@ static bg_status choose(struct plan_job *p, struct bg_error *err)
                                         .cut = automatic ? NULL : p->spread.cut,
                                         .stages = automatic ? 0 : p->spread.stages,
                                         .shadow = shadow ? &shadow_machine : NULL,
-                                        .shadow_always = strcmp(job->run.shadow, "true") == 0};
+                                        .shadow_always = strcmp(job->run.shadow, "true") == 0,
+                                        .passes = &p->wish,
+                                        .rows = (double)p->length * job->train.micro_batch};
     return plan_choose(&options, err, &p->list);
 }
 
@@ -227,7 +229,7 @@ char *plan_job_keys(const struct plan_job *p, const char *plan)
 {
     const struct plan_chosen *best = &p->list.items[0];
     struct bg_str keys = {0};
-    char shape[64];
+    char shape[64], passes[64];
     plan_chosen_shape(best, shape);
     bg_str_addf(&keys, "run.plan=%s", plan ? plan : strchr(shape, ' ') ? "" : shape);
     for (uint32_t s = 0; s < best->choice.stage_count && !plan && strchr(shape, ' '); s++) // too many for `shape`
@@ -242,6 +244,9 @@ char *plan_job_keys(const struct plan_job *p, const char *plan)
         bg_str_add(&keys, " run.recompute=true");
     if (p->job.run.split)
         bg_str_add(&keys, " run.split=true");
+    plan_passes_text(&best->passes, passes);
+    if (strcmp(passes, "wait-free") != 0)
+        bg_str_addf(&keys, " run.passes=%s", passes);
     return bg_str_take(&keys);
 }
 
@@ -308,6 +313,8 @@ static int run(struct plan_job *p, struct bg_strlist *words)
     if (code >= 0)
         return code;
     bg_status status = job_spread(p->cli->env, &p->job, 0, &err, &p->spread);
+    if (!status && plan_passes_parse(p->passes ? p->passes : p->job.run.passes, &err, &p->wish))
+        status = bg_fail_prefix(&err, "--passes");
     if (!status && p->profile_path)
         status = read_profile(p->cli->env, p->profile_path, &err, &p->given);
     if (!status)
@@ -328,6 +335,8 @@ int cli_plan_job(struct cli *cli, int argc, char **argv)
         {"profile", CLI_TEXT, &p.profile_path, "FILE", "what the units cost; else this host is measured (seconds)"},
         {"prices", CLI_TEXT, &p.prices_path, "FILE", "dollars an hour by the machines' names"},
         {"schedule", CLI_TEXT, &p.schedule, "NAME", "as run.schedule"},
+        {"passes", CLI_TEXT, &p.passes, "LIST",
+         "wait-free, one-owner[:R], chunks[:N], factors; none; auto: what helps"},
         {"explain", CLI_FLAG, &p.explain, NULL, "why this plan, and what bounds it"},
         {"out", CLI_TEXT, &p.out, "FILE", "the plan, for run.plan=FILE"},
         {"svg", CLI_TEXT, &p.svg, "FILE", "a picture of one step"},

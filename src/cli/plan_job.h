@@ -10,11 +10,12 @@
 struct plan_job {
     struct cli *cli;
     // As given.
-    const char *machines, *profile_path, *prices_path, *out, *svg, *map_svg, *schedule;
+    const char *machines, *profile_path, *prices_path, *out, *svg, *map_svg, *schedule, *passes;
     bool explain;
     // The job.
     struct job job;
     struct job_spread spread;
+    struct plan_pass_wish wish;
     uint32_t length; // tokens of a sequence
     // What it runs on.
     struct measure *measure;    // NULL: a profile was given

@@ -191,6 +191,21 @@ static json_t *next_json(const struct plan_job *p)
     return next;
 }
 
+static json_t *passes_json(const struct plan_chosen *c)
+{
+    static const char *const names[PLAN_PASSES] = {"wait-free", "one-owner", "chunks"};
+    char text[64];
+    json_t *gains = json_object();
+    plan_passes_text(&c->passes, text);
+    for (int i = 0; i < PLAN_PASSES; i++)
+        json_object_set_new(gains, names[i],
+                            json_pack("{s:b, s:f, s:f}", "applied", c->gains[i].applied, "before_s",
+                                      c->gains[i].before_s, "after_s", c->gains[i].after_s));
+    return json_pack("{s:s, s:o, s:{s:i, s:f, s:f, s:f}}", "applied", text, "gains", gains, "factors", "units",
+                     (int)c->factors.units, "gradient_bytes", c->factors.full, "factor_bytes", c->factors.factors,
+                     "weight_s", c->factors.weight_s);
+}
+
 static json_t *lines_json(const char *text)
 {
     struct bg_strlist lines = {0};
@@ -223,6 +238,7 @@ void plan_job_json(const struct plan_job *p)
                             json_pack("{s:f, s:f, s:f}", "dollars_step", s.dollars_step, "dollars_million_tokens",
                                       s.dollars_million, "dollars_job", s.dollars_job));
     json_object_set_new(object, "joules_step", json_real(t->joules));
+    json_object_set_new(object, "passes", passes_json(best));
     json_object_set_new(object, "next", next_json(p));
     json_object_set_new(object, "explain", lines_json(p->explanation));
     json_object_set_new(object, "keys", json_string(keys));

@@ -101,11 +101,11 @@ static bg_status read_passes(const struct job *job, struct bg_error *err, struct
     struct plan_pass_wish wish;
     const char *text = job->run.passes ? job->run.passes : "auto";
     bg_status status = plan_passes_parse(text, err, &wish);
-    if (!status && strcmp(text, "auto") != 0 && (wish.open[PLAN_PASS_OWNER] || wish.open[PLAN_PASS_CHUNKS]))
+    if (!status && strcmp(text, "auto") == 0)
+        wish = (struct plan_pass_wish){0};
+    if (!status && (wish.open[PLAN_PASS_OWNER] || wish.open[PLAN_PASS_CHUNKS]))
         status = bg_fail(err, BG_INVALID,
-                         "\"%.60s\": expected a number behind one-owner: and chunks: (`brigade plan` "
-                         "finds one)",
-                         text);
+                         "\"%.60s\": expected a number behind one-owner: and chunks: (`brigade plan` finds one)", text);
     if (!status && wish.factors)
         status = bg_fail(err, BG_INVALID,
                          "factors would change the bits of a job; `brigade plan --passes factors` tells "

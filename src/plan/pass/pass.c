@@ -60,7 +60,7 @@ bg_status plan_passes_parse(const char *text, struct bg_error *err, struct plan_
     struct bg_strlist words = {0};
     bool good = true;
     if (strcmp(text, "auto") == 0) {
-        *wish = (struct plan_pass_wish){.open = {true, true, true}};
+        *wish = (struct plan_pass_wish){.open = {true, true, true}, .factors = true};
         return BG_OK;
     }
     bg_strlist_split(&words, strcmp(text, "none") == 0 ? "" : text, ',');

@@ -44,8 +44,8 @@ struct plan_pass_wish {
     struct plan_passes passes;
     bool factors; // say what they would save
 };
-// "auto" (all open), "none", or a list of wait-free, one-owner[:R], chunks[:K], factors; what is not in it is off, and
-// without its number it is open.
+// "auto" (all open, factors told), "none", or a list of wait-free, one-owner[:R], chunks[:K], factors; what is not in
+// it is off, and without its number it is open.
 BG_MUST_USE bg_status plan_passes_parse(const char *text, struct bg_error *err, struct plan_pass_wish *wish);
 void plan_passes_text(const struct plan_passes *passes, char text[64]); // as plan_passes_parse reads it
 

@@ -219,7 +219,7 @@ static void names(void **state)
         {"wait-free", "wait-free", {0}, false},
         {"wait-free,one-owner:0,chunks:64", "wait-free,one-owner:0,chunks:64", {0}, false},
         {"chunks:3,wait-free", "wait-free,chunks:3", {0}, false},
-        {"auto", "wait-free", {true, true, true}, false},
+        {"auto", "wait-free", {true, true, true}, true},
         {"one-owner,factors", "none", {false, true, false}, true},
         {"chunks", "none", {false, false, true}, false},
     };

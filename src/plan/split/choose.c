@@ -110,6 +110,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .forward = times,
                                          .input = times + units,
                                          .weight = times + (size_t)2 * units,
+                                         .passes = o->passes ? o->passes->passes : (struct plan_passes){0},
                                          .comm = stages > 1 ? choice->stages[0].wire_s / 2 / c->group : 0};
     bg_status status = plan_build(&options, err, &c->plan);
     if (!status)
@@ -320,6 +321,40 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, struct b
     return status;
 }
 
+// ---- Passes ----
+
+static bg_status pass_over(const struct plan_choose *o, struct bg_error *err, struct plan_chosen *c)
+{
+    struct plan_timeline timeline;
+    bg_status status = plan_passes_choose(&c->profile, o->passes, err, &c->plan, &c->passes, c->gains);
+    if (!status)
+        status = plan_timeline(&c->plan, &c->profile, err, &timeline);
+    if (status)
+        return status;
+    plan_timeline_fini(&c->timeline);
+    c->timeline = timeline;
+    if (o->rows > 0 && o->passes->factors)
+        c->factors = plan_pass_factors(&c->plan, &c->profile, o->rows);
+    c->wish = *o->passes;
+    c->wished = true;
+    return BG_OK;
+}
+
+// The best of each shape, each with its own passes; the order may change.
+static bg_status pass_over_all(const struct plan_choose *o, struct bg_error *err, struct plan_chosen_list *list)
+{
+    bg_status status = BG_OK;
+    for (uint32_t i = 0; i < list->count && o->passes && !status; i++) {
+        status = pass_over(o, err, &list->items[i]);
+        for (uint32_t at = i; at > 0 && shorter(&list->items[at], &list->items[at - 1]); at--) {
+            const struct plan_chosen before = list->items[at - 1];
+            list->items[at - 1] = list->items[at];
+            list->items[at] = before;
+        }
+    }
+    return status;
+}
+
 bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, struct plan_chosen_list *list)
 {
     struct plan_chosen_list found = {.exact = true};
@@ -338,10 +373,13 @@ bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, st
     }
     if (!found.count) {
         status = bg_fail(err, first.status ? first.status : BG_INTERNAL, "%s", first.text);
-        plan_chosen_list_fini(&found);
     } else {
-        *list = found;
+        status = pass_over_all(choose, err, &found);
     }
+    if (status)
+        plan_chosen_list_fini(&found);
+    else
+        *list = found;
     return status;
 }
 

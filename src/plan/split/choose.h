@@ -1,12 +1,13 @@
 // From profiles to one plan: what the planner (sync.h) proposes for items of every size is built as a lowered plan and
-// run in the simulator of a step (timeline.h); the shortest step wins. Two plans are of one shape where as many
-// machines sit at each of their stages.
+// run in the simulator of a step (timeline.h); the shortest step wins, after the passes that make it shorter. Two plans
+// are of one shape where as many machines sit at each of their stages.
 #ifndef PLAN_CHOOSE_H
 #define PLAN_CHOOSE_H
 
+#include "plan/cost/timeline.h"
+#include "plan/pass/pass.h"
 #include "plan/plan.h"
 #include "plan/split/sync.h"
-#include "plan/cost/timeline.h"
 
 #include <stdbool.h>
 
@@ -20,12 +21,14 @@ struct plan_choose {
     uint32_t chunks, slices, range;
     bool split;
     enum plan_sync_choose recompute;
-    bool use_all;                      // no machine may stay unused
-    const uint32_t *replicas;          // (stages): a shape that is given; NULL: chosen
-    const struct plan_stage *cut;      // (stages), NULL: chosen. With replicas only
-    uint32_t stages;                   // of the shape
-    const struct plan_machine *shadow; // runs a process that follows every unit; NULL: nobody does
-    bool shadow_always;                // else only where a stage of several machines' plan has one machine
+    bool use_all;                        // no machine may stay unused
+    const uint32_t *replicas;            // (stages): a shape that is given; NULL: chosen
+    const struct plan_stage *cut;        // (stages), NULL: chosen. With replicas only
+    uint32_t stages;                     // of the shape
+    const struct plan_machine *shadow;   // runs a process that follows every unit; NULL: nobody does
+    bool shadow_always;                  // else only where a stage of several machines' plan has one machine
+    const struct plan_pass_wish *passes; // NULL: as plan_build has them
+    double rows;                         // of a micro-batch (tokens), for what factors would save; 0: unknown
 };
 
 struct plan_chosen {
@@ -34,6 +37,11 @@ struct plan_chosen {
     struct plan plan;
     struct plan_profile profile; // its machines are those of the workers, in their order; threads and cores as they are
     struct plan_timeline timeline;
+    struct plan_pass_wish wish; // where one was given: which passes the plan has, what each wins, what factors would
+    bool wished;
+    struct plan_passes passes;
+    struct plan_pass_gain gains[PLAN_PASSES];
+    struct plan_factors factors;
 };
 enum { PLAN_CHOSEN_MAX = 8 };
 struct plan_chosen_list { // the shortest step first; of one shape, the best only

@@ -290,6 +290,44 @@ static void what_bounds_it(void **state)
     plan_chosen_list_fini(&list);
 }
 
+// Passes by themselves never make the best step longer, and what each wins is said.
+static void passes_only_shorten(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    struct bg_error err;
+    uint32_t shorter = 0;
+    for (uint32_t round = 0; round < 12; round++) {
+        struct world w;
+        struct plan_chosen_list none, some;
+        struct plan_pass_wish off = {.passes = {.held = true}}, open;
+        char *text;
+        must(plan_passes_parse("auto", &err, &open), &err);
+        make(&w, 5, 3, &seed);
+        w.profile.outer = (struct plan_link){1e-4, 1e8 * (1 + round % 4)};
+        struct plan_choose options = options_of(&w, 6);
+        options.rows = 1 + 63 * (round % 2);
+        options.replicas = (const uint32_t[]){3};
+        options.stages = 1;
+        options.passes = &off;
+        must(plan_choose(&options, &err, &none), &err);
+        options.passes = &open;
+        must(plan_choose(&options, &err, &some), &err);
+        assert_true(some.items[0].timeline.step_s <= none.items[0].timeline.step_s * (1 + 1e-9));
+        assert_true(plan_validate(&some.items[0].plan, &err) == BG_OK);
+        shorter += some.items[0].timeline.step_s < 0.99 * none.items[0].timeline.step_s;
+        const struct plan_pass_gain *first = &some.items[0].gains[PLAN_PASS_WAIT_FREE];
+        must(plan_chosen_explain(&some, &err, &text), &err);
+        assert_non_null(strstr(text, "Pass wait-free"));
+        assert_int_equal(first->applied, !strstr(text, "is computed) would not"));
+        assert_int_equal(some.items[0].factors.units > 0, !!strstr(text, "not the canonical tree"));
+        bg_free(text);
+        plan_chosen_list_fini(&none);
+        plan_chosen_list_fini(&some);
+    }
+    assert_true(shorter > 6);
+}
+
 static void shapes_as_text(void **state)
 {
     (void)state;
@@ -315,7 +353,7 @@ static void shapes_as_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(plans_fit),
-                                       cmocka_unit_test(what_is_given_stays), cmocka_unit_test(what_bounds_it),
-                                       cmocka_unit_test(shapes_as_text)};
+                                       cmocka_unit_test(what_is_given_stays),  cmocka_unit_test(what_bounds_it),
+                                       cmocka_unit_test(passes_only_shorten),  cmocka_unit_test(shapes_as_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

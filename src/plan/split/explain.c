@@ -92,6 +92,88 @@ static bg_status explain_bound(const struct plan_chosen *c, struct bg_error *err
     return BG_OK;
 }
 
+// ---- Passes ----
+
+static bool has_traffic(const struct plan *plan)
+{
+    bool replicas = plan->follow_count > 0;
+    for (uint32_t i = 0; i < plan->seat_count; i++)
+        replicas |= plan->seats[i].replica > 0;
+    return replicas;
+}
+
+static void explain_pass(const struct plan_chosen *c, enum plan_pass pass, struct bg_str *text)
+{
+    const struct plan_pass_gain *gain = &c->gains[pass];
+    const double won = gain->before_s - gain->after_s;
+    static const char *const names[PLAN_PASSES] = {"wait-free", "one-owner", "chunks"};
+    static const char *const what[PLAN_PASSES] = {
+        "sums of a unit leave while the next is computed",
+        "one replica folds all sums",
+        "a unit's sums go in so many messages",
+    };
+    const uint32_t numbers[PLAN_PASSES] = {0, c->passes.owner - 1, c->passes.chunks};
+    if (!gain->applied && !c->wish.open[pass])
+        return;
+    bg_str_addf(text, "Pass %s", names[pass]);
+    if (gain->applied && pass != PLAN_PASS_WAIT_FREE)
+        bg_str_addf(text, ":%u", numbers[pass]);
+    bg_str_addf(text, " (%s) ", what[pass]);
+    if (!gain->applied)
+        bg_str_add(text, "would not make the step shorter: left out.\n");
+    else if (fabs(won) < 1e-6 * gain->before_s)
+        bg_str_add(text, "makes no difference here.\n");
+    else
+        say(text, won > 0 ? "makes the step shorter by " : "makes the step longer by ", fabs(won), ".\n");
+}
+
+static void bytes_text(double bytes, char text[32])
+{
+    if (bytes >= 0.9995e9)
+        snprintf(text, 32, "%.3g GB", 1e-9 * bytes);
+    else
+        snprintf(text, 32, "%.3g MB", 1e-6 * bytes);
+}
+
+static void explain_factors(const struct plan_chosen *c, struct bg_str *text)
+{
+    const struct plan_factors *f = &c->factors;
+    char full[32], spared[32];
+    if (!c->wish.factors)
+        return;
+    bytes_text(f->full, full);
+    bytes_text(f->full - f->factors, spared);
+    if (f->full <= 0) {
+        bg_str_add(text, "Factors in place of gradients: no stage has several replicas.\n");
+    } else if (f->units == 0) {
+        bg_str_addf(text,
+                    "Factors in place of gradients are more bytes for every unit; the busiest worker moves %s of "
+                    "gradients a step.\n",
+                    full);
+    } else {
+        bg_str_addf(text,
+                    "Factors in place of the gradients of %u unit%s could spare the busiest worker %s of %s a step. "
+                    "Refused: each worker would sum outer products in an order of its own, which is not the canonical "
+                    "tree; ",
+                    f->units, plural(f->units), spared, full);
+        say(text, "the form that keeps the tree computes all their weight gradients on every replica, ", f->weight_s,
+            " more a step.\n");
+    }
+}
+
+static void explain_passes(const struct plan_chosen *c, struct bg_str *text)
+{
+    if (!c->wished)
+        return;
+    if (!has_traffic(&c->plan)) {
+        bg_str_add(text, "Passes: each gradient is made and used by one worker, so none travels.\n");
+        return;
+    }
+    for (int pass = 0; pass < PLAN_PASSES; pass++)
+        explain_pass(c, (enum plan_pass)pass, text);
+    explain_factors(c, text);
+}
+
 static void explain_memory(const struct plan_chosen *c, struct bg_str *text)
 {
     const struct plan_profile *p = &c->profile;
@@ -148,6 +230,7 @@ bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_err
     const struct plan_chosen *best = &list->items[0];
     explain_step(best, &out);
     bg_status status = explain_bound(best, err, &out);
+    explain_passes(best, &out);
     explain_memory(best, &out);
     for (uint32_t i = 1; i < list->count && i <= NEXT; i++)
         explain_next(best, &list->items[i], &out);
