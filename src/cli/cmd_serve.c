@@ -234,17 +234,21 @@ static bg_status start_engine(struct server *s, struct bg_error *err)
 }
 
 // Two servers with the same digest give the same tokens: it is of the weights as they are computed with, the tokenizer,
-// the chat template and the context. Names, slots, threads, caches and speculation show in no token.
+// what ends a text, the chat template and the context. Names, slots, threads, caches and speculation show in no token.
 static void digest_of(struct server *s, uint32_t context)
 {
     char tokenizer[65], chat[65];
+    struct bg_str text = {0};
     tokenizer_sha256(s->tokenizer, tokenizer);
     bg_sha256_hex(s->chat_text, strlen(s->chat_text), chat);
-    char *text = bg_format("brigade tokens 1\nweights %016llx %s\ntokenizer %s\nchat %s\ncontext %u\n",
-                           (unsigned long long)engine_fingerprint(s->engine), weight_names[s->packed->type], tokenizer,
-                           chat, context);
-    bg_sha256_hex(text, strlen(text), s->digest);
-    bg_free(text);
+    bg_str_addf(&text, "brigade tokens 1\nweights %016llx %s\ntokenizer %s\nchat %s\ncontext %u\n",
+                (unsigned long long)engine_fingerprint(s->engine), weight_names[s->packed->type], tokenizer, chat,
+                context);
+    for (uint32_t id = 0; id < tokenizer_size(s->tokenizer); id++)
+        if (tokenizer_ends(s->tokenizer, (int32_t)id))
+            bg_str_addf(&text, "end %u\n", id);
+    bg_sha256_hex(bg_str_text(&text), text.size, s->digest);
+    bg_str_fini(&text);
 }
 
 static bg_status start_http(struct server *s, struct bg_error *err)
