@@ -179,6 +179,8 @@ static void bench_shape(struct bg_env *env, const struct shape *shape, const cha
         for (uint32_t i = 0; i < STREAMS_MAX; i++)
             for (uint32_t p = 0; p < CONTEXT / BATCH_PAGE; p++)
                 s.pages[i][p] = i * (CONTEXT / BATCH_PAGE) + p;
+        for (uint32_t p = 0; p < options.pages; p++) // memory that was never written is one page of zeros, in a cache
+            memset(batch_page(s.batch, p), 0x3c, batch_page_bytes(s.batch));
         for (uint32_t i = 0; i < CONTEXT; i++)
             s.tokens[i] = (int32_t)(i * 7919 % shape->vocab);
         measure(&s, shape, types[t].name, packed, rounds);

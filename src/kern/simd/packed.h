@@ -1,7 +1,8 @@
 // ref/packed.c over vectors of outputs: a panel's inputs are taken KERN_PACK_K at a time, so that they stay in the
-// first cache while all rows pass; the chains wait in C meanwhile. Rows are dealt out evenly to register tiles. The
-// first tile widens quantised weights in its registers, and leaves them in scratch where others follow. One row reads
-// every weight once, in order: memory's speed is the limit then.
+// first cache while all rows pass; the chains wait in scratch meanwhile, side by side (in C, whose rows are often a
+// multiple of 4 KiB apart, each load would wait for a store of the tile before). Rows are dealt out evenly to tiles.
+// The first tile widens quantised weights in its registers, and leaves them in scratch where others follow. One row
+// reads every weight once, in order: memory's speed is the limit then.
 #ifndef KERN_SIMD_PACKED_H
 #define KERN_SIMD_PACKED_H
 
@@ -14,12 +15,13 @@ enum { PANEL_VECS = KERN_PANEL / KERN_LANES, PACKED_ROWS = SIMD_PACKED_ROWS, LIN
 struct packed_tile {
     float *c;
     size_t ldc, columns; // of C that exist, from here
+    const float *in;     // chains so far, KERN_PANEL apart; NULL: +0
+    float *out;          // chains to go on with, KERN_PANEL apart; NULL: they end, in C
     const float *a;
     size_t lda;
     const void *b; // fp32 (count, KERN_PANEL), or blocks
     size_t count;
-    bool load;         // go on with the chains in C
-    const float *bias; // NULL: none, or not yet
+    const float *bias; // NULL: none
     float *wide;       // (count, KERN_PANEL): for widened weights, NULL: not kept
     const char *ahead; // a line of it is fetched with every input
 };
@@ -31,9 +33,7 @@ INLINE void packed_begin(const struct packed_tile *t, packed_sums sum, size_t ro
     UNROLL
     for (size_t x = 0; x < rows * vecs; x++) {
         size_t i = x / vecs, v = x % vecs, at = v * KERN_LANES;
-        sum[i][v] = v_zero();
-        if (t->load && at < t->columns)
-            sum[i][v] = v_load_n(t->c + i * t->ldc + at, v_lanes(t->columns - at));
+        sum[i][v] = t->in ? v_load(t->in + i * KERN_PANEL + at) : v_zero();
     }
 }
 
@@ -42,7 +42,9 @@ INLINE void packed_end(const struct packed_tile *t, packed_sums sum, size_t rows
     UNROLL
     for (size_t x = 0; x < rows * vecs; x++) {
         size_t i = x / vecs, v = x % vecs, at = v * KERN_LANES;
-        if (at >= t->columns)
+        if (t->out)
+            v_store(t->out + i * KERN_PANEL + at, sum[i][v]);
+        if (t->out || at >= t->columns)
             continue;
         size_t n = v_lanes(t->columns - at);
         vf value = t->bias ? v_add(sum[i][v], v_load_n(t->bias + at, n)) : sum[i][v];
@@ -136,6 +138,8 @@ INLINE void packed_run(const struct packed_tile *tile, enum kern_weight type, si
             packed_blocks(&t, sum, type, column, rows, vecs);
         packed_end(&t, sum, rows, vecs);
         t.c += step;
+        t.in = t.in ? t.in + step : NULL;
+        t.out = t.out ? t.out + step : NULL;
         t.bias = t.bias ? t.bias + step : NULL;
         t.columns = t.columns > step ? t.columns - step : 0;
     }
@@ -159,7 +163,7 @@ static packed_fn *const packed_functions[3][PACKED_ROWS] = {
 
 size_t SIMD(packed_scratch)(const struct kern_packed_gemm *g)
 {
-    return g->w->type == KERN_F32 ? 0 : KERN_PACK_K * KERN_PANEL * sizeof(float);
+    return (KERN_PACK_K + g->m) * KERN_PANEL * sizeof(float);
 }
 
 // All rows with the inputs that tile->b holds. The weights that follow it are fetched meanwhile: `next` bytes.
@@ -179,6 +183,8 @@ static void packed_pass(const struct kern_packed_gemm *g, struct packed_tile til
             tile.b = wide;
         }
         tile.c += rows * tile.ldc;
+        tile.in = tile.in ? tile.in + rows * KERN_PANEL : NULL;
+        tile.out = tile.out ? tile.out + rows * KERN_PANEL : NULL;
         tile.a += rows * tile.lda;
     }
 }
@@ -188,6 +194,7 @@ void SIMD(packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scr
     const struct kern_packed *w = g->w;
     const char *data = (const char *)w->data + panel * kern_panel_bytes(w->type, w->k);
     const size_t output = panel * KERN_PANEL;
+    float *part = (float *)scratch + KERN_PACK_K * KERN_PANEL;
     for (size_t first = 0; first < w->k; first += KERN_PACK_K) {
         const size_t count = w->k - first < KERN_PACK_K ? w->k - first : KERN_PACK_K;
         const struct packed_tile t = {.c = g->c + output,
@@ -197,8 +204,9 @@ void SIMD(packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scr
                                       .lda = g->lda,
                                       .b = data + kern_panel_bytes(w->type, first),
                                       .count = count,
-                                      .load = first > 0,
-                                      .bias = g->bias && first + count == w->k ? g->bias + output : NULL,
+                                      .in = first > 0 ? part : NULL,
+                                      .out = first + count < w->k ? part : NULL,
+                                      .bias = g->bias ? g->bias + output : NULL,
                                       .wide = scratch};
         packed_pass(g, t, kern_panel_bytes(w->type, count));
     }
