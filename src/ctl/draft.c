@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "plan/pass/pass.h"
 #include "plan/split/sync.h"
 
 #include <string.h>
@@ -522,11 +523,13 @@ static bg_status make_rest(const struct ctl *ctl, struct bg_error *err, struct c
     bg_status status = plan_recover(&rest, holdings, ctl->open.loss_known, splits(ctl), err, &d->recovery);
     bg_free(holdings);
     bg_free(nothing);
-    if (status)
+    if (status) {
         plan_fini(&rest);
-    else
-        d->now = rest;
-    return status;
+        return status;
+    }
+    plan_pass_wait_free(&rest, !ctl->o.passes.held); // its other passes came with the records of sums
+    d->now = rest;
+    return BG_OK;
 }
 
 // ---- State that has to move ----

@@ -9,7 +9,7 @@
 #include <string.h>
 
 // Of a unit: more messages than that are told apart by their owners only, or their count would be most of the walk.
-enum { SHARES = 32, PIECES_MAX = 1 << 30 };
+enum { SHARES = PLAN_CHUNKS_MAX, PIECES_MAX = 1 << 30 };
 
 uint32_t plan_sums_add(struct plan_sums *sums, struct plan_item item, uint32_t leaves)
 {
