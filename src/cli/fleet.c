@@ -99,7 +99,7 @@ static uint32_t choose_group(const struct fleet *f)
     for (uint32_t group = 1; group <= job->train.micro_batches; group *= 2) {
         const double turns = turns_of(f, (job->train.micro_batches + group - 1) / group);
         const double bubble = (double)(f->spread.stages - 1) / f->spread.chunks;
-        const double cost = (turns + bubble) * (group + 0.1);
+        const double cost = (turns + bubble) * (group + ESTIMATE_OP);
         if (turns <= 0)
             break;
         if (group == 1 || cost < best_cost) {
@@ -160,22 +160,28 @@ static struct ctl_options controller_options(struct fleet *f)
 }
 
 // With items of every size, or of the one that was asked for. Errors are those of the smallest.
-static bg_status best_shape(struct fleet *f, struct plan_options *options, struct bg_error *err,
-                            struct plan_sync_shape *shape, uint32_t *rank_of)
+static bg_status best_shape(struct fleet *f, struct estimate_options *estimate, struct plan_options *options,
+                            struct bg_error *err, struct plan_sync_shape *shape, uint32_t *rank_of)
 {
     const uint32_t asked = f->run.job->run.group;
     const uint32_t first = asked ? asked : 1, last = asked ? asked : options->micro_batches;
     uint32_t *ranks = bg_alloc_array(f->spread.seats, sizeof *ranks);
     f->group = 0;
     for (uint32_t group = first; group <= last; group *= 2) {
+        struct plan_profile profile;
         struct plan_sync_shape found;
         struct bg_error why;
-        options->group = group;
-        const bg_status failed = plan_sync_shape(&f->profile, options, &why, &found, ranks);
+        options->group = estimate->group = group;
+        estimate_profile(f->run.material.model, estimate, &profile);
+        const bg_status failed = plan_sync_shape(&profile, options, &why, &found, ranks);
         if (failed && group == first)
             *err = why;
-        if (failed || (f->group && found.step_s >= 0.99 * shape->step_s))
+        if (failed || (f->group && found.step_s >= 0.99 * shape->step_s)) {
+            plan_profile_fini(&profile);
             continue;
+        }
+        plan_profile_fini(&f->profile);
+        f->profile = profile;
         f->group = group;
         *shape = found;
         memcpy(rank_of, ranks, f->spread.seats * sizeof *ranks);
@@ -195,15 +201,15 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
     const double memory = job->run.memory_gb > 0
                               ? 1e9 * job->run.memory_gb
                               : 0.9 * (double)f->env->ops->memory_total(f->env) / (s->seats + s->shadow);
-    const struct estimate_options estimate = {.batch = job->train.micro_batch,
-                                              .length = m->length,
-                                              .workers = s->seats,
-                                              .threads = f->children.threads,
-                                              .cores = os_cpu_count(),
-                                              .memory_bytes = memory,
-                                              .split = job->run.split,
-                                              .costs = f->costs,
-                                              .speeds = f->speeds};
+    struct estimate_options estimate = {.batch = job->train.micro_batch,
+                                        .length = m->length,
+                                        .workers = s->seats,
+                                        .threads = f->children.threads,
+                                        .cores = os_cpu_count(),
+                                        .memory_bytes = memory,
+                                        .split = job->run.split,
+                                        .costs = f->costs,
+                                        .speeds = f->speeds};
     struct plan_options options = {.costs = f->costs,
                                    .micro_batches = job->train.micro_batches,
                                    .schedule = s->schedule,
@@ -215,12 +221,10 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                    .offload = job->run.offload};
     struct plan_sync_shape shape;
     uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
-    estimate_profile(m->model, &estimate, &f->profile);
-    bg_status status = best_shape(f, &options, err, &shape, rank_of);
+    bg_status status = best_shape(f, &estimate, &options, err, &shape, rank_of);
     if (status && job->run.memory_gb <= 0) { // by an estimate: that is no reason to refuse a job
-        for (uint32_t i = 0; i < s->seats; i++)
-            f->profile.machines[i].memory_bytes = 0;
-        status = best_shape(f, &options, err, &shape, rank_of);
+        estimate.memory_bytes = 0;
+        status = best_shape(f, &estimate, &options, err, &shape, rank_of);
     }
     for (uint32_t r = 0, seat = 0; !status && r < shape.stages; r++)
         for (uint32_t i = 0; i < s->seats; i++)

@@ -22,7 +22,8 @@ static void set_units(const struct model *model, const struct estimate_options *
     double total = 0;
     for (uint32_t u = 0; u < model->unit_count; u++)
         total += o->costs[u];
-    const double second = layout_flops(model, o->batch, o->length) / (THREAD_FLOPS * o->threads) / total;
+    const double flops = layout_flops(model, o->batch, o->length) * (1 + ESTIMATE_OP / o->group);
+    const double second = flops / (THREAD_FLOPS * o->threads) / total;
     for (uint32_t u = 0; u < model->unit_count; u++) {
         const struct layout_options stage = {
             .unit_first = u, .unit_end = u + 1, .batch = o->batch, .length = o->length, .micro_batches = 1};

@@ -6,8 +6,12 @@
 #include "model/model.h"
 #include "plan/cost/profile.h"
 
+// What an op costs beside its micro-batches (weights are read, products fill), in micro-batches: one of two costs 2.1.
+#define ESTIMATE_OP 0.1
+
 struct estimate_options {
     uint32_t batch, length;    // sequences a micro-batch, tokens a sequence
+    uint32_t group;            // micro-batches an op
     uint32_t workers, threads; // all on one host; threads of each
     double cores;              // of it
     double memory_bytes;       // of a worker, 0: no limit
