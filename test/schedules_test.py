@@ -125,6 +125,30 @@ class Schedules(unittest.TestCase):
         err = self.end(self.start("both", *SHORT, "run.plan=2x1", "run.offload=true", "run.recompute=true"), 78)
         self.assertIn("expected one of them", err)
 
+    def test_what_the_planner_offloads_runs(self):
+        """A machine with little memory and a cheap disk: the planner's keys give the same hashes, and what they say."""
+        block = "forward_s 1e-3 input_s 1e-3 weight_s 1e-3 parameter_bytes 3000 stash_bytes 50000 cut_bytes 8320"
+        with open(self.path("profile.txt"), "w") as out:
+            out.write("profile 1\nunit embed forward_s 1e-5 parameter_bytes 8192 cut_bytes 8320\n")
+            out.write(f"unit block {block}\n" * 4)
+            out.write(f"unit head {block.replace('50000', '260000')}\noverhead disk_byte_s 1e-12\n")
+        self.end(self.start("roomy", *SHORT))
+        for memory, offload in (("1e9", [False, False]), ("1e6", [False, True]), ("5e5", [True, True])):
+            with open(self.path("machines.txt"), "w") as out:
+                out.write("profile 1\n" + "".join(f"machine m{i} memory {memory} host 0\n" for i in range(2)))
+            done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *JOB, "run.plan=2x1", "run.schedule=gpipe",
+                                   "run.group=1", "--profile", self.path("profile.txt"), "--machines",
+                                   self.path("machines.txt"), "--json"], capture_output=True, text=True, timeout=HANG_S)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            answer = json.loads(done.stdout)
+            self.assertEqual([stage["offload"] for stage in answer["stages"]], offload)
+            self.assertEqual("run.offload=true" in answer["keys"], any(offload))
+            peaks = [machine["memory_bytes"] for stage in answer["stages"] for machine in stage["machines"]]
+            self.assertLessEqual(max(peaks), float(memory))
+        self.end(self.start("short", *SHORT, *answer["keys"].split()))
+        self.same("short", self.result("roomy"))
+        self.assertIn(".o ", self.plan("short"))
+
     def test_kill_while_stashes_are_on_disk(self):
         scratch = self.path("scratch")
         os.mkdir(scratch)

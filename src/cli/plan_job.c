@@ -204,6 +204,9 @@ static bg_status choose(struct plan_job *p, struct bg_error *err)
                                         .range = p->spread.range,
                                         .split = job->run.split,
                                         .recompute = job->run.recompute ? PLAN_SYNC_ON : PLAN_SYNC_AUTO,
+                                        .offload = job->run.offload     ? PLAN_SYNC_ON
+                                                   : job->run.recompute ? PLAN_SYNC_OFF
+                                                                        : PLAN_SYNC_AUTO,
                                         .use_all = p->workers > 0,
                                         .replicas = automatic ? NULL : p->spread.replicas,
                                         .cut = automatic ? NULL : p->spread.cut,
@@ -242,6 +245,8 @@ char *plan_job_keys(const struct plan_job *p, const char *plan)
             bg_str_addf(&keys, "%s%g", i ? "," : " run.speeds=", best->profile.machines[i].speed);
     if (plan_chosen_recomputes(best))
         bg_str_add(&keys, " run.recompute=true");
+    if (plan_chosen_offloads(best))
+        bg_str_add(&keys, " run.offload=true");
     if (p->job.run.split)
         bg_str_add(&keys, " run.split=true");
     plan_passes_text(&best->passes, passes);

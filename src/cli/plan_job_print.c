@@ -43,11 +43,11 @@ static uint32_t share_of(const struct plan *plan, const struct plan_seat *seat)
     return share;
 }
 
-static bool stage_recomputes(const struct plan_job *p, uint32_t stage)
+static bool stage_has(const struct plan_job *p, uint32_t stage, enum plan_sync_mode mode)
 {
     const struct plan_sync_choice *choice = &p->list.items[0].choice;
     const uint32_t rank = plan_schedule_rank(p->spread.schedule, choice->stage_count, stage);
-    return (choice->stages[rank].mode & PLAN_SYNC_RECOMPUTE) != 0;
+    return (choice->stages[rank].mode & mode) != 0;
 }
 
 // ---- Table ----
@@ -91,7 +91,9 @@ static void print_seats(const struct plan_job *p)
         seconds_text(time->busy_s, busy);
         printf("%-5u  %-9s  %-6u  %-*s  %9s  %18s  %10s  %6.1f%s\n", seat->stage, units, seat->worker, wide,
                machine->name, share, memory, busy, 100 * (1 - time->busy_s / best->timeline.step_s),
-               stage_recomputes(p, seat->stage) ? "  forwards run twice" : "");
+               stage_has(p, seat->stage, PLAN_SYNC_RECOMPUTE) ? "  forwards run twice"
+               : stage_has(p, seat->stage, PLAN_SYNC_OFFLOAD) ? "  stashes wait on disk"
+                                                              : "");
     }
     for (uint32_t i = 0; i < plan->follow_count; i++) {
         char memory[48];
@@ -171,9 +173,10 @@ static json_t *stages_json(const struct plan_job *p)
             if (plan->seats[i].stage == s)
                 json_array_append_new(machines, seat_json(best, &plan->seats[i]));
         json_array_append_new(
-            stages, json_pack("{s:i, s:i, s:f, s:f, s:b, s:o}", "unit_first", (int)plan->stages[s].unit_first,
+            stages, json_pack("{s:i, s:i, s:f, s:f, s:b, s:b, s:o}", "unit_first", (int)plan->stages[s].unit_first,
                               "unit_end", (int)plan->stages[s].unit_end, "micro_batch_s", seconds, "parameter_bytes",
-                              bytes, "recompute", stage_recomputes(p, s), "machines", machines));
+                              bytes, "recompute", stage_has(p, s, PLAN_SYNC_RECOMPUTE), "offload",
+                              stage_has(p, s, PLAN_SYNC_OFFLOAD), "machines", machines));
     }
     return stages;
 }

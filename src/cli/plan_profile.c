@@ -47,6 +47,7 @@ static bg_status measure_in(struct bg_env *env, const struct job *job, double se
         status = store_sqlite_open(file, err, &options.log);
         bg_free(file);
     }
+    options.scratch = job->run.scratch ? job->run.scratch : directory;
     options.cpus = os_cpu_count();
     options.seconds = seconds;
     if (!status)

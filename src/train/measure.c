@@ -15,7 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 12, UNITS = LAYERS + 2, ROUNDS = 24, WARM = 2, POINTS = 4, ITEMS = 4 };
+enum {
+    LAYERS = 12,
+    UNITS = LAYERS + 2,
+    ROUNDS = 24,
+    WARM = 2,
+    POINTS = 4,
+    ITEMS = 4,
+    DISK_BYTES = 1 << 24,
+    DISK_ROUNDS = 5
+};
 #define SECONDS     6.0
 #define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
 #define ROUND_SHARE 0.02 // of all the time: one item, forward and backward
@@ -502,6 +511,27 @@ static bg_status measure_units(struct bg_env *env, const struct measure_options 
     return status || !two ? status : measure_width(&b, &half, seconds / 2, err, m);
 }
 
+// A pass over memory of a file that was set aside, and over the same once it is here. As much of the disk is free as
+// it takes, or nothing is known of it.
+static void measure_disk(struct bg_env *env, const char *scratch, struct plan_profile *other)
+{
+    struct bg_error ignored;
+    void *memory = NULL;
+    double best[2] = {0};
+    if (!scratch || env->ops->reserve_on_disk(env, scratch, DISK_BYTES, &ignored, &memory))
+        return;
+    for (int round = 0; round < 2 * DISK_ROUNDS; round++) {
+        const uint64_t start = env_now_ns(env);
+        memset(memory, round, DISK_BYTES);
+        const double taken = 1e-9 * (double)(env_now_ns(env) - start);
+        best[round % 2] = round < 2 || taken < best[round % 2] ? taken : best[round % 2];
+        if (round % 2)
+            env->ops->set_aside(env, memory, DISK_BYTES);
+    }
+    env->ops->release(env, memory, DISK_BYTES);
+    other->disk_byte_s = larger(best[0] - best[1], 0.01 * best[1]) / DISK_BYTES;
+}
+
 bg_status measure_machine(struct bg_env *env, const struct measure_options *o, struct bg_error *err,
                           struct measure *measure)
 {
@@ -518,6 +548,8 @@ bg_status measure_machine(struct bg_env *env, const struct measure_options *o, s
     bg_status status = measure_messages(env, err, &m->other);
     if (!status)
         status = measure_commit(env, o->log, err, &m->other);
+    if (!status)
+        measure_disk(env, o->scratch, &m->other);
     if (!status)
         status = measure_units(env, o, 0.9 * seconds, err, m);
     kern_fp_leave(fp);

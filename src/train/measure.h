@@ -17,6 +17,7 @@ struct measure_options {
     uint32_t group_max;                    // largest item that is of interest, in micro-batches; 0: micro_batches
     unsigned cpus;                         // of this host, that workers share; 0: as many as the env has threads
     double seconds;                        // about how long it may take; 0: 6
+    const char *scratch;                   // directory where stashes may wait; NULL: what that takes is not known
     struct store *log;                     // of the kind that the controller appends to, to be written to; NULL: none
 };
 // What was measured. Of one number of threads: the env's.

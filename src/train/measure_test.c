@@ -58,6 +58,7 @@ static void a_small_job_is_measured(void **state)
                                             .micro_batches = 8,
                                             .cpus = 3,
                                             .seconds = 0.5,
+                                            .scratch = ".",
                                             .log = &log.base};
     struct measure *m = bg_alloc(sizeof *m);
     if (measure_machine(env, &options, &err, m))
@@ -86,6 +87,7 @@ static void a_small_job_is_measured(void **state)
         assert_true(p.units[1].parameter_bytes == 4 * (12 * 32 * 32 + 13 * 32));
         assert_true(p.tie_bytes == 4 * 300 * 32 && p.units[6].parameter_bytes >= p.tie_bytes);
         assert_true(p.units[1].cut_bytes == 2 * 32 * 32 * 4);
+        assert_true(p.disk_byte_s > 0 && p.disk_byte_s < 1e-6);
         assert_true(p.step_byte_s > 0 && p.step_byte_s < 1e-6 && p.reduce_byte_s > 0 && p.message_s > 0);
         assert_true(p.commit_s > 0 && p.commit_s < 0.1 && p.inner.latency_s >= 0 && p.inner.latency_s < 0.1);
         char *text = plan_profile_format(&p);

@@ -254,6 +254,27 @@ static double unit_work(const struct walk *k, const struct plan_op *op, uint32_t
     return work + folds * plan_gradient_bytes(u) * k->profile->reduce_byte_s;
 }
 
+// A stash that waits on disk comes in for an op, unless the op before left it here: that of the same item, or for a
+// forward the room of one of its stage that is done.
+static double disk_work(const struct walk *k, const struct actor *a, const struct plan_op *op,
+                        const struct plan_op *ops)
+{
+    const struct plan_op *before = NULL;
+    bool offload = op->flags & PLAN_OFFLOAD;
+    for (size_t i = a->op; i-- > 0 && !before;)
+        before = ops[i].kind <= PLAN_W ? &ops[i] : NULL;
+    if (op->kind == PLAN_W)
+        for (size_t i = a->op; i-- > 0 && !offload;)
+            offload = ops[i].kind == PLAN_B && ops[i].stage == op->stage && ops[i].item == op->item &&
+                      ops[i].flags & PLAN_OFFLOAD;
+    const bool ended = before && (before->kind == PLAN_W || (before->kind == PLAN_B && before->flags & PLAN_FUSED));
+    if (!offload || (before && before->stage == op->stage &&
+                     (before->item == op->item || (op->kind == PLAN_F && op->slice == 0 && ended))))
+        return 0;
+    return plan_stash_bytes(k->plan, k->profile, op->stage) * plan_item_leaves(k->plan, op->item) *
+           k->profile->disk_byte_s;
+}
+
 // The next part of a compute op: all of it, or one unit where sums leave unit by unit.
 static void compute_on(struct walk *k, struct actor *a, const struct plan_op *op)
 {
@@ -264,7 +285,7 @@ static void compute_on(struct walk *k, struct actor *a, const struct plan_op *op
     if (a->units_left == 0) {
         a->units_left = end - first;
         a->folds = weight ? plan_sums_add(&a->sums[op->stage], k->plan->items[op->item], k->plan->micro_batches) : 0;
-        task.work = k->profile->op_s;
+        task.work = k->profile->op_s + disk_work(k, a, op, k->plan->lists[a - k->actors].ops);
     }
     uint32_t count = weight && op->flags & PLAN_LAST ? 1 : a->units_left;
     for (; count > 0; count--)

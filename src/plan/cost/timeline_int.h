@@ -36,6 +36,8 @@ void plan_traffic_init(const struct plan *plan, const struct plan_profile *profi
 void plan_traffic_fini(struct plan_traffic *traffic);
 double plan_gradient_bytes(const struct plan_unit *unit);
 
+// Bytes of a stage's stash, of all that an item of a micro-batch keeps from its forward to its backward.
+double plan_stash_bytes(const struct plan *plan, const struct plan_profile *profile, uint32_t stage);
 // What a worker's memory holds, as executor_memory.c reserves and touches it.
 double plan_worker_bytes(const struct plan *plan, const struct plan_profile *profile, double state_bytes,
                          uint32_t worker);

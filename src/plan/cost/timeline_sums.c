@@ -175,14 +175,25 @@ void plan_traffic_fini(struct plan_traffic *t)
 }
 
 // ---- Memory ----
-// Sums, stashes and boundaries of a stage.
-static double stage_bytes(const struct plan *plan, const struct plan_profile *profile, uint32_t worker, uint32_t stage)
+double plan_stash_bytes(const struct plan *plan, const struct plan_profile *profile, uint32_t stage)
+{
+    const struct plan_stage *st = &plan->stages[stage];
+    double stash = 0;
+    for (uint32_t u = st->unit_first; u < st->unit_end; u++)
+        stash += profile->units[u].stash_bytes + (u + 1 < st->unit_end ? profile->units[u].cut_bytes : 0);
+    return stash;
+}
+
+// Sums, stashes and boundaries of a stage. *aside: the most of a stash of a stage whose stashes wait on disk; of all
+// those one is in memory.
+static double stage_bytes(const struct plan *plan, const struct plan_profile *profile, uint32_t worker, uint32_t stage,
+                          double *aside)
 {
     const struct plan_stage *st = &plan->stages[stage];
     const struct plan_list *list = &plan->lists[worker];
     struct plan_sums sums = {0};
-    bool recompute = false;
-    double largest = 0, computed = 0, stash = 0, gradient = 0, boundaries = 0;
+    bool recompute = false, offload = false;
+    double largest = 0, computed = 0, gradient = 0, boundaries = 0;
     for (size_t k = 0; k < list->count; k++) {
         const struct plan_op *op = &list->ops[k];
         if (op->kind > PLAN_W || op->stage != stage)
@@ -190,29 +201,36 @@ static double stage_bytes(const struct plan *plan, const struct plan_profile *pr
         const double leaves = plan_item_leaves(plan, op->item);
         largest = leaves > largest ? leaves : largest;
         recompute |= op->flags & PLAN_RECOMPUTE;
+        offload |= op->kind == PLAN_F && op->flags & PLAN_OFFLOAD;
         if (op->kind == PLAN_W || (op->kind == PLAN_B && op->flags & PLAN_FUSED && op->slice == 0)) {
             computed += leaves;
             plan_sums_add(&sums, plan->items[op->item], plan->micro_batches);
         }
     }
-    for (uint32_t u = st->unit_first; u < st->unit_end; u++) {
-        stash += profile->units[u].stash_bytes + (u + 1 < st->unit_end ? profile->units[u].cut_bytes : 0);
+    for (uint32_t u = st->unit_first; u < st->unit_end; u++)
         gradient += plan_gradient_bytes(&profile->units[u]);
-    }
     if (st->unit_end < plan->units)
         boundaries += profile->units[st->unit_end - 1].cut_bytes;
     if (st->unit_first > 0)
         boundaries += profile->units[st->unit_first - 1].cut_bytes;
     const uint32_t flights = plan_flights(plan, worker, stage);
-    return sums.peak * gradient + (recompute && flights > 1 ? 1 : flights) * largest * stash + computed * boundaries;
+    const double stash = largest * plan_stash_bytes(plan, profile, stage);
+    if (offload)
+        *aside = fmax(*aside, stash);
+    return sums.peak * gradient +
+           (offload                    ? 0
+            : recompute && flights > 1 ? 1
+                                       : flights) *
+               stash +
+           computed * boundaries;
 }
 
 double plan_worker_bytes(const struct plan *plan, const struct plan_profile *profile, double state_bytes,
                          uint32_t worker)
 {
-    double bytes = (plan->workers > 1 ? 4 : 3) * state_bytes; // one process has no root beside its sums
+    double bytes = (plan->workers > 1 ? 4 : 3) * state_bytes, aside = 0; // one process has no root beside its sums
     for (uint32_t k = 0; k < plan->seat_count; k++)
         if (plan->seats[k].worker == worker)
-            bytes += stage_bytes(plan, profile, worker, plan->seats[k].stage);
-    return bytes;
+            bytes += stage_bytes(plan, profile, worker, plan->seats[k].stage, &aside);
+    return bytes + aside;
 }

@@ -313,6 +313,33 @@ static void recompute_costs_a_forward(void **state)
     plan_fini(&plan);
 }
 
+// GPipe moves every stash twice; in 1F1B a forward takes the room of what has just ended, and the last stage, whose backward follows its forward, keeps one where it is.
+static void stashes_on_disk_come_back(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        const uint32_t replicas[2] = {1, 1}, stages = kind == 2 ? 2 : 1;
+        struct plan_options o = one_stage(4, replicas);
+        o.units = o.stages = stages;
+        o.schedule = kind == 0 ? PLAN_GPIPE : PLAN_1F1B;
+        o.offload = true;
+        struct plan plan = build(o);
+        struct plan_profile profile = unit_costs(stages, stages);
+        for (uint32_t u = 0; u < stages; u++)
+            profile.units[u].stash_bytes = 5;
+        profile.disk_byte_s = 0.01;
+        struct plan_timeline t = walk(&plan, &profile);
+        near(t.workers[0].busy_s, 4 * 3 + 0.05 * (kind == 0 ? 8 : kind == 1 ? 1 : 6)); // F0 F1 B0 (F2) B1 (F3) B2 B3
+        if (kind == 2)
+            near(t.workers[1].busy_s, 4 * 3 + 0.05);
+        for (uint32_t w = 0; w < stages; w++)
+            near(t.workers[w].peak_bytes, 5);
+        plan_timeline_fini(&t);
+        plan_profile_fini(&profile);
+        plan_fini(&plan);
+    }
+}
+
 // Any plan: work is conserved, bytes sent are bytes received, spans lie in the step and those of one worker's compute
 // ops do not overlap, nothing is faster than its busiest worker.
 static void every_plan_adds_up(void **state)
@@ -467,6 +494,7 @@ int main(void)
         cmocka_unit_test(tables_are_shared),
         cmocka_unit_test(slices_take_their_share),
         cmocka_unit_test(recompute_costs_a_forward),
+        cmocka_unit_test(stashes_on_disk_come_back),
         cmocka_unit_test(every_plan_adds_up),
         cmocka_unit_test(quotas_come_by_the_period),
         cmocka_unit_test(misfits_are_refused),

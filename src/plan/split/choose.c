@@ -25,12 +25,22 @@ void plan_chosen_list_fini(struct plan_chosen_list *list)
     *list = (struct plan_chosen_list){0};
 }
 
-bool plan_chosen_recomputes(const struct plan_chosen *chosen)
+static bool has_mode(const struct plan_chosen *chosen, enum plan_sync_mode mode)
 {
     bool some = false;
     for (uint32_t s = 0; s < chosen->choice.stage_count; s++)
-        some |= (chosen->choice.stages[s].mode & PLAN_SYNC_RECOMPUTE) != 0;
+        some |= (chosen->choice.stages[s].mode & mode) != 0;
     return some;
+}
+
+bool plan_chosen_recomputes(const struct plan_chosen *chosen)
+{
+    return has_mode(chosen, PLAN_SYNC_RECOMPUTE);
+}
+
+bool plan_chosen_offloads(const struct plan_chosen *chosen)
+{
+    return has_mode(chosen, PLAN_SYNC_OFFLOAD);
 }
 
 // ---- One proposal ----
@@ -59,15 +69,18 @@ static struct plan_profile seated(const struct plan_choose *o, const struct plan
     return made;
 }
 
-// Stages that keep nothing from forward to backward, where others of the plan do.
-static void set_recompute(const struct plan_choose *o, const struct plan_sync_choice *choice, struct plan *plan)
+// Stages that keep nothing in memory from forward to backward, where others of the plan do.
+static void set_modes(const struct plan_choose *o, const struct plan_sync_choice *choice, struct plan *plan)
 {
     for (uint32_t w = 0; w < plan->workers; w++)
         for (size_t i = 0; i < plan->lists[w].count; i++) {
             struct plan_op *op = &plan->lists[w].ops[i];
             const uint32_t rank = plan_schedule_rank(o->schedule, choice->stage_count, op->stage);
-            if ((op->kind == PLAN_F || op->kind == PLAN_B) && choice->stages[rank].mode & PLAN_SYNC_RECOMPUTE)
-                op->flags |= PLAN_RECOMPUTE;
+            const uint8_t mode = choice->stages[rank].mode;
+            if (op->kind == PLAN_F || op->kind == PLAN_B)
+                op->flags |= (uint8_t)(mode & PLAN_SYNC_RECOMPUTE ? PLAN_RECOMPUTE
+                                       : mode & PLAN_SYNC_OFFLOAD ? PLAN_OFFLOAD
+                                                                  : 0);
         }
 }
 
@@ -114,7 +127,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .comm = stages > 1 ? choice->stages[0].wire_s / 2 / c->group : 0};
     bg_status status = plan_build(&options, err, &c->plan);
     if (!status)
-        set_recompute(o, choice, &c->plan);
+        set_modes(o, choice, &c->plan);
     bg_free(times);
     bg_free(replicas);
     bg_free(shares);
@@ -278,12 +291,13 @@ static bg_status check_seats(const struct plan_choose *o, const struct plan_prof
 }
 
 // Where the best proposal has no room in the end, the planner is asked again with as much less memory.
-static bg_status try_group(const struct plan_choose *o, uint32_t group, struct bg_error *err,
-                           struct plan_chosen_list *list)
+static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
+                           enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list)
 {
     const struct plan_sync_options options = {.micro_batches = o->micro_batches,
                                               .group = group,
-                                              .recompute = o->recompute,
+                                              .recompute = recompute,
+                                              .offload = offload,
                                               .gpipe = o->schedule == PLAN_GPIPE,
                                               .use_all = o->use_all,
                                               .stages_max = o->replicas ? o->stages : 0,
@@ -291,7 +305,12 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, struct b
                                               .cut = o->cut};
     struct plan_profile profile;
     bg_status status = o->profile_of(o->arg, group, err, &profile);
-    if (!status && (status = check_seats(o, &profile, err)))
+    if (status)
+        return status;
+    status = check_seats(o, &profile, err);
+    if (!status && offload == PLAN_SYNC_AUTO && !(profile.disk_byte_s > 0))
+        status = bg_fail(err, BG_UNSUPPORTED, "the profile does not say what the disk costs");
+    if (status)
         plan_profile_fini(&profile);
     if (status)
         return status;
@@ -319,6 +338,20 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, struct b
     bg_free(asked.machines);
     plan_profile_fini(&profile);
     return status;
+}
+
+// Stashes are computed again or wait on disk, not both in one plan: the second way is tried where memory is short.
+static bg_status try_modes(const struct plan_choose *o, uint32_t group, struct bg_error *err,
+                           struct plan_chosen_list *list)
+{
+    const bool on = o->offload == PLAN_SYNC_ON;
+    bg_status status =
+        try_group(o, group, on ? PLAN_SYNC_OFF : o->recompute, on ? PLAN_SYNC_ON : PLAN_SYNC_OFF, err, list);
+    if (o->offload != PLAN_SYNC_AUTO || o->recompute != PLAN_SYNC_AUTO ||
+        (!status && !plan_chosen_recomputes(&list->items[0])))
+        return status;
+    struct bg_error why; // one way less
+    return try_group(o, group, PLAN_SYNC_OFF, PLAN_SYNC_AUTO, &why, list) ? status : BG_OK;
 }
 
 // ---- Passes ----
@@ -362,7 +395,7 @@ bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, st
     struct bg_error first = {0}, failure = {0};
     double best = 0;
     for (uint32_t group = choose->group ? choose->group : 1, worse = 0; worse < PATIENCE; group *= 2) {
-        const bg_status one = try_group(choose, group, &failure, &found);
+        const bg_status one = try_modes(choose, group, &failure, &found);
         if (one && !first.status)
             first = failure;
         const bool better = found.count && (best <= 0 || found.items[0].timeline.step_s < best);

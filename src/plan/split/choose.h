@@ -20,7 +20,7 @@ struct plan_choose {
     enum plan_schedule schedule;
     uint32_t chunks, slices, range;
     bool split;
-    enum plan_sync_choose recompute;
+    enum plan_sync_choose recompute, offload; // AUTO: one or the other, where a profile says what the disk costs
     bool use_all;                        // no machine may stay unused
     const uint32_t *replicas;            // (stages): a shape that is given; NULL: chosen
     const struct plan_stage *cut;        // (stages), NULL: chosen. With replicas only
@@ -57,6 +57,7 @@ BG_MUST_USE bg_status plan_choose(const struct plan_choose *choose, struct bg_er
                                   struct plan_chosen_list *list);
 
 bool plan_chosen_recomputes(const struct plan_chosen *chosen);           // some stage does
+bool plan_chosen_offloads(const struct plan_chosen *chosen);             // some stage does
 void plan_chosen_shape(const struct plan_chosen *chosen, char text[64]); // "2x2", "1+2", "64 stages of 1 to 3"
 
 // How much shorter the step would be, in parts of it, if one thing were twice as fast: what bounds it.

@@ -204,6 +204,42 @@ static void plans_fit(void **state)
     assert_true(planned > 30 && refused > 30 && again > 3);
 }
 
+// Where memory is short, stashes wait on a disk that costs little, and never on one that costs much or whose cost
+// nobody knows.
+static void disks_are_weighed(void **state)
+{
+    (void)state;
+    uint64_t seed = 9;
+    uint32_t offloaded = 0;
+    for (int i = 0; i < 60; i++) {
+        static const double costs[] = {1e-13, 1, 0};
+        struct world w;
+        struct bg_error err = {0};
+        struct plan_chosen_list without, with;
+        make(&w, 3 + draw(&seed, 9), 1 + draw(&seed, 4), &seed);
+        for (uint32_t m = 0; m < w.profile.machine_count; m++)
+            w.machines[m].memory_bytes = 1e7 * (1 + draw(&seed, 12));
+        struct plan_choose options = options_of(&w, 1 + draw(&seed, 16));
+        if (plan_choose(&options, &err, &without))
+            continue;
+        const double step_s = without.items[0].timeline.step_s;
+        plan_chosen_list_fini(&without);
+        options.offload = PLAN_SYNC_AUTO;
+        for (int c = 0; c < 3; c++) {
+            w.profile.disk_byte_s = costs[c];
+            must(plan_choose(&options, &err, &with), &err);
+            const struct plan_chosen *best = &with.items[0];
+            must(plan_validate(&best->plan, &err), &err); // which refuses both for one op
+            assert_true(best->timeline.step_s <= step_s * 1.000001);
+            assert_false(plan_chosen_offloads(best) && plan_chosen_recomputes(best));
+            assert_false(c > 0 && plan_chosen_offloads(best));
+            offloaded += plan_chosen_offloads(best);
+            plan_chosen_list_fini(&with);
+        }
+    }
+    assert_true(offloaded > 5);
+}
+
 // ---- What is asked for ----
 
 static void what_is_given_stays(void **state)
@@ -353,7 +389,8 @@ static void shapes_as_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(plans_fit),
-                                       cmocka_unit_test(what_is_given_stays),  cmocka_unit_test(what_bounds_it),
-                                       cmocka_unit_test(passes_only_shorten),  cmocka_unit_test(shapes_as_text)};
+                                       cmocka_unit_test(disks_are_weighed),    cmocka_unit_test(what_is_given_stays),
+                                       cmocka_unit_test(what_bounds_it),       cmocka_unit_test(passes_only_shorten),
+                                       cmocka_unit_test(shapes_as_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,8 @@
 //
 // The prediction (plan_sync_cost), per step, with I items of g = M / I micro-batches on the mean; stage s has replicas
 // j with n_j items and effective speeds v_j:
-//   work_s = g (forward + input + weight [+ forward, where it is computed again]) + 2 op_s
+//   work_s = g (forward + input + weight [+ forward, where it is computed again]
+//               + 2 stash disk_byte_s, where it waits on disk]) + 2 op_s
 //            + 2 (message_s + g cut_bytes message_byte_s) a boundary
 //   wire_s = 2 (latency + g cut_bytes / bandwidth) of the boundary below the stage, 0 for the last one
 //   L_s    = work_s / min_j v_j + wire_s                                 one item through the stage, there and back
@@ -13,8 +14,7 @@
 //   tail_s = gradients, reduced to r replicas: 2 (r - 1) / r bytes / bandwidth + 2 (r - 1) latency
 //            + (r - 1) / r bytes (reduce_byte_s + 4 message_byte_s) / min_j v_j; and the optimizer: parameters
 //            step_byte_s / min_j v_j
-//            [+ 4 parameters / offload bandwidth, where the moments are elsewhere]; and the gradient of a tied table
-//            that leaves the last stage for the first: latency + tie_bytes / bandwidth
+//            and the gradient of a tied table that leaves the last stage for the first: latency + tie_bytes / bandwidth
 //   step   = sum_s L_s + max_s wait_s + max_s max(0, tail_s - sum over t < s of (backward_t / min_j v_j + wire_t / 2))
 //            + commit_s
 // With one replica a stage the first two terms are the sum of the stages plus (I - 1) times the slowest: the objective
@@ -26,9 +26,9 @@
 // Speeds: machines of one host share its cores. Where the threads of those that are used are more than the cores, each
 // has speed x (cores - (1 - sharing) min(threads - cores, cores)) / threads: more of them than fit gain nothing. Links:
 // a boundary or a reduction among machines of one host is on the inner link, any other on the outer one. Memory of a
-// machine: 4 x parameters (weights, gradient, two moments; 2 x where the moments are elsewhere; a tied table counts in
-// the first stage and in the last), for each item in flight its input and its stash (its input alone where it is
-// computed again, and one stash), one output. Items in flight: min(n_j, floor((machines of this stage and those behind
+// machine: 4 x parameters (weights, gradient, two moments; a tied table counts in the first stage and in the last), for
+// each item in flight its input and its stash (its input alone where the stash is computed again or waits on disk, and
+// one stash), one output. Items in flight: min(n_j, floor((machines of this stage and those behind
 // it - 1) / replicas) + 1); GPipe: n_j.
 #ifndef PLAN_SYNC_H
 #define PLAN_SYNC_H
@@ -36,28 +36,26 @@
 #include "plan/plan.h"
 #include "plan/cost/profile.h"
 
-enum plan_sync_mode { PLAN_SYNC_RECOMPUTE = 1, PLAN_SYNC_OFFLOAD = 2 }; // bits: how a stage saves memory
+enum plan_sync_mode { PLAN_SYNC_RECOMPUTE = 1, PLAN_SYNC_OFFLOAD = 2 }; // how a stage saves memory, if it does
 enum plan_sync_choose { PLAN_SYNC_OFF, PLAN_SYNC_ON, PLAN_SYNC_AUTO };
 
 struct plan_sync_options {
     uint32_t micro_batches;
-    uint32_t group; // micro-batches an item, a power of two
-    enum plan_sync_choose recompute;
-    enum plan_sync_choose offload;   // of the two moments; AUTO and ON need offload_bytes_s
-    double offload_bytes_s;          // to where they are kept
-    bool gpipe;                      // all forwards before all backwards: more memory, same time
-    bool use_all;                    // no machine may stay unused
-    uint32_t stages_min, stages_max; // 0: any
-    const struct plan_stage *cut;    // NULL, or the units of each of stages_max stages
-    const uint32_t *replicas;        // NULL, or how many machines each of stages_max stages gets
-    uint64_t effort;                 // most cuts x teams that are searched exactly; 0: PLAN_SYNC_EFFORT
+    uint32_t group;                           // micro-batches an item, a power of two
+    enum plan_sync_choose recompute, offload; // not both ON
+    bool gpipe;                               // all forwards before all backwards: more memory, same time
+    bool use_all;                             // no machine may stay unused
+    uint32_t stages_min, stages_max;          // 0: any
+    const struct plan_stage *cut;             // NULL, or the units of each of stages_max stages
+    const uint32_t *replicas;                 // NULL, or how many machines each of stages_max stages gets
+    uint64_t effort;                          // most cuts x teams that are searched exactly; 0: PLAN_SYNC_EFFORT
 };
 #define PLAN_SYNC_EFFORT 20000000u
 
 struct plan_sync_stage {
     uint32_t unit_first, unit_end;
     uint32_t seat_first, seat_end;                 // seats of it
-    uint8_t mode;                                  // bits of enum plan_sync_mode
+    uint8_t mode;                                  // of enum plan_sync_mode, or 0
     double work_s, item_s, wire_s, busy_s, tail_s; // as above; item_s: work_s / min_j v_j
 };
 struct plan_sync_seat { // larger shares first

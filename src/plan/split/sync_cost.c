@@ -109,8 +109,6 @@ static double tail_of(const struct sync_model *m, const struct sync_span *span, 
         tail += 2 * bytes_time(link, part) + 2 * others * link->latency_s +
                 (p->reduce_byte_s + 4 * p->message_byte_s) * part / team->slowest;
     }
-    if (span->mode & PLAN_SYNC_OFFLOAD)
-        tail += 4 * parameters / m->options->offload_bytes_s;
     if (tied) {
         const struct plan_link *link = m->near ? &p->inner : &p->outer;
         tail += link->latency_s + bytes_time(link, p->tie_bytes);
@@ -129,9 +127,10 @@ struct sync_price sync_price(const struct sync_model *m, const struct sync_span 
     double backward = span_of(m->backward_s, span), stream = 0;
     if (span->mode & PLAN_SYNC_RECOMPUTE)
         backward += forward;
+    const double disk = span->mode & PLAN_SYNC_OFFLOAD ? p->disk_byte_s * span_of(m->stash_bytes, span) : 0;
     struct sync_price price = {
-        .work_s = m->item * (forward + backward) + 2 * p->op_s + 2 * messages,
-        .back_s = (m->item * backward + p->op_s + messages) / team->slowest,
+        .work_s = m->item * (forward + backward + 2 * disk) + 2 * p->op_s + 2 * messages,
+        .back_s = (m->item * (backward + disk) + p->op_s + messages) / team->slowest,
         .tail_s = tail_of(m, span, team),
     };
     if (span->unit_end < m->units) {
@@ -153,11 +152,10 @@ struct sync_room sync_room(const struct sync_model *m, const struct sync_span *s
     const double output = span->unit_end < m->units ? p->units[span->unit_end - 1].cut_bytes : 0;
     const double stash = span_of(m->stash_bytes, span);
     const double tie = span->unit_end == m->units && span->unit_first > 0 ? p->tie_bytes : 0;
-    const bool again = span->mode & PLAN_SYNC_RECOMPUTE, apart = span->mode & PLAN_SYNC_OFFLOAD;
+    const bool one = span->mode != 0; // stash in memory
     struct sync_room room = {
-        .fixed =
-            (apart ? 2 : 4) * (span_of(m->parameter_bytes, span) + tie) + m->item_full * (output + (again ? stash : 0)),
-        .each = m->item_full * (input + (again ? 0 : stash)),
+        .fixed = 4 * (span_of(m->parameter_bytes, span) + tie) + m->item_full * (output + (one ? stash : 0)),
+        .each = m->item_full * (input + (one ? 0 : stash)),
         .flights = m->options->gpipe ? UINT32_MAX : (count + behind - 1) / count + 1,
     };
     return room;
@@ -180,10 +178,10 @@ uint32_t sync_cap(const struct sync_room *room, double memory_bytes)
     return sync_bytes(room, cap + 1) <= memory_bytes ? cap + 1 : cap;
 }
 
-uint32_t sync_modes(const struct plan_sync_options *options, uint8_t modes[4])
+uint32_t sync_modes(const struct plan_sync_options *options, uint8_t modes[3])
 {
     uint32_t count = 0;
-    for (uint8_t mode = 0; mode < 4; mode++) {
+    for (uint8_t mode = 0; mode < 3; mode++) {
         const bool again = mode & PLAN_SYNC_RECOMPUTE, apart = mode & PLAN_SYNC_OFFLOAD;
         if ((options->recompute == PLAN_SYNC_ON && !again) || (options->recompute == PLAN_SYNC_OFF && again) ||
             (options->offload == PLAN_SYNC_ON && !apart) || (options->offload == PLAN_SYNC_OFF && apart))

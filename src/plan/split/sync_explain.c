@@ -69,8 +69,8 @@ bg_status sync_check(const struct plan_profile *profile, const struct plan_sync_
     if (o->use_all && (double)machines > (double)most * items)
         return bg_fail(err, BG_INVALID, "%u machines, but %u stages of %u items have work for %.0f: leave some out",
                        machines, most, items, (double)most * items);
-    if (o->offload != PLAN_SYNC_OFF && !(o->offload_bytes_s > 0))
-        return bg_fail(err, BG_INVALID, "moments that are kept elsewhere: expected how many bytes a second go there");
+    if (o->recompute == PLAN_SYNC_ON && o->offload == PLAN_SYNC_ON)
+        return bg_fail(err, BG_INVALID, "stashes that are computed again and wait on disk: expected one of both");
     for (uint32_t i = 0; i < machines; i++)
         if (!(profile->machines[i].speed > 0))
             return bg_fail(err, BG_INVALID, "machine %s has speed %g: expected more than 0", profile->machines[i].name,
@@ -89,8 +89,8 @@ static double alone_bytes(const struct sync_model *m, uint32_t unit, uint8_t mod
 
 static uint8_t lightest(const struct plan_sync_options *o)
 {
-    return (uint8_t)((o->recompute != PLAN_SYNC_OFF ? PLAN_SYNC_RECOMPUTE : 0) |
-                     (o->offload != PLAN_SYNC_OFF ? PLAN_SYNC_OFFLOAD : 0));
+    uint8_t modes[3];
+    return modes[sync_modes(o, modes) - 1]; // any but 0 keeps one stash
 }
 
 static const struct plan_machine *largest(const struct plan_profile *profile)
@@ -113,8 +113,7 @@ static bg_status explain_unit(const struct sync_model *m, struct bg_error *err)
         const double bytes = fmin(alone_bytes(m, u, mode), alone_bytes(m, u, 0));
         if (bytes <= machine->memory_bytes)
             continue;
-        const bool again =
-            !(mode & PLAN_SYNC_RECOMPUTE) && alone_bytes(m, u, mode | PLAN_SYNC_RECOMPUTE) <= machine->memory_bytes;
+        const bool again = mode == 0 && alone_bytes(m, u, PLAN_SYNC_RECOMPUTE) <= machine->memory_bytes;
         const bool smaller = m->options->group > 1;
         return bg_fail(err, BG_INVALID,
                        "unit %u (%s) needs %.4g GB, the largest machine (%s) has %.4g GB: give a machine %.4g GB%s%s",

@@ -48,7 +48,7 @@ double sync_bytes(const struct sync_room *room, uint32_t share);
 uint32_t sync_cap(const struct sync_room *room, double memory_bytes);
 
 // The bits that the options allow, from the cheapest on: modes[0..count).
-uint32_t sync_modes(const struct plan_sync_options *options, uint8_t modes[4]);
+uint32_t sync_modes(const struct plan_sync_options *options, uint8_t modes[3]);
 bg_status sync_check(const struct plan_profile *profile, const struct plan_sync_options *options, struct bg_error *err);
 // As plan_sync_cost, over a model that is there.
 bg_status sync_cost(const struct sync_model *m, struct bg_error *err, struct plan_sync_choice *choice);

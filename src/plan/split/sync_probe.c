@@ -243,7 +243,7 @@ static void swap_machines(struct probe *p)
 
 static void change_modes(struct probe *p)
 {
-    uint8_t modes[4];
+    uint8_t modes[3];
     const uint32_t count = sync_modes(p->m->options, modes);
     for (uint32_t s = 0; s < p->draft.stages && count > 1; s++)
         for (uint32_t i = 0; i < count; i++)

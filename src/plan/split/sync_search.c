@@ -26,7 +26,7 @@ struct search {
     const struct sync_lattice *lattice;
     const struct sync_places *places;
     struct sync_breadth how;
-    uint8_t modes[4];
+    uint8_t modes[3];
     uint32_t mode_count;
     double bound; // no longer steps are looked at
     struct label *labels;
@@ -195,8 +195,7 @@ static double turn_of(const struct search *s, const struct sync_span *span, cons
 static bool too_much(const struct search *s, const struct sync_lattice_team *team, uint32_t first, uint32_t end)
 {
     const struct sync_model *m = s->m;
-    const double copies = m->options->offload == PLAN_SYNC_OFF ? 4 : 2;
-    const double bytes = copies * (m->parameter_bytes[end] - m->parameter_bytes[first]) +
+    const double bytes = 4 * (m->parameter_bytes[end] - m->parameter_bytes[first]) +
                          m->item_full * (m->stash_bytes[end] - m->stash_bytes[first]);
     const double work_s =
         m->item * (m->forward_s[end] - m->forward_s[first] + m->backward_s[end] - m->backward_s[first]);

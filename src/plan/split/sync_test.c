@@ -92,9 +92,8 @@ static double memory_of(const struct judge *j, uint32_t s, uint32_t machine)
         flights = most;
     const double input = s ? j->p->units[first - 1].cut_bytes : 0;
     const double output = s + 1 < j->stages ? j->p->units[j->end[s] - 1].cut_bytes : 0;
-    const bool again = j->mode[s] & PLAN_SYNC_RECOMPUTE;
-    return parameters * (j->mode[s] & PLAN_SYNC_OFFLOAD ? 2 : 4) +
-           full * (output + flights * (input + (again ? 0 : stash)) + (again ? stash : 0));
+    const bool again = j->mode[s] & (PLAN_SYNC_RECOMPUTE | PLAN_SYNC_OFFLOAD); // one stash in memory
+    return parameters * 4 + full * (output + flights * (input + (again ? 0 : stash)) + (again ? stash : 0));
 }
 
 static double price(const struct judge *j)
@@ -103,7 +102,7 @@ static double price(const struct judge *j)
     const double g = (double)j->o->micro_batches / j->items;
     double fill = 0, wait = 0, shown = 0, hidden = 0;
     for (uint32_t s = 0; s < j->stages; s++) {
-        double forward = 0, backward = 0, parameters = 0, gradient = 0, slowest = INFINITY, turn = 0;
+        double forward = 0, backward = 0, parameters = 0, gradient = 0, slowest = INFINITY, turn = 0, disk = 0;
         const uint32_t first = s ? j->end[s - 1] : 0;
         const bool last = s + 1 == j->stages, tied = last && s > 0 && p->tie_bytes > 0;
         uint32_t replicas = 0;
@@ -111,6 +110,7 @@ static double price(const struct judge *j)
             forward += p->units[u].forward_s;
             backward += p->units[u].input_s + p->units[u].weight_s;
             parameters += p->units[u].parameter_bytes;
+            disk += j->mode[s] & PLAN_SYNC_OFFLOAD ? p->units[u].stash_bytes * p->disk_byte_s : 0;
             gradient += p->units[u].gradient_bytes > 0 ? p->units[u].gradient_bytes : p->units[u].parameter_bytes;
         }
         if (j->mode[s] & PLAN_SYNC_RECOMPUTE)
@@ -132,8 +132,8 @@ static double price(const struct judge *j)
         if (!last)
             bytes += g * p->units[j->end[s] - 1].cut_bytes;
         const double handling = messages * p->message_s + bytes * p->message_byte_s;
-        const double work = g * (forward + backward) + 2 * p->op_s + 2 * handling;
-        const double back = (g * backward + p->op_s + handling) / slowest;
+        const double work = g * (forward + backward + disk + disk) + 2 * p->op_s + 2 * handling;
+        const double back = (g * (backward + disk) + p->op_s + handling) / slowest;
         const struct plan_link *down = last ? NULL : link_of(j, s, s + 1), *within = link_of(j, s, s);
         const double stream = last ? 0 : carry(down, g * p->units[j->end[s] - 1].cut_bytes);
         const double wire = last ? 0 : 2 * down->latency_s + 2 * stream;
@@ -143,8 +143,6 @@ static double price(const struct judge *j)
             tail += 2 * carry(within, part) + 2 * (replicas - 1) * within->latency_s +
                     part * (p->reduce_byte_s + 4 * p->message_byte_s) / slowest;
         }
-        if (j->mode[s] & PLAN_SYNC_OFFLOAD)
-            tail += 4 * (parameters + (tied ? p->tie_bytes : 0)) / j->o->offload_bytes_s;
         if (tied) {
             const struct plan_link *far = one_host(p) ? &p->inner : &p->outer;
             tail += far->latency_s + carry(far, p->tie_bytes);
@@ -184,7 +182,7 @@ static void all_modes(struct judge *j, uint32_t stage)
         all_shares(j, 0, 0, j->items);
         return;
     }
-    for (uint8_t mode = 0; mode < 4; mode++) {
+    for (uint8_t mode = 0; mode < 3; mode++) { // one or the other
         const enum plan_sync_choose again = j->o->recompute, apart = j->o->offload;
         if ((mode & PLAN_SYNC_RECOMPUTE ? again == PLAN_SYNC_OFF : again == PLAN_SYNC_ON) ||
             (mode & PLAN_SYNC_OFFLOAD ? apart == PLAN_SYNC_OFF : apart == PLAN_SYNC_ON))
@@ -336,10 +334,9 @@ static void make_example(struct dice *d, struct example *c)
                                       .use_all = pick(d, 4) == 0};
     if (pick(d, 3) == 0)
         c->o.recompute = 1 + pick(d, 2);
-    if (pick(d, 6) == 0) {
-        c->o.offload = 1 + pick(d, 2);
-        c->o.offload_bytes_s = 100 * roll(d) + 1;
-    }
+    c->p.disk_byte_s = 0.05 * roll(d);
+    if (pick(d, 3) == 0)
+        c->o.offload = c->o.recompute == PLAN_SYNC_ON ? PLAN_SYNC_AUTO : 1 + pick(d, 2);
     const uint32_t most = c->p.unit_count < c->p.machine_count ? c->p.unit_count : c->p.machine_count;
     if (pick(d, 6) == 0) {
         c->o.stages_min = 1 + pick(d, most);
