@@ -140,6 +140,57 @@ static void restart(void **state)
     finishes(w);
 }
 
+// Where spot is taken away the gang moves to the zone that has it, a new start; who is there stays, also after another
+// controller took over.
+static void moves_between_zones(void **state)
+{
+    (void)state;
+    static const uint32_t west[] = {2, 2, 0, 2, 2, 0, 0}, east[] = {0, 2, 2, 2, 1, 0, 2};
+    static const uint32_t most[] = {2, 2, 2, 2, 2, 0, 2};
+    static const struct plan_zone_trace list[] = {{"west", west, {0, 1, 3}, NULL}, {"east", east, {0, 1, 2}, NULL}};
+    static const struct plan_zones zones = {list, 2, most};
+    static const uint32_t expected[] = {0, 0, 1, 1, 0, PLAN_NOWHERE, 1};
+    struct ctl_budget budget = budget_of("spot", 2);
+    struct world *w = budget_world("1x2", 40, &budget);
+    budget.zones = &zones;
+    world_start(w);
+    world_arrive_all(w);
+    for (uint32_t t = 0; t < 7; t++) {
+        const uint32_t before = w->zone;
+        bg_str_reset(&w->told);
+        ctl_market(w->ctl, w->now, t, most);
+        assert_int_equal(w->zone, expected[t]);
+        assert_int_equal(w->decisions, t + 1);
+        const bool moved = expected[t] != PLAN_NOWHERE && (!t || before != expected[t]);
+        assert_int_equal(w->spawned_count, moved ? 2 : 0);
+        for (size_t i = 0; i < w->spawned_count; i++)
+            assert_true(ctl_token_zone(w->spawned[i]) == expected[t] &&
+                        ctl_token_rent(w->spawned[i]) == PLAN_RENT_SPOT);
+        if (t && before != PLAN_NOWHERE && before != expected[t])
+            expect_told(w, "spot was taken away");
+        else
+            assert_false(told(w, "give back"));
+        world_arrive_all(w);
+        if (expected[t] == PLAN_NOWHERE)
+            continue;
+        world_until(w, ctl_view(w->ctl).committed + 3);
+        for (size_t i = 0; i < w->fake_count; i++)
+            if (w->fakes[i].alive && w->fakes[i].role == MESSAGE_WORKER)
+                assert_int_equal(ctl_token_zone(w->fakes[i].token), expected[t]);
+        if (t != 2)
+            continue;
+        budget.rent = w->rent;
+        budget.zone = w->zone;
+        budget.tick = t;
+        world_restart(w);
+        for (size_t i = 0; i < w->fake_count; i++)
+            if (w->fakes[i].alive)
+                fake_hello(w, &w->fakes[i]);
+        world_until(w, ctl_view(w->ctl).committed + 1);
+    }
+    finishes(w);
+}
+
 // Shapes of a fleet policy are taken at a boundary; the surplus waits.
 static void fleet_question(struct ctl_budget *budget, const char *policy, uint32_t stages_min)
 {
@@ -256,6 +307,7 @@ int main(void)
         cmocka_unit_test(changes_over),
         cmocka_unit_test(taken_at_the_end),
         cmocka_unit_test(restart),
+        cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
         cmocka_unit_test(chaos),
     };
