@@ -93,7 +93,7 @@ static void health(struct visit *v)
 {
     uint32_t up = 0;
     for (uint32_t i = 0; i < v->route->replica_count; i++)
-        up += v->route->replicas[i]->state == REPLICA_UP;
+        up += v->route->replicas[i]->state == REPLICA_UP && !v->route->replicas[i]->leaving;
     if (v->route->draining || up == 0) {
         v->retry_s = 1;
         visit_refuse(v, 503, "unavailable_error", NULL,

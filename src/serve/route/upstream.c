@@ -40,9 +40,13 @@ static size_t on_header(char *line, size_t one, size_t size, void *arg)
     struct transfer *t = arg;
     char number[16];
     (void)one;
-    if (header(line, size, "Content-Type", t->type, sizeof t->type) ||
-        header(line, size, DOOR_DIGEST, t->digest, sizeof t->digest))
+    if (header(line, size, "Content-Type", t->type, sizeof t->type))
         return size;
+    if (header(line, size, DOOR_DIGEST, t->digest, sizeof t->digest)) {
+        if (strspn(t->digest, "0123456789abcdef") != sizeof t->digest - 1)
+            *t->digest = '\0'; // none of ours: it goes into logs
+        return size;
+    }
     if (header(line, size, "Retry-After", number, sizeof number)) {
         t->retry_s = strtod(number, NULL);
     } else if (size <= 2) { // the end of the headers
