@@ -152,6 +152,9 @@ class Stories(Case):
         self.refused(server.post("/slots/0?action=restore", {"filename": "one.kv"}), 400)
         self.refused(server.post("/slots/99?action=save", {"filename": "x"}), 404)
         self.refused(server.post("/slots/0?action=dance", {}), 400, param="action")
+        os.mkdir(os.path.join(place, "taken"))
+        self.refused(server.post("/slots/0?action=save", {"filename": "taken"}), 400)
+        self.assertEqual(sorted(os.listdir(place)), ["one.kv", "taken"])
         self.refused(self.server.post("/slots/0?action=save", {"filename": "x"}), 501)
 
     def test_embeddings(self):
@@ -624,6 +627,25 @@ class Hostile(Case):
         self.refused(self.server.get("/nothing"), 404)
         self.refused(self.server.get("/v1/completions"), 405)
         self.refused(self.server.post("/v1/models", {}), 405)
+        for method, path, right in (("POST", "/health", "GET"), ("PUT", "/v1/completions", "POST"), ("DELETE", "/v1/models/x", "GET")):
+            status, headers, body = self.server.ask(method, path)
+            self.refused((status, json.loads(body)), 405)
+            self.assertEqual(headers["Allow"], right)
+        for more in ({"stream": True, "stream_options": 7}, {"stream": True, "stream_options": {"include_usage": 1}}, {"modalities": ["audio"]},
+                     {"modalities": "text"}, {"web_search_options": {}}, {"chat_template_kwargs": 7}, {"functions": [{}]}):
+            self.refused(self.server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], **more}), 400)
+        self.assertEqual(self.server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "modalities": ["text"],
+                                                                   "max_tokens": 1})[0], 200)
+        for path, body in (("/tokenize", {"content": "x", "add_special": "yes"}), ("/tokenize", {"content": "x", "parse_special": 1}),
+                           ("/apply-template", {"messages": []}), ("/apply-template", {"messages": [{"role": "user"}]}),
+                           ("/kv/save", {"prompt": ["a", "b"]})):
+            self.refused(self.server.post(path, body), 400)
+        parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "y"}]
+        self.assertEqual(*(self.server.post("/apply-template", {"messages": [{"role": "user", "content": c}]}) for c in ("hey", parts)))
+        drawn = self.server.post("/v1/completions", {"prompt": "x", "max_tokens": 8, "logprobs": 1, "temperature": 5, "seed": 1})[1]
+        logprobs = drawn["choices"][0]["logprobs"]
+        for token, value, top in zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]):
+            self.assertIn(token, top)
 
     def test_structures(self):
         def nest(n):
@@ -705,6 +727,22 @@ class Doors(Case):
             self.assertEqual((status, headers["WWW-Authenticate"]), (401, "Bearer"))
             self.assertEqual(json.loads(body)["error"]["type"], "authentication_error")
         self.assertEqual(server.text("x", max_tokens=1, seed=1), server.text("x", max_tokens=1, seed=1))
+
+    def test_keys_of_a_file(self):
+        path = os.path.join(self.dir, "keys")
+        with open(path, "w") as file:
+            file.write("one\r\n\n  two \n")
+        server = self.start("--api-key-file", path, key="three")
+        for key, status in (("one", 200), ("two", 200), ("three", 200), ("", 401), ("four", 401)):
+            self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer " + key})[0], status, key)
+        self.assertNotIn("key=", server.said())
+        for content, code in (("\n \n", 78), (None, 66)):
+            empty = os.path.join(self.dir, "empty")
+            if content:
+                with open(empty, "w") as file:
+                    file.write(content)
+            done = subprocess.run([serving.BRIGADE, "serve", self.model, "--api-key-file", empty if content else empty + "-not"], capture_output=True)
+            self.assertEqual(done.returncode, code, done.stderr)
 
     def test_a_key_is_drawn(self):
         server = self.start(key=False)

@@ -17,7 +17,7 @@
 
 struct request {
     const char *host, *cors, *certificate, *key, *name, *weights, *speculate, *draft, *tree, *tokenizer, *template,
-        *access, *pack_cache, *disk_cache, *slots_path;
+        *access, *pack_cache, *disk_cache, *slots_path, *key_file;
     struct bg_strlist keys;
     uint32_t port, context, slots, chunk, queue, threads, grace_s, body_mib, watchdog_s, idle_s, draft_max;
     uint64_t queue_tokens, kv_bytes, host_cache, disk_bytes;
@@ -90,7 +90,7 @@ static int check(struct request *r)
     if (r->no_key && !is_loopback(r->host))
         return cli_misuse("serve", "--no-key with --host %s: without a key only this machine may ask; give --api-key",
                           r->host);
-    if (r->no_key && r->keys.count)
+    if (r->no_key && (r->keys.count || r->key_file))
         return cli_misuse("serve", "--no-key or --api-key, not both");
     if (!r->certificate != !r->key)
         return cli_misuse("serve", "--tls-cert and --tls-key belong together");
@@ -251,6 +251,26 @@ static void digest_of(struct server *s, uint32_t context)
     bg_str_fini(&text);
 }
 
+// Blanks around a key, and empty lines, do not count.
+static bg_status read_keys(struct bg_env *env, const char *path, struct bg_error *err, struct bg_strlist *keys)
+{
+    static const char blank[] = " \t\r\n";
+    const size_t before = keys->count;
+    char *text = NULL;
+    bg_status status = cli_read_file(env, path, err, &text);
+    for (const char *at = text; at && *at;) {
+        const size_t size = strcspn(at, blank);
+        if (size > 0)
+            bg_strlist_add_bytes(keys, at, size);
+        at += size;
+        at += strspn(at, blank);
+    }
+    bg_free(text);
+    if (!status && keys->count == before)
+        status = bg_fail(err, BG_INVALID, "--api-key-file %s: there is no key in it", path);
+    return status;
+}
+
 static bg_status start_http(struct server *s, struct bg_error *err)
 {
     struct bg_env *env = s->cli->env;
@@ -260,6 +280,8 @@ static bg_status start_http(struct server *s, struct bg_error *err)
         status = cli_read_file(env, r->certificate, err, &s->certificate);
     if (!status && r->key)
         status = cli_read_file(env, r->key, err, &s->tls_key);
+    if (!status && r->key_file)
+        status = read_keys(env, r->key_file, err, &r->keys);
     if (!status && r->keys.count == 0 && !r->no_key) {
         uint8_t random[32];
         char hex[65];
@@ -342,7 +364,7 @@ static void on_dead(void *arg, const char *doing, double seconds)
 static int serve(struct server *s, const char *path)
 {
     struct bg_error err = {0};
-    const bool drawn = s->r.keys.count == 0 && !s->r.no_key;
+    const bool drawn = s->r.keys.count == 0 && !s->r.no_key && !s->r.key_file;
     if (start_http(s, &err))
         return cli_fail(&err);
     say_address(s, drawn);
@@ -411,6 +433,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
         {"host", CLI_TEXT, &r->host, "H", "address to listen at (default 127.0.0.1)"},
         {"port", CLI_U32, &r->port, "P", "0: any (default 8080)"},
         {"api-key", CLI_LIST, &r->keys, "K", "who has it may ask; may be given again (default: one is drawn and told)"},
+        {"api-key-file", CLI_TEXT, &r->key_file, "FILE",
+         "more of them, one a line: not to be seen among the processes"},
         {"no-key", CLI_FLAG, &r->no_key, NULL, "nobody is asked for a key; on loopback only"},
         {"name", CLI_TEXT, &r->name, "NAME", "of the model (default: the last part of MODEL)"},
         {"weights", CLI_TEXT, &r->weights, "TYPE", "f32, q8_0, q4_0 or auto: as the file has them (default auto)"},

@@ -82,7 +82,7 @@ static bool whole(const json_t *body, const char *name, json_int_t low, json_int
     return true;
 }
 
-static bool flag(const json_t *body, const char *name, bool *value, struct openai_error *error)
+bool openai_flag(const json_t *body, const char *name, bool *value, struct openai_error *error)
 {
     const json_t *v = field(body, name);
     if (!v)
@@ -218,13 +218,12 @@ static bool read_prompt(struct openai_ask *ask, uint32_t vocab, struct openai_er
     return true;
 }
 
-static bool read_messages(struct openai_ask *ask, struct openai_error *error)
+bool openai_messages(json_t *messages, struct openai_error *error)
 {
-    ask->messages = field(ask->body, "messages");
-    if (!json_is_array(ask->messages) || json_array_size(ask->messages) == 0)
+    if (!json_is_array(messages) || json_array_size(messages) == 0)
         return openai_refuse(error, 400, invalid, "messages", "messages: expected a list of at least one message");
-    for (size_t i = 0; i < json_array_size(ask->messages); i++) {
-        json_t *message = json_array_get(ask->messages, i), *content = json_object_get(message, "content");
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        json_t *message = json_array_get(messages, i), *content = json_object_get(message, "content");
         if (!json_is_object(message) || !json_is_string(json_object_get(message, "role")))
             return openai_refuse(error, 400, invalid, "messages",
                                  "messages[%zu]: expected an object with a \"role\" and a \"content\"", i);
@@ -282,7 +281,7 @@ static bool read_logprobs(struct openai_ask *ask, struct openai_error *error)
         ask->request.logprobs = field(ask->body, "logprobs") != NULL;
         if (!whole(ask->body, "logprobs", 0, 20, &top, error))
             return false;
-    } else if (!flag(ask->body, "logprobs", &ask->request.logprobs, error) ||
+    } else if (!openai_flag(ask->body, "logprobs", &ask->request.logprobs, error) ||
                !whole(ask->body, "top_logprobs", 0, 20, &top, error)) {
         return false;
     }
@@ -329,13 +328,19 @@ static bool read_resumed(struct openai_ask *ask, uint32_t vocab, struct openai_e
 // What would change the answer and cannot be done is refused, never passed over.
 static bool refuse_unsupported(const struct openai_ask *ask, struct openai_error *error)
 {
-    static const char *const names[] = {"tools", "functions", "suffix", "audio", "prediction"};
+    static const char *const names[] = {"tools", "functions", "suffix", "audio", "prediction", "web_search_options"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *v = field(ask->body, names[i]);
         const bool empty = json_is_array(v) ? json_array_size(v) == 0 : json_is_string(v) && !json_string_length(v);
         if (v && !empty)
             return openai_refuse(error, 400, invalid, names[i], "%s: not supported", names[i]);
     }
+    const json_t *kinds = field(ask->body, "modalities"), *extra = field(ask->body, "chat_template_kwargs");
+    const char *kind = json_string_value(json_array_get(kinds, 0));
+    if (kinds && (json_array_size(kinds) != 1 || !kind || strcmp(kind, "text") != 0))
+        return openai_refuse(error, 400, invalid, "modalities", "modalities: expected [\"text\"]");
+    if (extra && !json_is_object(extra))
+        return openai_refuse(error, 400, invalid, "chat_template_kwargs", "chat_template_kwargs: expected an object");
     json_int_t best = ask->n;
     if (!whole(ask->body, "best_of", 1, OPENAI_CHOICES_MAX, &best, error))
         return false;
@@ -353,12 +358,15 @@ static bool read_all(struct openai_ask *ask, uint32_t vocab, uint32_t tokens_max
     if (model && !json_is_string(model))
         return openai_refuse(error, 400, invalid, "model", "model: expected a string");
     ask->model = json_string_value(model);
-    if (!(ask->kind == OPENAI_CHAT ? read_messages(ask, error) : read_prompt(ask, vocab, error)) ||
-        !flag(ask->body, "stream", &ask->stream, error) || !flag(ask->body, "echo", &ask->echo, error) ||
-        !flag(ask->body, "return_tokens", &ask->return_tokens, error) ||
-        !flag(ask->body, "cache_prompt", &ask->cache_prompt, error) ||
-        !flag(ask->body, "ignore_eos", &ask->request.ignore_eos, error) ||
-        !flag(options, "include_usage", &ask->include_usage, error) || !read_sampling(ask, vocab, error) ||
+    ask->messages = ask->kind == OPENAI_CHAT ? field(ask->body, "messages") : NULL;
+    if (options && !json_is_object(options))
+        return openai_refuse(error, 400, invalid, "stream_options", "stream_options: expected an object");
+    if (!(ask->kind == OPENAI_CHAT ? openai_messages(ask->messages, error) : read_prompt(ask, vocab, error)) ||
+        !openai_flag(ask->body, "stream", &ask->stream, error) || !openai_flag(ask->body, "echo", &ask->echo, error) ||
+        !openai_flag(ask->body, "return_tokens", &ask->return_tokens, error) ||
+        !openai_flag(ask->body, "cache_prompt", &ask->cache_prompt, error) ||
+        !openai_flag(ask->body, "ignore_eos", &ask->request.ignore_eos, error) ||
+        !openai_flag(options, "include_usage", &ask->include_usage, error) || !read_sampling(ask, vocab, error) ||
         !read_lengths(ask, tokens_max, error) || !read_stops(ask, error) || !read_logprobs(ask, error) ||
         !read_format(ask, error) || !read_resumed(ask, vocab, error) || !refuse_unsupported(ask, error))
         return false;

@@ -44,6 +44,10 @@ struct openai_ask { // what one body asks for. Its pointers live as long as it d
 bool openai_parse(enum openai_kind kind, const char *body, size_t size, uint32_t vocab, uint32_t tokens_max,
                   struct openai_error *error, struct openai_ask *ask);
 void openai_ask_fini(struct openai_ask *ask);
+// Checks a list of messages; contents of several parts of text become one text.
+bool openai_messages(json_t *messages, struct openai_error *error);
+// Where the field is there: it must be true or false.
+bool openai_flag(const json_t *body, const char *name, bool *value, struct openai_error *error);
 
 struct openai_reply { // one answer's frame
     const struct openai_ask *ask;

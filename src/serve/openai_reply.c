@@ -104,6 +104,8 @@ static json_t *logprobs_json(const struct openai_reply *reply, json_t *list, jso
             const json_t *other = json_array_get(alternatives, k);
             json_object_set(top, json_string_value(json_object_get(other, "token")), json_object_get(other, "logprob"));
         }
+        if (json_array_size(alternatives) > 0) // the one that was drawn is always among them
+            json_object_set(top, json_string_value(json_object_get(entry, "token")), json_object_get(entry, "logprob"));
         json_array_append_new(tops, top);
         json_array_append_new(offsets, json_integer(*offset));
         *offset += characters(json_string_value(json_object_get(entry, "token")));

@@ -30,6 +30,7 @@ struct exchange { // one HTTP request
     char *path;
     struct bg_str body;
     const char *rest;   // of the path, where its route has a *
+    const char *allow;  // of a 405: the method that would do
     const char *digest; // of the model, for who may know it; NULL: it is loading, or the client has no key
     bool knows_key;
     bool too_large, refused, whole, answered, counted, given_up, gone;

@@ -88,8 +88,11 @@ static enum MHD_Result tokenize(struct exchange *x, struct engine *engine)
         return exchange_refuse(x, &error);
     content = content ? content : json_object_get(body, "prompt");
     const struct tokenizer *t = x->http->model.tokenizer;
-    const bool special = json_is_true(json_object_get(body, "add_special")),
-               parse = !json_is_false(json_object_get(body, "parse_special"));
+    bool special = false, parse = true;
+    if (!openai_flag(body, "add_special", &special, &error) || !openai_flag(body, "parse_special", &parse, &error)) {
+        json_decref(body);
+        return exchange_refuse(x, &error);
+    }
     bg_status status = BG_OK;
     if (!json_is_string(content))
         status = bg_fail(&err, BG_INVALID, "content: expected a string");
@@ -151,9 +154,8 @@ static enum MHD_Result apply_template(struct exchange *x, struct engine *engine)
     char *text = NULL;
     size_t size = 0;
     bool good = body != NULL;
-    if (good && !json_is_array(messages))
-        good = openai_refuse(&error, 400, invalid, "messages", "messages: expected a list of messages");
-    good = good && ask_render(x, messages, json_object_get(body, "chat_template_kwargs"), &text, &size, &error);
+    good = good && openai_messages(messages, &error) &&
+           ask_render(x, messages, json_object_get(body, "chat_template_kwargs"), &text, &size, &error);
     json_decref(body);
     if (!good)
         return exchange_refuse(x, &error);
@@ -254,6 +256,14 @@ static bool path_fits(struct exchange *x, const char *path)
     return strncmp(x->path, path, size - 1) == 0 && *x->rest;
 }
 
+static enum MHD_Result wrong_method(struct exchange *x, const char *right)
+{
+    struct openai_error error;
+    x->allow = right;
+    openai_refuse(&error, 405, invalid, "", "%.200s answers %s only", x->path, right);
+    return exchange_refuse(x, &error);
+}
+
 static enum MHD_Result dispatch(struct exchange *x, struct engine *engine, bool draining)
 {
     struct openai_error error;
@@ -272,9 +282,8 @@ static enum MHD_Result dispatch(struct exchange *x, struct engine *engine, bool 
         return exchange_refuse(x, &error);
     }
     if (other)
-        openai_refuse(&error, 405, invalid, "", "%.200s answers %s only", x->path, other->method);
-    else
-        openai_refuse(&error, 404, "not_found_error", "", "there is nothing at %.200s", x->path);
+        return wrong_method(x, other->method);
+    openai_refuse(&error, 404, "not_found_error", "", "there is nothing at %.200s", x->path);
     return exchange_refuse(x, &error);
 }
 
@@ -289,7 +298,8 @@ enum MHD_Result route_handle(struct exchange *x)
     if (strcmp(x->method, "OPTIONS") == 0)
         return exchange_send(x, 204, "text/plain", "", 0);
     if (strcmp(x->path, "/health") == 0)
-        return health(x, engine, draining);
+        return strcmp(x->method, "GET") == 0 || strcmp(x->method, "HEAD") == 0 ? health(x, engine, draining)
+                                                                               : wrong_method(x, "GET");
     if (!engine) {
         openai_refuse(&error, 503, "unavailable_error", "", "Loading model");
         return exchange_refuse(x, &error);

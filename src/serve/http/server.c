@@ -24,47 +24,20 @@ static void add_headers(const struct exchange *x, struct MHD_Response *response,
         MHD_add_response_header(response, DOOR_DIGEST, x->digest);
 }
 
-enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size)
+static enum MHD_Result send_all(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size,
+                                double retry_s)
 {
+    char seconds[16];
     struct MHD_Response *response =
         MHD_create_response_from_buffer(size, (void *)(uintptr_t)bytes, MHD_RESPMEM_MUST_COPY);
     if (!response)
         return MHD_NO;
     add_headers(x, response, type);
+    snprintf(seconds, sizeof seconds, "%d", retry_s >= 1 && retry_s < 3600 ? (int)(retry_s + 0.5) : 1);
     if (status == 401)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
-    x->status = status;
-    x->answered = true;
-    enum MHD_Result result = MHD_queue_response(x->wait.connection, status, response);
-    MHD_destroy_response(response);
-    return result;
-}
-
-enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json)
-{
-    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    json_decref(json);
-    enum MHD_Result result = exchange_send(x, text ? status : 500, "application/json; charset=utf-8",
-                                           text ? text : "{}", text ? strlen(text) : 2);
-    bg_free(text);
-    return result;
-}
-
-enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
-{
-    const uint32_t status = (uint32_t)error->http;
-    const double retry = error->retry_s;
-    json_t *json = openai_error_json(error);
-    char *text = json_dumps(json, JSON_COMPACT), seconds[16];
-    json_decref(json);
-    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_COPY);
-    bg_free(text);
-    if (!response)
-        return MHD_NO;
-    add_headers(x, response, "application/json; charset=utf-8");
-    if (status == 401)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
-    snprintf(seconds, sizeof seconds, "%d", retry >= 1 ? (int)(retry + 0.5) : 1);
+    if (status == 405)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, x->allow);
     if (status == 429 || status == 503)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     x->status = status;
@@ -72,6 +45,31 @@ enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
     enum MHD_Result result = MHD_queue_response(x->wait.connection, status, response);
     MHD_destroy_response(response);
     return result;
+}
+
+enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size)
+{
+    return send_all(x, status, type, bytes, size, 0);
+}
+
+static enum MHD_Result send_json(struct exchange *x, uint32_t status, json_t *json, double retry_s)
+{
+    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(json);
+    enum MHD_Result result = send_all(x, text ? status : 500, "application/json; charset=utf-8", text ? text : "{}",
+                                      text ? strlen(text) : 2, retry_s);
+    bg_free(text);
+    return result;
+}
+
+enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json)
+{
+    return send_json(x, status, json, 0);
+}
+
+enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
+{
+    return send_json(x, (uint32_t)error->http, openai_error_json(error), error->retry_s);
 }
 
 static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)

@@ -65,6 +65,10 @@ enum MHD_Result ship_save(struct exchange *x, struct engine *engine)
     if (!openai_parse(asked, bg_str_text(&x->body), x->body.size, m->config->vocab, m->context, &error, &x->ask))
         return exchange_refuse(x, &error);
     x->asking = true;
+    if ((x->ask.ids ? json_array_size(x->ask.ids) : x->ask.texts.count) > 1) {
+        openai_refuse(&error, 400, "invalid_request_error", "prompt", "prompt: one at a time");
+        return exchange_refuse(x, &error);
+    }
     if (!ask_prompt(x, 0, &prompt, &error)) {
         token_list_fini(&prompt);
         return exchange_refuse(x, &error);

@@ -45,6 +45,8 @@ static bg_status write_file(struct bg_env *env, const char *path, const void *by
     }
     if (!status)
         status = env->ops->path_rename(env, draft, path, err);
+    if (status && env->ops->path_remove(env, draft, &other))
+        bg_fail_prefix(err, "%s stays", draft);
     bg_free(draft);
     return status;
 }
