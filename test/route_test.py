@@ -466,6 +466,40 @@ class Route(unittest.TestCase):
             self.assertTrue(stand.gone.wait(120))
             self.until("nothing is open", lambda: router.metrics()["brigade_route_requests_open"] == 0)
 
+    def test_who_only_says_no_more_is_answered(self):
+        """shutdown(SHUT_WR) with the request, or while a replica is silent: not gone."""
+        replica = self.replica()
+        go_on = threading.Event()
+
+        def answer(handler, body):
+            handler.begin()
+            for count, record in enumerate(handler.records(body)):
+                if count == 3:
+                    go_on.wait(120)
+                handler.wfile.write(record)
+        router = self.router("--replica", self.stand(replica, answer).url)
+        for streams in (False, True):
+            body = {**LONG, "stream": streams}
+            want = joined(stream(replica.port, "/v1/completions", body)[0])
+            for late in (False, True):
+                go_on.clear()
+                data = json.dumps(body).encode()
+                with socket.create_connection(("127.0.0.1", router.port), 120) as sock:
+                    sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+                    if late:
+                        self.until("it is asked", lambda: router.get("/replicas")[1]["data"][0]["in_flight"] == 1)
+                    sock.shutdown(socket.SHUT_WR)
+                    if late:
+                        go_on.wait(0.2)  # more likely in a pause; right in any case
+                    go_on.set()
+                    said = http.client.HTTPResponse(sock, method="POST")
+                    said.begin()
+                    rest = said.read()
+                    said.close()
+                self.assertEqual(said.status, 200)
+                lines = [l for l in rest.splitlines() if l.startswith(b"data: ")]
+                self.assertEqual(joined(events(lines) if streams else [json.loads(rest)]), want)
+
     def test_router_is_asked_to_stop(self):
         replica = self.replica("--slots", "64")
         router = Router("--replica", replica.url)

@@ -121,8 +121,17 @@ static void drop(struct visit *v)
     v->pass = NULL;
 }
 
-void front_gone(struct visit *v)
+void front_peer(struct visit *v, uint32_t events)
 {
+    if (!v->wait.suspended) // it has its answer, or is found out by writing
+        return;
+    if (!door_gone(&v->wait, v->route->epoll, v, events, v->queued)) {
+        if (v->queued) { // a stream: a comment
+            bg_str_add(&v->out, ":\n\n");
+            visit_resume(v);
+        }
+        return;
+    }
     v->gone = true;
     if (!v->status)
         v->status = 499;
@@ -144,7 +153,7 @@ static void visit_destroy(struct visit *v)
 }
 
 static struct visit *visit_create(struct route *route, struct MHD_Connection *connection, const char *path,
-                                  const char *method)
+                                  const char *method, const char *version)
 {
     static const char *const methods[] = {"GET", "POST", "HEAD", "OPTIONS"};
     struct visit *v = bg_alloc(sizeof *v);
@@ -152,6 +161,7 @@ static struct visit *visit_create(struct route *route, struct MHD_Connection *co
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (strcmp(method, methods[i]) == 0)
             v->method = methods[i];
+    v->wait.may_half = !route->o.tls_certificate && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
     v->path = bg_strdup(path);
     v->arrived_ns = env_now_ns(route->env);
     v->next = route->visits;
@@ -189,9 +199,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 {
     struct route *route = arg;
     struct visit *v = *state;
-    (void)version;
     if (!v) {
-        *state = v = visit_create(route, connection, url, method);
+        *state = v = visit_create(route, connection, url, method, version);
         v->refused = strcmp(v->method, "OPTIONS") != 0 && !door_may_ask(&route->keys, connection, v->path);
         return MHD_YES;
     }

@@ -31,7 +31,7 @@ static void turn(struct route *route)
         if (events[i].data.u64 & 1)
             upstream_event(route, (int)(events[i].data.u64 >> 1), events[i].events);
         else
-            front_gone(events[i].data.ptr);
+            front_peer(events[i].data.ptr, events[i].events);
     }
     const uint64_t now = env_now_ns(route->env);
     upstream_work(route, now);

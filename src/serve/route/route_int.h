@@ -175,7 +175,7 @@ struct route {
 
 // front.c
 bg_status front_listen(struct route *route, struct bg_error *err);
-void front_gone(struct visit *visit);
+void front_peer(struct visit *visit, uint32_t events); // a client has gone, or says no more
 void front_close(struct route *route);
 void visit_resume(struct visit *visit);
 void visit_answer(struct visit *visit, uint32_t status, const char *type, const void *bytes, size_t size);
