@@ -1,8 +1,8 @@
 // Serving one model, for the driver bench/serve: says {"ready"}, then for every line "KIND COUNT" on standard input
 // does COUNT of it and prints tokens and seconds. Kinds: prefill (a prompt of 256 tokens), one and many (a token for
-// one stream or for each of 16, at positions from 256 on), free_one (one, with products in whatever order is fastest),
+// one stream or for each of 16, at positions from P on), free_one (one, with products in whatever order is fastest),
 // engine_one and engine_many (whole steps of the engine: drawing, pages and events too), read (all lanes read a large
-// range: memory's speed; `tokens` are bytes). The peers speak the same protocol. bench-serve MODEL [--threads N]
+// range: memory's speed; `tokens` are bytes). The peers speak the same protocol. bench-serve MODEL THREADS P
 #include "base/env.h"
 #include "base/mem.h"
 #include "free_order.h"
@@ -26,7 +26,7 @@ struct bench {
     struct batch *free_batch; // NULL: no such kernel here
     struct kern free_kern;
     struct engine *engine;
-    uint32_t context, *pages[STREAMS];
+    uint32_t context, position, *pages[STREAMS];
     int32_t *tokens;
     uint64_t drawn, ended;
     void *memory;
@@ -115,12 +115,12 @@ static void check_free(struct bench *b)
     }
 }
 
-// Every stream holds the prompt, in memory of its own.
+// Every stream holds a prompt, in memory of its own.
 static void fill_pages(struct bench *b, struct batch *batch)
 {
-    forward(b, batch, 1, PREFILL, 0);
+    forward(b, batch, 1, b->position, 0);
     for (uint32_t i = 1; i < STREAMS; i++)
-        for (uint32_t p = 0; p < PREFILL / BATCH_PAGE; p++)
+        for (uint32_t p = 0; p * BATCH_PAGE < b->position; p++)
             memcpy(batch_page(batch, b->pages[i][p]), batch_page(batch, b->pages[0][p]), batch_page_bytes(batch));
 }
 
@@ -143,8 +143,8 @@ static uint32_t drawing(struct bench *b)
 // `count` steps in which `streams` requests draw, after the one in which the last of them began.
 static double run_engine(struct bench *b, uint32_t streams, uint32_t count, uint64_t *tokens)
 {
-    struct serve_request request = {.prompt_count = PREFILL,
-                                    .tokens_max = b->context - PREFILL,
+    struct serve_request request = {.prompt_count = b->position,
+                                    .tokens_max = b->context - b->position,
                                     .sampling = {.top_p = 1, .repeat_penalty = 1},
                                     .ignore_eos = true,
                                     .cache_prompt = true};
@@ -210,7 +210,7 @@ static bool run(struct bench *b, const char *kind, uint32_t count, uint64_t *tok
             env_parallel_for(b->env, PARTS, read_part, b);
     } else {
         for (uint32_t i = 0; i < count; i++)
-            forward(b, batch, streams, 1, PREFILL + i);
+            forward(b, batch, streams, 1, b->position + i);
     }
     *time = seconds(b) - start;
     return true;
@@ -219,9 +219,10 @@ static bool run(struct bench *b, const char *kind, uint32_t count, uint64_t *tok
 int main(int argc, char **argv)
 {
     static struct bench b;
-    const unsigned threads = argc == 4 && strcmp(argv[2], "--threads") == 0 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
-    if (argc != 2 && !threads) {
-        fprintf(stderr, "usage: bench-serve MODEL [--threads N]\n");
+    const unsigned threads = argc == 4 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
+    b.position = argc == 4 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
+    if (threads < 1 || b.position < 1 || b.position > PREFILL) {
+        fprintf(stderr, "usage: bench-serve MODEL THREADS POSITION, a position of 1 to %d\n", PREFILL);
         return 64;
     }
     setup(&b, argv[1], threads);
@@ -230,16 +231,15 @@ int main(int argc, char **argv)
         check_free(&b);
         fill_pages(&b, b.free_batch);
     }
-    printf("{\"ready\":true,\"isa\":\"%s\",\"threads\":%u,\"weight_bytes\":%zu,\"count_max\":%u,\"free_order\":%s}\n",
-           kern_select(b.env->isa)->isa, b.env->threads, b.packed->memory_bytes, b.context - PREFILL - 2,
-           b.free_batch ? "true" : "false");
+    printf("{\"ready\":true,\"isa\":\"%s\",\"threads\":%u,\"weight_bytes\":%zu,\"free_order\":%s}\n",
+           kern_select(b.env->isa)->isa, b.env->threads, b.packed->memory_bytes, b.free_batch ? "true" : "false");
     fflush(stdout);
     char kind[32];
     uint32_t count;
     while (scanf("%31s %u", kind, &count) == 2) {
         uint64_t tokens = 0;
         double time = 0;
-        if (count > b.context - PREFILL - 2 || !run(&b, kind, count, &tokens, &time))
+        if (count > b.context - PREFILL - STREAMS || !run(&b, kind, count, &tokens, &time))
             return 64;
         printf("{\"tokens\":%llu,\"seconds\":%.9f}\n", (unsigned long long)tokens, time);
         fflush(stdout);

@@ -1,25 +1,27 @@
 // The peer of bench/serve: llama.cpp on its CPU backend, out of npm's node-llama-cpp. serve_llama.mjs MODULES MODEL.gguf
-// THREADS. Protocol: bench/serve.c's (kinds prefill, one, many). One context of 16 sequences for each way that it could
-// be set up; a kind takes the way that was fastest when it was first asked for. A batch goes to llama_decode as it is,
-// without drawing; seconds are llama.cpp's own count of its calls, so Node's share is left out.
+// THREADS POSITION. Protocol: bench/serve.c's (kinds prefill, one, many). One context of 16 sequences for each way that
+// it could be set up; a kind takes the way that was fastest when it was first asked for. A batch goes to llama_decode as
+// it is, without drawing; seconds are llama.cpp's own count of its calls, so Node's share is left out.
 import {createRequire} from "node:module";
 import {createInterface} from "node:readline";
 import {pathToFileURL} from "node:url";
 
-const [modules, path, threads] = process.argv.slice(2);
-const PREFILL = 256, STREAMS = 16, CONTEXT = 512, TRIALS = 3;
+const [modules, path, threads, position] = process.argv.slice(2);
+const PREFILL = 256, STREAMS = 16, CONTEXT = 512, TRIALS = 3, POSITION = Number(position);
+const FLOATS = {experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"};
 const WAYS = {
     "flash attention": {flashAttention: true},
     "plain attention": {flashAttention: false},
-    "plain attention, fp32 keys": {flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"},
+    "plain attention, fp32 keys": {flashAttention: false, ...FLOATS},
 };
 const entry = createRequire(modules + "/").resolve("node-llama-cpp");
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(entry));
 let spent = {};
-const llama = await getLlama({build: "never", gpu: false, maxThreads: Number(threads), logLevel: LlamaLogLevel.info, logger(level, text) {
+function logger(level, text) {
     for (const [, name, ms] of text.matchAll(/(prompt eval|eval) time = +([\d.]+) ms/g))
         spent[name] = Number(ms) / 1000;
-}});
+}
+const llama = await getLlama({build: "never", gpu: false, maxThreads: Number(threads), logLevel: LlamaLogLevel.info, logger});
 const model = await llama.loadModel({modelPath: path});
 const tokens = Uint32Array.from({length: PREFILL}, (_, i) => i * 7919 % 32000);
 
@@ -30,7 +32,7 @@ class Way {
                                                   threads: Number(threads), performanceTracking: true, ...WAYS[name]});
         this.ctx = this.context._ctx;
         this.ctx.setThreads(Number(threads));
-        await this.decode([0], PREFILL, 0);
+        await this.decode([0], POSITION, 0);
         for (let s = 1; s < STREAMS; s++) // every sequence holds the prompt
             await this.ctx.copySequenceStateFromOtherSequence(s, 0);
         return this;
@@ -54,15 +56,16 @@ class Way {
     }
 
     async run(kind, count) {
-        const sequences = Array.from({length: kind === "many" ? STREAMS : 1}, (_, s) => s), length = kind === "prefill" ? PREFILL : 1;
-        const first = kind === "prefill" ? 0 : PREFILL;
+        const sequences = Array.from({length: kind === "many" ? STREAMS : 1}, (_, s) => s);
+        const length = kind === "prefill" ? PREFILL : 1;
+        const first = kind === "prefill" ? 0 : POSITION;
         for (const s of sequences)
             this.ctx.removeTokenCellsFromSequence(s, first, -1);
         await this.timings();
         for (let i = 0; i < count; i++) {
             if (kind === "prefill")
                 this.ctx.removeTokenCellsFromSequence(0, 0, -1);
-            await this.decode(sequences, length, kind === "prefill" ? 0 : first + i);
+            await this.decode(sequences, length, kind === "prefill" ? 0 : POSITION + i);
         }
         const seconds = (await this.timings())[kind === "one" ? "eval" : "prompt eval"];
         return {tokens: count * sequences.length * length, seconds, way: this.name};

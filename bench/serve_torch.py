@@ -63,7 +63,7 @@ class Model(nn.Module):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("layers", "dim", "heads", "ffn", "vocab", "threads"):
+    for name in ("layers", "dim", "heads", "ffn", "vocab", "threads", "position"):
         parser.add_argument("--" + name, type=int, required=True)
     parser.add_argument("--int8", action="store_true")
     a = parser.parse_args()
@@ -80,7 +80,7 @@ def main():
             streams, length = STREAMS if kind == "many" else 1, PREFILL if kind == "prefill" else 1
             batch, start = tokens[:length].expand(streams, length), time.monotonic()
             for i in range(int(count)):
-                model(batch, 0 if kind == "prefill" else PREFILL + i)
+                model(batch, 0 if kind == "prefill" else a.position + i)
             spent = time.monotonic() - start
             print(json.dumps(dict(tokens=int(count) * streams * length, seconds=spent)), flush=True)
 
