@@ -176,12 +176,18 @@ class Zones(unittest.TestCase):
 
     def simulate(self, name, zones, policy, deadline, measured, steps):
         log = self.path(f"{name}.log")
-        done = subprocess.run([BRIGADE, "sim", "deadline", *[word for zone in zones for word in ("--zone", zone)], "--policy",
-                               policy, "--work", f"{measured['work_s']}s", "--deadline", deadline, "--overhead",
-                               f"{measured['overhead_s']}s", "--window", "0", "--log", log, "--json"], capture_output=True,
-                              text=True, timeout=60)
+        given = [word for zone in zones for word in ("--zone", zone)]
+        done = subprocess.run([BRIGADE, "sim", "deadline", *given, "--policy", policy, "--work", f"{measured['work_s']}s",
+                               "--deadline", deadline, "--overhead", f"{measured['overhead_s']}s", "--window", "0", "--log", log,
+                               "--svg", self.path("window.svg"), "--json"], capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
         window = json.loads(done.stdout)["traces"][0]["windows"][0]
+        with open(self.path("window.svg")) as picture:
+            text = picture.read()
+        for word in ("spot there", "held", ">west</text>", ">east</text>", "of west+east"):
+            self.assertIn(word, text)
+        if shutil.which("rsvg-convert"):
+            subprocess.run(["rsvg-convert", "-o", self.path("window.png"), self.path("window.svg")], check=True)
         with open(log) as lines:
             told = [fields(line) for line in lines]
         self.assertEqual(subprocess.run([BRIGADE, "sim", "replay", log], capture_output=True, timeout=60).returncode, 0)

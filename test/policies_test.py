@@ -68,6 +68,15 @@ class Policies(unittest.TestCase):
         self.assertEqual(code, 0, err)
         return json.loads(out)
 
+    def picture(self, name, *words):
+        """Well-formed, draws, and says these words."""
+        path = os.path.join(self.dir, name)
+        text = " ".join(e.text for e in xml.etree.ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text"))
+        for word in words:
+            self.assertIn(word, text)
+        if shutil.which("rsvg-convert"):
+            subprocess.run(["rsvg-convert", "-o", path + ".png", path], check=True)
+
     def fails(self, code, words, *args):
         got, out, err = sim(*args)
         self.assertEqual(got, code, err)
@@ -117,7 +126,7 @@ class Policies(unittest.TestCase):
         svg = os.path.join(self.dir, "fleet.svg")
         result = self.result("fleet", "--trace", trace, "--model", "12x768", "--stages", "2", "--nodes", "8", "--svg", svg)
         for policy in FLEET:
-            xml.etree.ElementTree.parse(os.path.join(self.dir, f"fleet-{policy}.svg"))
+            self.picture(f"fleet-{policy}.svg", policy, "machines there", "at work", "samples per second")
         self.assertEqual([p["policy"] for p in result["policies"]], FLEET)
         by_name = {p["policy"]: p for p in result["policies"]}
         self.assertEqual(by_name["throughput-optimal"]["against_throughput_optimal"], 1)
@@ -164,7 +173,7 @@ class Policies(unittest.TestCase):
             self.assertEqual(policy["served"] + policy["failed"], result["count"])
             self.assertAlmostEqual(policy["cost"], policy["spot_cost"] + policy["on_demand_cost"], places=9)
             self.assertLessEqual(policy["latency_s"]["p50"], policy["latency_s"]["p99"])
-            xml.etree.ElementTree.parse(os.path.join(self.dir, f"replicas-{name}.svg"))
+            self.picture(f"replicas-{name}.svg", name, "spot", "on-demand", "target", "minutes")
         self.assertEqual(by_name["on-demand"]["spot_cost"], 0)
         self.assertEqual(by_name["spot-only"]["on_demand_cost"], 0)
         self.assertLess(by_name["spothedge"]["cost"], by_name["on-demand"]["cost"])

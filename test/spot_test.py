@@ -210,7 +210,7 @@ class Sim(unittest.TestCase):
         self.assertEqual(text.count("<polyline"), len(result["slacks"][0]["policies"]))
         self.assertIn("omniscient</text>", text)
         dashed = max(0, len(result["slacks"][0]["policies"]) - 8)  # colours that come again: dashed, also in the legend
-        self.assertEqual(text.count("stroke-dasharray"), 2 * dashed)
+        self.assertEqual(text.count('stroke-dasharray="6 4"'), 2 * dashed)
         other = sim("compare", "--trace", *traces, "--slack=1.5", "--json", "--seed=2", *job)[1]
         self.assertNotEqual(json.loads(other)["slacks"][0]["policies"][0]["mean_cost"], greedy["mean_cost"])
 

@@ -3,6 +3,8 @@
 #define CLI_SIM_H
 
 #include "cli/cli.h"
+#include "plan/fleet/fleet.h"
+#include "plan/service/service.h"
 
 // argv[0] is "sim VERB", for messages. Returns a sysexits code.
 int sim_deadline(struct cli *cli, int argc, char **argv);
@@ -17,5 +19,9 @@ int sim_spotserve(struct cli *cli, int argc, char **argv);
 // Writes and frees a picture or a log: to `path`, or where a policy is named to a path with its name before the
 // ending. 0, or the exit code after the message.
 int sim_write_each(struct cli *cli, const char *path, const char *policy, char *text);
+
+// Machines there and at work, and samples per second; replicas ready against the target. SVG, bg_free it.
+char *sim_picture_fleet(const struct plan_fleet_result *result, const char *title);
+char *sim_picture_service(const struct plan_service_result *result, double interval_s, const char *title);
 
 #endif

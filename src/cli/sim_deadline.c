@@ -141,7 +141,12 @@ static int draw_window(struct cli *cli, const struct command *c, const struct si
     const char *path = c->input.traces.items[0], *slash = strrchr(path, '/');
     char *title = bg_format("%s: $%.2f, %s, from tick %u of %s", c->policy, s->bills[0].cost,
                             s->bills[0].met ? "in time" : "late", s->windows.starts[0], slash ? slash + 1 : path);
-    char *svg = sim_picture_window(job, s->windows.traces[0].counts + s->windows.starts[0], moments, title);
+    struct zones_window window;
+    const uint32_t start = s->windows.starts[0];
+    zones_window_init(&s->windows.zones, start, plan_deadline_ticks(job), &window);
+    char *svg = sim_picture_window(job, s->windows.traces[0].counts + start,
+                                   s->windows.zones.count ? &window.zones : NULL, moments, title);
+    zones_window_fini(&window);
     const int code = cli_write(cli, c->svg, svg);
     bg_free(svg);
     bg_free(title);

@@ -220,7 +220,7 @@ static int write_pictures(struct cli *cli, const char *path, const struct fleet_
     int code = 0;
     for (size_t i = 0; path && i < s->count && !code; i++) {
         const char *name = s->policies[i]->name;
-        code = sim_write_each(cli, path, s->count > 1 ? name : NULL, plan_fleet_picture(&s->results[i], name));
+        code = sim_write_each(cli, path, s->count > 1 ? name : NULL, sim_picture_fleet(&s->results[i], name));
     }
     return code;
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { WIDTH = 1000, LEFT = 84, RIGHT = 24, STRIP = 18 };
 static const char ground[] = " fill=\"#eef0f2\"";
@@ -21,11 +22,45 @@ static double x_of_tick(const struct window *w, double tick)
     return chart_place(&w->x, tick * w->job->gap_s / 3600);
 }
 
-static void draw_stretch(struct window *w, uint32_t from, uint32_t to, double y, const char *color)
+static void draw_bar(struct window *w, uint32_t from, uint32_t to, double y, double height, const char *color)
 {
     char style[40];
     snprintf(style, sizeof style, " fill=\"%s\"", color);
-    bg_svg_rect(&w->svg, x_of_tick(w, from), y, x_of_tick(w, to) - x_of_tick(w, from), STRIP, style);
+    bg_svg_rect(&w->svg, x_of_tick(w, from), y, x_of_tick(w, to) - x_of_tick(w, from), height, style);
+}
+
+static void draw_there(struct window *w, const uint32_t *spot, double y)
+{
+    for (uint32_t from = 0, to; from + 1 < w->ticks; from = to) {
+        const bool there = spot[from] >= w->job->instances;
+        for (to = from + 1; to + 1 < w->ticks && (spot[to] >= w->job->instances) == there; to++)
+            ;
+        if (there)
+            draw_bar(w, from, to, y, STRIP, "#a9d8b8");
+    }
+}
+
+// What was there, and upon it what was held there.
+static void draw_zone(struct window *w, const struct plan_zones *zones, uint32_t z, const struct plan_moment *moments,
+                      double y)
+{
+    const double end = x_of_tick(w, w->ticks - 1);
+    bg_svg_rect(&w->svg, w->x.first, y, end - w->x.first, STRIP, ground);
+    char name[13];
+    const size_t size = strlen(zones->list[z].name);
+    snprintf(name, sizeof name, "%s%s", size > 12 ? ".." : "", zones->list[z].name + (size > 12 ? size - 10 : 0));
+    bg_svg_text(&w->svg, LEFT - 8, y + 13, "end", " font-size=\"11\"", name);
+    draw_there(w, zones->list[z].spot, y);
+    for (uint32_t from = 0, to; from + 1 < w->ticks; from = to) {
+        const struct plan_choice held = moments[from].decided;
+        const bool here = moments[from].decides && held.rent != PLAN_RENT_NONE && held.zone == z;
+        for (to = from + 1; to + 1 < w->ticks && moments[to].decides && moments[to].decided.rent == held.rent &&
+                            moments[to].decided.zone == held.zone;
+             to++)
+            ;
+        if (here)
+            draw_bar(w, from, to, y + 5, STRIP - 10, rent_colors[held.rent]);
+    }
 }
 
 static void draw_strips(struct window *w, const uint32_t *spot, const struct plan_moment *moments, double y)
@@ -35,20 +70,14 @@ static void draw_strips(struct window *w, const uint32_t *spot, const struct pla
         bg_svg_rect(&w->svg, w->x.first, y + row * (STRIP + 8), end - w->x.first, STRIP, ground);
     bg_svg_text(&w->svg, LEFT - 8, y + 13, "end", "", "spot there");
     bg_svg_text(&w->svg, LEFT - 8, y + STRIP + 21, "end", "", "held");
-    for (uint32_t from = 0, to; from + 1 < w->ticks; from = to) {
-        const bool there = spot[from] >= w->job->instances;
-        for (to = from + 1; to + 1 < w->ticks && (spot[to] >= w->job->instances) == there; to++)
-            ;
-        if (there)
-            draw_stretch(w, from, to, y, "#a9d8b8");
-    }
+    draw_there(w, spot, y);
     for (uint32_t from = 1, to; from < w->ticks;
          from = to) { // what is held before tick t is of the tick from t - 1 to t
         const enum plan_rent held = moments[from].held;
         for (to = from + 1; to < w->ticks && moments[to].held == held; to++)
             ;
         if (held != PLAN_RENT_NONE)
-            draw_stretch(w, from - 1, to - 1, y + STRIP + 8, rent_colors[held]);
+            draw_bar(w, from - 1, to - 1, y + STRIP + 8, STRIP, rent_colors[held]);
     }
 }
 
@@ -78,8 +107,8 @@ static void draw_progress(struct window *w, const struct plan_moment *moments, d
     bg_str_add(&w->svg, "\"/>\n");
 }
 
-char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_moment *moments,
-                         const char *title)
+char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_zones *zones,
+                         const struct plan_moment *moments, const char *title)
 {
     static const struct chart_key keys[] = {{"spot", "#2a9d4b", CHART_BOX},
                                             {"on-demand", "#d9541e", CHART_BOX},
@@ -88,13 +117,30 @@ char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, 
                                             {"straight line; dashed: the last moment", "#8a9199", CHART_LINE}};
     struct window w = {.job = job, .ticks = plan_deadline_ticks(job)};
     w.x = chart_axis_make(0, job->deadline_s / 3600, LEFT, WIDTH - RIGHT, 60, false);
-    bg_svg_open(&w.svg, WIDTH, 480);
+    const double more = zones ? zones->count * (STRIP + 8) : 0;
+    bg_svg_open(&w.svg, WIDTH, 480 + more);
     bg_svg_text(&w.svg, LEFT, 24, "start", " font-size=\"14\" font-weight=\"600\"", title);
     chart_legend(&w.svg, keys, sizeof keys / sizeof *keys, LEFT, 48, WIDTH - LEFT - RIGHT);
     draw_strips(&w, spot, moments, 64);
-    draw_progress(&w, moments, 124, 424);
+    for (uint32_t z = 0; zones && z < zones->count; z++)
+        draw_zone(&w, zones, z, moments, 64 + (z + 2) * (STRIP + 8));
+    draw_progress(&w, moments, 124 + more, 424 + more);
     bg_svg_close(&w.svg);
     return bg_str_take(&w.svg);
+}
+
+// Whether a policy before this one costs the same everywhere, as far as can be seen: then both are to be seen.
+static bool is_drawn(const double *costs, size_t policy, size_t slack_count, double seen)
+{
+    for (size_t other = 0; other < policy; other++) {
+        size_t same = 0;
+        while (same < slack_count &&
+               fabs(costs[policy * slack_count + same] - costs[other * slack_count + same]) < seen)
+            same++;
+        if (same == slack_count)
+            return true;
+    }
+    return false;
 }
 
 char *sim_picture_slack(const double *slacks, size_t slack_count, char *const *policies, size_t policy_count,
@@ -123,14 +169,17 @@ char *sim_picture_slack(const double *slacks, size_t slack_count, char *const *p
     chart_draw_x(&svg, &x, top, bottom, "deadline / work");
     chart_draw_y(&svg, &y, LEFT, WIDTH - RIGHT, "mean cost $");
     for (size_t p = 0; p < count; p++) {
+        const bool hides = is_drawn(costs, p, slack_count, 0.5 * (y.high - y.low) / (bottom - top));
         bg_str_addf(&svg, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", keys[p].color,
-                    keys[p].mark == CHART_DASHES ? CHART_DASHED : "");
+                    keys[p].mark == CHART_DASHES ? CHART_DASHED
+                    : hides                      ? " stroke-dasharray=\"9 9\""
+                                                 : "");
         for (size_t i = 0; i < slack_count; i++)
             bg_str_addf(&svg, "%.1f,%.1f ", chart_place(&x, slacks[i]), chart_place(&y, costs[p * slack_count + i]));
         bg_str_add(&svg, "\"/>\n");
         for (size_t i = 0; i < slack_count; i++)
-            bg_str_addf(&svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"/>\n", chart_place(&x, slacks[i]),
-                        chart_place(&y, costs[p * slack_count + i]), keys[p].color);
+            bg_str_addf(&svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\"/>\n", chart_place(&x, slacks[i]),
+                        chart_place(&y, costs[p * slack_count + i]), hides ? "2" : "3.5", keys[p].color);
     }
     bg_svg_close(&svg);
     return bg_str_take(&svg);

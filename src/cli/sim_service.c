@@ -173,7 +173,7 @@ static int write_pictures(struct cli *cli, const struct command *c, const struct
     for (size_t i = 0; c->svg && i < s->count && !code; i++) {
         const char *name = s->policies[i]->name;
         char *title = bg_format("Replicas ready, %s", name);
-        char *svg = plan_service_picture(&s->results[i], s->job.scale.interval_s, title);
+        char *svg = sim_picture_service(&s->results[i], s->job.scale.interval_s, title);
         code = sim_write_each(cli, c->svg, s->count > 1 ? name : NULL, svg);
         bg_free(title);
     }

@@ -51,9 +51,10 @@ struct plan_deadline sim_windows_job(const struct sim_windows *windows, size_t t
 void sim_windows_run(const struct sim_windows *windows, const struct plan_policy *policy, size_t index,
                      struct plan_moment *moments, struct plan_bill *bill, struct plan_zone_bill *of_zones);
 
-// The job from its start to its deadline: what was there, what was held, progress against the straight line.
-char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_moment *moments,
-                         const char *title);
+// The job from its start to its deadline: what was there, what was held, progress against the straight line. zones:
+// NULL, or those of the window: where it was held.
+char *sim_picture_window(const struct plan_deadline *job, const uint32_t *spot, const struct plan_zones *zones,
+                         const struct plan_moment *moments, const char *title);
 
 // Mean costs against slack, a line a policy: costs (policies, slacks).
 char *sim_picture_slack(const double *slacks, size_t slack_count, char *const *policies, size_t policy_count,

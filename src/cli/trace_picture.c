@@ -52,7 +52,7 @@ static double height_of(const struct plan_trace *trace)
 static void draw_name(struct picture *p, const char *name, double y)
 {
     char text[64];
-    const size_t size = strlen(name), room = 31;
+    const size_t size = strlen(name), room = 34;
     if (size > 5 && strcmp(name + size - 5, ".json") == 0)
         snprintf(text, sizeof text, "%s%.*s", size - 5 > room ? ".." : "", (int)(size - 5 > room ? room - 2 : size - 5),
                  name + (size - 5 > room ? size - 5 - (room - 2) : 0));

@@ -141,9 +141,37 @@ static const char every_key[] =
     "  dropout: 0.2\n  seed: 18446744073709551615\n  eval_every: 0\n  checkpoint_every: 0\n  keep: 1\n"
     "  eval_tokens: 1000\n"
     "run:\n  dir: \"out\\tdir\"\n  workers: 4\n  threads: 3\n  plan: 2x2\n  schedule: interleaved:2\n  split: true\n"
-    "  recompute: true\n  offload: false\n  scratch: \"disk 2\"\n  shadow: 'false'\n  respawn: false\n  recovery: checkpoint\n  heartbeat_ms: 400\n  "
+    "  recompute: true\n  offload: false\n  scratch: \"disk 2\"\n  shadow: 'false'\n  respawn: false\n  recovery: "
+    "checkpoint\n  heartbeat_ms: 400\n  "
     "patience_ms: 700\n"
     "  join_ms: 20\n  group: 4\n  order: shuffle:9\n  speeds: \"1,0.5,1,2\"\n  memory_gb: 2.5\n";
+
+static const char zones_job[] = "data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones:\n    - name: "
+                                "west-2a\n      trace: \"a b.json\"\n"
+                                "      spot_price: 0.5\n    - {trace: c.json, on_demand_price: 3, name: east}\n    - "
+                                "{name: n, trace: t, spot_price: p.json}\n";
+
+static void check_zones(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"west-2a=a b.json,0.5", "east=c.json,,3", "n=t,p.json"};
+    static const char *const flat[] = {"budget.zones=[\"west-2a=a b.json,0.5\", \"east=c.json,,3\", \"n=t,p.json\"]",
+                                       "budget.zones=[{name: west-2a, trace: a b.json, spot_price: 0.5}, "
+                                       "{name: east, trace: c.json, on_demand_price: 3}, \n"
+                                       "{name: n, trace: t, spot_price: p.json}]"};
+    for (size_t i = 0; i < 3; i++) {
+        struct job job;
+        struct bg_error err = {0};
+        const char *const overrides[] = {i ? flat[i - 1] : NULL, NULL};
+        if (load(i ? "data: {train: x}\nbudget: {policy: spot, deadline: 9h}\n" : zones_job, overrides, &err, &job) !=
+            BG_OK)
+            fail_msg("%s", err.text);
+        assert_int_equal(job.budget.zones.count, 3);
+        for (size_t z = 0; z < 3; z++)
+            assert_string_equal(job.budget.zones.items[z], texts[z]);
+        job_fini(&job);
+    }
+}
 
 // Through YAML and back, every key keeps its value.
 static void check_round_trip(void **state)
@@ -154,7 +182,8 @@ static void check_round_trip(void **state)
                                  "data: {train: x}",
                                  "model: {from: runs/a}\ndata: {train: x}",
                                  "model: {family: gpt2, dim: 48, heads: 3}\ndata: {train: x, valid: 0}",
-                                 "model: {from: a, context: 32}\ndata: {train: x, tokenizer: t}"};
+                                 "model: {from: a, context: 32}\ndata: {train: x, tokenizer: t}",
+                                 zones_job};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct job first, second;
         struct bg_error err = {0};
@@ -331,6 +360,71 @@ static const struct refusal {
     {"data: {train: x}\nrun: {shadow: off}\n", NULL, BG_INVALID, {"run.shadow", "auto, true, false"}},
     {"data: {train: x}\nrun: {recovery: pray}\n", NULL, BG_INVALID, {"run.recovery", "live, checkpoint"}},
     {"data: {train: x}\nrun: {order: random}\n", NULL, BG_INVALID, {"run.order", "shuffle:SEED"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a}]\n",
+     NULL,
+     BG_INVALID,
+     {"job.yaml:5", "budget.zones", "zone a", "trace is missing"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{trace: t}]\n",
+     NULL,
+     BG_INVALID,
+     {"job.yaml:5", "budget.zones", "name is missing"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: t, price: 1}]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "zone a", "unknown key price"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: t, name: b}]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "zone a", "twice"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: \"t,1\"}]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "zone a", "trace", "comma"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: t, on_demand_price: x}]\n",
+     NULL,
+     BG_INVALID,
+     {"zone a", "on-demand price", "\"x\""}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: [t]}]\n",
+     NULL,
+     BG_INVALID,
+     {"job.yaml:5", "budget.zones", "a list inside a list"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{name: a, trace: t}, b=t]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "a list inside a list"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [b=t, {name: a, trace: t}]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "a list inside a list"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [b=t, b=u]\n",
+     NULL,
+     BG_INVALID,
+     {"job.yaml:5", "budget.zones", "zone b", "twice"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [b]\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "NAME=TRACE"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: []\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "0 zones"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: {a: t}\n",
+     NULL,
+     BG_INVALID,
+     {"budget.zones", "a mapping"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [{\"\": t}]\n",
+     NULL,
+     BG_FORMAT,
+     {"job.yaml:5", "name of a key"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [a=t]\n  trace: t\n",
+     NULL,
+     BG_INVALID,
+     {"job.yaml:5", "budget.zones", "budget.trace"}},
+    {"data: {train: x}\nbudget:\n  policy: spot\n  deadline: 9h\n  zones: [a=t]\n  fleet_policy: parcae\n",
+     NULL,
+     BG_INVALID,
+     {"budget"}},
+    {"data: {train: [{a: b}]}\n", NULL, BG_INVALID, {"job.yaml:1", "data.train", "a list of mappings"}},
     {"data: {train: x}\nmodel:\n  dim: 100\n  heads: 6\n",
      NULL,
      BG_INVALID,
@@ -456,11 +550,11 @@ static void check_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spread),           cmocka_unit_test(speeds),          cmocka_unit_test(check_defaults),
-        cmocka_unit_test(check_round_trip), cmocka_unit_test(check_every_key), cmocka_unit_test(check_overrides),
-        cmocka_unit_test(check_families),   cmocka_unit_test(check_from),      cmocka_unit_test(check_refusals),
-        cmocka_unit_test(check_bounds),     cmocka_unit_test(check_names),     cmocka_unit_test(check_schedule),
-        cmocka_unit_test(check_help),
+        cmocka_unit_test(spread),           cmocka_unit_test(speeds),         cmocka_unit_test(check_defaults),
+        cmocka_unit_test(check_round_trip), cmocka_unit_test(check_zones),    cmocka_unit_test(check_every_key),
+        cmocka_unit_test(check_overrides),  cmocka_unit_test(check_families), cmocka_unit_test(check_from),
+        cmocka_unit_test(check_refusals),   cmocka_unit_test(check_bounds),   cmocka_unit_test(check_names),
+        cmocka_unit_test(check_schedule),   cmocka_unit_test(check_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

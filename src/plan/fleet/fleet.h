@@ -178,7 +178,4 @@ void plan_fleet_run_counts(const struct plan_fleet *fleet, const struct plan_fle
                            struct plan_fleet_result *result);
 void plan_fleet_result_fini(struct plan_fleet_result *result);
 
-// SVG: machines there and at work, and samples per second. `policy` names the picture. bg_free it.
-char *plan_fleet_picture(const struct plan_fleet_result *result, const char *policy);
-
 #endif

@@ -92,7 +92,4 @@ void plan_service_run(const struct plan_service_job *job, const struct plan_serv
                       struct plan_service_result *result);
 void plan_service_result_fini(struct plan_service_result *result);
 
-// SVG: the replicas ready, on demand and spot, against the target. bg_free it.
-char *plan_service_picture(const struct plan_service_result *result, double interval_s, const char *title);
-
 #endif
