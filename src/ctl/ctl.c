@@ -112,6 +112,7 @@ bg_status ctl_restore(struct ctl *ctl, const struct store_record *r, struct bg_e
         return BG_OK;
     case STORE_GENERATION:
         ctl->generation = r->a > ctl->generation ? (uint32_t)r->a : ctl->generation;
+        ctl->sent = ctl->generation;
         return BG_OK;
     case STORE_COMMIT:
         return restore_commit(ctl, r, err);
@@ -244,6 +245,7 @@ bool ctl_append(struct ctl *ctl, const struct store_record *record)
 void ctl_send(struct ctl *ctl, uint32_t member, enum wire_kind kind, const void *payload, size_t bytes)
 {
     const struct wire_frame frame = {.kind = (uint16_t)kind,
+                                     .a = kind == WIRE_PREPARE ? ctl->sent : 0,
                                      .generation = ctl->generation,
                                      .job = ctl->o.job,
                                      .step = ctl->committed,

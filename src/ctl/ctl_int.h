@@ -104,6 +104,7 @@ struct ctl {
 
     // The generation.
     uint32_t generation;
+    uint32_t sent; // the newest that somebody may have taken
     bool boundary; // it was begun between steps: nothing of the open step is worth keeping
     bool fresh;    // everybody begins from the newest checkpoint or the initial weights
     char reason[160];

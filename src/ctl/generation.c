@@ -230,6 +230,7 @@ static void adopt(struct ctl *ctl, struct ctl_draft *d)
 
 static void send_generation(struct ctl *ctl)
 {
+    ctl->sent = ctl->generation;
     const uint32_t count = ctl->steady.workers;
     char *steady = plan_format(&ctl->steady), *now = ctl->now.workers ? plan_format(&ctl->now) : bg_strdup("");
     struct message_member *members = bg_alloc_array(count, sizeof *members);

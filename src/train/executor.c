@@ -159,6 +159,14 @@ static struct flight *find_flight(const struct stage *stage, uint32_t item)
     return NULL;
 }
 
+void executor_forget(struct executor *ex, uint32_t stage, uint32_t item)
+{
+    BG_ASSERT(stage < ex->stage_count);
+    struct flight *flight = find_flight(ex->stages[stage], item);
+    if (flight)
+        flight->taken = false;
+}
+
 bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item)
 {
     const struct flight *flight = stage < ex->stage_count ? find_flight(ex->stages[stage], item) : NULL;

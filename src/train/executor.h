@@ -108,6 +108,7 @@ struct executor_backward {
     void *arg;
 };
 BG_MUST_USE bg_status executor_backward(struct executor *ex, const struct executor_backward *b, struct bg_error *err);
+void executor_forget(struct executor *ex, uint32_t stage, uint32_t item); // the stash: F may run anew
 bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item); // F here (of every slice), W not yet
 // With a stash: B done, of every slice.
 bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item);

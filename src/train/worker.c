@@ -338,6 +338,7 @@ static bg_status from_controller(struct worker *w, struct comm_event *event, str
     case WIRE_PREPARE: // once everything that has arrived was taken in: the dead may have sent a lot before
         if (w->welcomed && event->frame.generation > w->prepare)
             w->prepare = event->frame.generation;
+        w->sent = event->frame.a;
         break;
     case WIRE_GENERATION:
         status = worker_take_generation(w, event, err);

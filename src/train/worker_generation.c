@@ -58,7 +58,7 @@ void worker_fence(struct worker *w)
 {
     memset(w->have, 0, w->job->model->unit_count);
     w->running = false;
-    w->generation = w->prepare = 0;
+    w->generation = w->prepare = w->taken = 0;
     w->version = 0;
     release_early(w);
     drop_task(w);
@@ -119,12 +119,30 @@ static bg_status report(struct worker *w, struct bg_error *err)
     return status;
 }
 
+// Others have taken a generation that we have not: they may have begun a step anew, and write where we still read. What
+// hangs on such a value goes with it.
+static void forget_values(struct worker *w)
+{
+    for (uint32_t s = 0; w->plan && s < w->plan->stage_count; s++)
+        for (uint32_t i = 0; i < w->plan->item_count; i++) {
+            uint8_t *held = &w->items[(size_t)s * w->plan->item_count + i];
+            if (!(*held & PLAN_HELD_STASH) ||
+                !(*held & PLAN_HELD_X || (*held & PLAN_HELD_DY && *held & PLAN_HELD_B)))
+                continue;
+            executor_forget(w->ex, w->local[s], i);
+            *held &= (uint8_t) ~(PLAN_HELD_STASH | PLAN_HELD_B);
+        }
+    worker_release_boundaries(w);
+}
+
 bg_status worker_prepare(struct worker *w, uint32_t generation, struct bg_error *err)
 {
     w->generation = generation;
     w->running = w->linked = false;
     release_early(w);
     drop_task(w);
+    if (w->sent > w->taken)
+        forget_values(w);
     return report(w, err);
 }
 
@@ -343,6 +361,7 @@ static bg_status take(struct worker *w, const struct message_generation *m, stru
     w->voted = w->waits = false;
     w->resend = m->now_bytes > 0;
     w->running = true;
+    w->taken = w->generation;
     w->calm_steps = 0;
     return worker_links_ready(w, err);
 }

@@ -62,6 +62,7 @@ struct worker {
 
     // The generation.
     uint32_t generation, prepare; // prepare: the highest that the controller has announced
+    uint32_t taken, sent;         // whose plan came last, here; the newest that anybody may have taken by that PREPARE
     bool running;                 // false between PREPARE and GENERATION
     uint64_t steps;
     uint32_t self;

@@ -12,7 +12,7 @@
 #define WIRE_KINDS(X)                                                                                                  \
     X(HELLO, 4096)          /* worker -> controller: who I am, what I hold */                                          \
     X(WELCOME, 4096)        /* controller -> worker: your member id */                                                 \
-    X(PREPARE, 4096)        /* controller -> worker: generation g begins; stop, and report */                          \
+    X(PREPARE, 4096)        /* controller -> worker: generation g begins; stop, and report. a = the newest sent */     \
     X(REPORT, 1 << 22)      /* worker -> controller: what I hold of the open step */                                   \
     X(GENERATION, 1 << 24)  /* controller -> worker: members, plan, step */                                            \
     X(LOSS, 1 << 20)        /* worker -> controller: losses of the micro-batches of an item */                         \
