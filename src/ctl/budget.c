@@ -219,6 +219,7 @@ void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t 
     else
         ask_policy(ctl, spot);
     ctl->rental.deciding = true;
+    ctl->spawn_failures = 0; // what could not be had before may be there now
     if (ctl->phase != CTL_OVER)
         ctl_members_spawn(ctl);
     ctl->rental.deciding = false;

@@ -335,9 +335,8 @@ void ctl_members_tick(struct ctl *ctl)
         ctl_generation_begin(ctl, CTL_EVERYBODY, false, "join");
     if (ctl->phase != CTL_GATHER || awaiting(ctl) || ctl->phase != CTL_GATHER)
         return;
-    if (gathered(ctl)) // machines that were just rented have nothing of the open step: it begins anew
-        ctl_generation_begin(ctl, CTL_EVERYBODY, ctl_rents(ctl), "%s",
-                             ctl->generations == 0 ? "start" : "members came");
+    if (gathered(ctl))
+        ctl_generation_begin(ctl, CTL_EVERYBODY, false, "%s", ctl->generations == 0 ? "start" : "members came");
     else if (nobody_comes(ctl))
         fail_alone(ctl);
 }

@@ -93,7 +93,10 @@ static void check_generation_sent(struct sim_world *w, const struct wire_frame *
     if (frame->generation < votes->generation)
         sim_fail(w, "GENERATION %u was sent after %u", frame->generation, votes->generation);
     if (frame->generation != votes->generation) {
-        *votes = (struct sim_votes){.generation = frame->generation, .step = m.step, .member_count = m.member_count};
+        *votes = (struct sim_votes){.controller = w->control.process->pid,
+                                    .generation = frame->generation,
+                                    .step = m.step,
+                                    .member_count = m.member_count};
         for (uint32_t i = 0; i < m.member_count && i < SIM_PROCESSES_MAX; i++)
             votes->members[i] = m.members[i].member;
     }
@@ -112,15 +115,16 @@ bool sim_left_behind(const struct sim_process *p)
     return p->generation < p->world->votes.generation || p->world->control.finished;
 }
 
-// Nobody of the newest generation is gone, and the controller is there.
+// Nobody of the newest generation is gone, and neither is the controller that began it.
 static bool whole(const struct sim_world *w)
 {
     uint32_t there = 0;
     for (uint32_t i = 0; i < w->votes.member_count; i++)
         for (size_t p = 0; p < w->process_count; p++)
-            there += w->processes[p]->worker && !w->processes[p]->dying &&
-                     w->processes[p]->member == w->votes.members[i];
-    return w->control.process && there == w->votes.member_count && w->generation == w->votes.generation;
+            there +=
+                w->processes[p]->worker && !w->processes[p]->dying && w->processes[p]->member == w->votes.members[i];
+    const struct sim_process *c = w->control.process;
+    return c && c->pid == w->votes.controller && there == w->votes.member_count && w->generation == w->votes.generation;
 }
 
 // A bad frame is one that was damaged on purpose, nothing else.
@@ -371,7 +375,7 @@ void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
                  (unsigned long long)w->leaves, (unsigned long long)w->generations);
     if (!w->faults_done && (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
         sim_fail(w, "a run without faults reports deaths or work done again");
-    if (w->o->strike)
+    if (w->o->strike && !w->o->strike->pause)
         check_matrix(w, view);
 }
 

@@ -135,8 +135,7 @@ static void host_point(void *arg, const char *name)
 
 // ---- Start ----
 
-static void options_of(const struct sim_world *w, struct ctl_options *o, double *costs, uint64_t *bytes,
-                       const char **names)
+static void options_of(struct sim_world *w, struct ctl_options *o, double *costs, uint64_t *bytes, const char **names)
 {
     const struct sim_scenario *s = &w->scenario;
     const struct model *model = w->job->model;
@@ -180,6 +179,7 @@ static void options_of(const struct sim_world *w, struct ctl_options *o, double 
         .recovery_checkpoint = s->baseline,
         .join_ns = 100000000,
         .patience_ns = 400000000,
+        .budget = sim_market_budget(w, workers),
     };
     memcpy(o->signature, w->job->signature, sizeof o->signature);
 }
@@ -221,6 +221,9 @@ void sim_control_start(struct sim_world *w)
                             .drop = host_drop,
                             .append = host_append,
                             .spawn = host_spawn,
+                            .rent = sim_market_rent,
+                            .give_back = sim_market_give_back,
+                            .decided = sim_market_decided,
                             .committed = host_committed,
                             .event = host_event,
                             .point = host_point};
@@ -341,6 +344,8 @@ void sim_control_turn(struct sim_world *w)
         ctl_stop(c->ctl, w->now_ns);
     c->stop = false;
     if (!p->dying)
+        sim_market_tell(w);
+    if (!p->dying)
         ctl_tick(c->ctl, w->now_ns);
     if (p->dying || w->failed)
         return;
@@ -372,7 +377,7 @@ uint64_t sim_control_wake(const struct sim_world *w)
     uint64_t at = UINT64_MAX;
     for (size_t i = 0; i < w->control.ended_count; i++)
         at = w->control.ended[i].at_ns < at ? w->control.ended[i].at_ns : at;
-    return at;
+    return w->scenario.rents && w->market.told < w->market.ticks ? w->now_ns : at;
 }
 
 void sim_control_child_ended(struct sim_world *w, const struct sim_process *p)

@@ -15,6 +15,7 @@ static const struct {
     [SIM_KILL] = {"kill", 40},
     [SIM_KILL_CONTROLLER] = {"kill controller", 10},
     [SIM_KILL_ALL] = {"kill all", 4},
+    [SIM_PAUSE] = {"pause", 12},
     [SIM_STOP] = {"stop", 3},
     [SIM_JOIN] = {"join", 3},
     [SIM_FREEZE] = {"freeze", 10, true},
@@ -140,6 +141,9 @@ static void fire(struct sim_world *w, struct sim_fault *f, struct sim_process *h
     case SIM_KILL_ALL:
         kill_all(w);
         break;
+    case SIM_PAUSE:
+        sim_market_pause(w);
+        break;
     case SIM_STOP:
         w->control.stop = w->asked_to_stop = w->control.process != NULL;
         break;
@@ -209,6 +213,8 @@ void sim_fault_point(struct sim_process *p, const char *name)
     struct sim_fault *f;
     if (++w->result->points == (w->o->strike ? w->o->strike->point : 0))
         strike(p);
+    if (w->o->strike && w->o->strike->pause && w->result->points == w->o->strike->point + w->o->strike->pause)
+        sim_market_pause(w);
     for (size_t i = 0; !w->control.finished && (f = due(w, SIM_AT_POINT, name, &i)); i++)
         fire(w, f, p);
 }

@@ -54,6 +54,8 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     static const uint64_t paces[] = {2000, 20000, 200000};
     s->latency_ns = paces[sim_random_below(r, 3)];
     s->turn_ns = paces[sim_random_below(r, 3)];
+    s->rents = sim_random_chance(r, 300);
+    s->shadow |= s->rents && sim_random_chance(r, 800);
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
     s->range = sim_random_below(r, 4);
     s->offload = !s->recompute && sim_random_chance(r, 200);
@@ -65,17 +67,19 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     snprintf(text, size,
              "job %u, shape %s, %s in %u slices%s%s, passes %s, group %u, %llu steps, evaluation every %llu, "
              "checkpoint every %llu, shadow %s, "
-             "respawn %s%s, %u faults",
+             "respawn %s%s%s, %u faults",
              s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->slices, s->split ? ", split" : "",
              s->recompute ? ", recompute" : "", passes, s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
-             s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "", s->fault_count);
+             s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "",
+             s->rents ? ", rents" : "", s->fault_count);
 }
 
 void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, size_t size)
 {
-    bool pipeline = variant >= 4, sliced = variant == 6; // pipeline: every stage once, and the shadow
-    *s = (struct sim_scenario){.job = 3 + SIM_MODELS,    // 4 micro-batches
+    const bool sliced = variant == 6, rents = variant >= SIM_MATRIX_RENTS;
+    const bool pipeline = variant >= 4;               // every stage once, and the shadow
+    *s = (struct sim_scenario){.job = 3 + SIM_MODELS, // 4 micro-batches
                                .replicas = {2, 2},
                                .ranks = 2,
                                .schedule = PLAN_1F1B,
@@ -93,13 +97,18 @@ void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, s
         for (uint32_t r = 0; r < s->ranks; r++)
             s->replicas[r] = 1;
     }
+    if (rents) {
+        s->rents = s->respawn = true;
+        s->ranks = variant == SIM_MATRIX_RENTS ? 2 : 1;
+        s->replicas[0] = variant == SIM_MATRIX_RENTS ? 1 : 2;
+    }
     if (sliced) {
         s->job = SIM_SLICED + SIM_MODELS;
         s->schedule = PLAN_SEQ1F1B;
         s->slices = 3;
         s->steps = 3;
     }
-    const char *shape = sliced ? "2x1 in 3 slices" : pipeline ? "4x1" : "2x2";
-    snprintf(text, size, "kill matrix, shape %s, shadow %s, respawn %s", shape, s->shadow ? "on" : "off",
-             s->respawn ? "on" : "off");
+    const char *shape = sliced ? "2x1 in 3 slices" : !rents ? pipeline ? "4x1" : "2x2" : s->ranks == 2 ? "2x1" : "1x2";
+    snprintf(text, size, "kill matrix, shape %s, shadow %s, respawn %s%s", shape, s->shadow ? "on" : "off",
+             s->respawn ? "on" : "off", rents ? ", rents" : "");
 }

@@ -25,10 +25,12 @@ enum sim_control {
 // The kill matrix: one strike at the n-th point that any process passes, in a job that holds everything twice.
 // Variants 0 to 3: 2 stages x 2 replicas x 4 micro-batches; bit 0: with a shadow; bit 1: the dead are started again.
 // 4 and 5: 4 stages and a shadow; bit 0: the dead are started again. 6: 2 stages in 3 slices and a shadow.
-enum { SIM_MATRIX_VARIANTS = 7 };
+// 7 and 8: 2 stages, or 2 replicas, on machines that are rented, and a shadow.
+enum { SIM_MATRIX_RENTS = 7, SIM_MATRIX_VARIANTS = 9 };
 struct sim_strike {
     uint32_t variant, point; // 0: none
     bool freeze;             // long enough to be declared lost, then it goes on; else it is killed
+    uint32_t pause;          // so many points later all that compute are gone, and others come; 0: not
 };
 struct sim_options {
     uint64_t seed;

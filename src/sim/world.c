@@ -183,12 +183,14 @@ static uint64_t next_ns(const struct sim_world *w)
         at = earlier(at, w->births[i].at_ns);
     for (size_t i = 0; i < w->process_count; i++)
         at = earlier(at, turn_ns(w, w->processes[i]));
+    at = earlier(at, sim_market_wake(w));
     return w->stall_ns ? earlier(at, w->stall_ns + STALL_NS) : at;
 }
 
-// Births, the controller's return, and by hand a worker where nobody is left to compute.
+// The market, births, the controller's return, and by hand a worker where nobody is left to compute.
 static void arrivals(struct sim_world *w)
 {
+    sim_market_turn(w);
     for (size_t i = 0; i < w->birth_count;) {
         struct sim_birth birth = w->births[i];
         if (birth.at_ns > w->now_ns) {
@@ -203,7 +205,7 @@ static void arrivals(struct sim_world *w)
     size_t workers = w->birth_count;
     for (size_t i = 0; i < w->process_count; i++)
         workers += w->processes[i]->worker && w->processes[i]->role == MESSAGE_WORKER;
-    if (workers || w->control.finished || !w->control.process) {
+    if (workers || w->control.finished || !w->control.process || w->scenario.rents) {
         w->stall_ns = 0;
     } else if (!w->stall_ns) {
         w->stall_ns = w->now_ns;

@@ -11,14 +11,14 @@
 #include "sim/sim.h"
 #include "train/worker.h"
 
-enum { SIM_RANKS_MAX = 4, SIM_FAULTS_MAX = 6, SIM_PROCESSES_MAX = 256 };
+enum { SIM_RANKS_MAX = 4, SIM_FAULTS_MAX = 6, SIM_PROCESSES_MAX = 256, SIM_TICKS_MAX = 8192 };
 
 struct sim_scenario {
     uint32_t job;
     uint32_t replicas[SIM_RANKS_MAX], ranks;
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
-    bool split, recompute, offload, shadow, respawn, baseline;
+    bool split, recompute, offload, shadow, respawn, baseline, rents;
     struct plan_passes passes;
     uint64_t steps, eval_every, checkpoint_every;
     uint64_t latency_ns, turn_ns;
@@ -29,6 +29,7 @@ enum sim_fault_kind {
     SIM_KILL,
     SIM_KILL_CONTROLLER,
     SIM_KILL_ALL, // and a start over with what lies on the disk, perhaps with other machines
+    SIM_PAUSE,    // all that compute are gone at once: with a budget, spot is
     SIM_STOP,     // asked by hand; and resumed
     SIM_JOIN,     // by hand, wanted or not
     SIM_FREEZE,
@@ -116,7 +117,17 @@ struct sim_birth {
     uint32_t parent;
 };
 
-struct sim_votes { // of the generation that was sent last
+struct sim_market { // of a job with a budget
+    struct ctl_budget budget;
+    uint32_t spot[SIM_TICKS_MAX], ticks, told; // told to the controller that is there
+    uint64_t next_ns;                          // tick
+    uint64_t back_ns;                          // spot is, 0: it is there
+    enum plan_rent rent;                       // decided last,
+    uint32_t decided_tick;                     // and when
+};
+
+struct sim_votes {       // of the generation that was sent last
+    uint32_t controller; // its pid
     uint32_t generation, member_count, members[SIM_PROCESSES_MAX];
     uint64_t step;
     bool voted[SIM_PROCESSES_MAX];
@@ -139,6 +150,7 @@ struct sim_world {
     size_t birth_count;
     uint64_t stall_ns; // since when nobody who computes is there
     struct sim_control_plane control;
+    struct sim_market market;
     struct sim_checkpoint *disk[SIM_STEPS_MAX + 1]; // by step
     struct sim_fault faults[SIM_FAULTS_MAX];
     uint32_t faults_done;
@@ -178,6 +190,17 @@ void sim_control_forget(struct sim_world *w, uint32_t records); // power was los
 void sim_control_child_ended(struct sim_world *w, const struct sim_process *p);
 uint64_t sim_control_wake(const struct sim_world *w); // next time it has something to do besides frames
 void sim_control_fini(struct sim_world *w);
+
+// market.c
+const struct ctl_budget *sim_market_budget(struct sim_world *w, uint32_t machines); // of a controller that starts
+uint64_t sim_market_wake(const struct sim_world *w);
+void sim_market_turn(struct sim_world *w);  // of the market
+void sim_market_tell(struct sim_world *w);  // in the controller's turn
+void sim_market_pause(struct sim_world *w); // a fault
+bg_status sim_market_rent(void *arg, uint64_t token, struct bg_error *err);
+void sim_market_give_back(void *arg, uint64_t token);
+bg_status sim_market_decided(void *arg, const struct plan_snapshot *now, struct plan_choice decided,
+                             struct bg_error *err);
 
 // fault.c
 void sim_faults_plan(struct sim_world *w);
