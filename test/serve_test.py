@@ -209,6 +209,10 @@ class Identity(Case):
         isas = ["ref"] + ["avx2"] * ("avx2" in cpu) + ["avx512"] * ("avx512vl" in cpu)
         ways = [(["--slots", "16"], {"BRIGADE_ISA": isas[-1]}, "2"),
                 (["--slots", "3", "--chunk", "7", "--speculate", "ngram"], {"BRIGADE_ISA": isas[0]}, "1")]
+        draft = os.path.join(self.dir, "draft.gguf") # its own weights, rounded: often right, often not
+        serving.run("export", self.model, "--to", "gguf", "--weights", "q4_0", "--out", draft)
+        for shape in ("2,2,1", "1,1,3,1,2,1")[:2 if FULL else 1]:
+            ways.append((["--slots", "5", "--speculate", "tree", "--draft", draft, "--draft-tree", shape], {}, "2"))
         if FULL:
             for i in range(12):
                 ways.append((["--slots", str(2 + i), "--chunk", str([1, 3, 16, 17, 64, 512][i % 6]), "--speculate",
@@ -223,8 +227,11 @@ class Identity(Case):
                 got = dict(zip(order, pool.map(lambda i: self.answer(server, asks[i]), order)))
             for i in range(count):
                 self.assertEqual(got[i], want[i], (args, env, threads, asks[i]))
-            cached = server.metrics()["brigade_cached_tokens_total"]
-            self.assertGreater(cached, 0)
+            counts = server.metrics()
+            self.assertGreater(counts["brigade_cached_tokens_total"], 0)
+            if "--draft-tree" in args:
+                self.assertLess(0, counts["brigade_accepted_tokens_total"])
+                self.assertLess(counts["brigade_accepted_tokens_total"], counts["brigade_speculated_tokens_total"])
             self.assertEqual(server.stop(), 0)
 
     def test_a_stream_is_the_answer(self):
@@ -384,6 +391,22 @@ class Clients(Case):
         sock.sendall(b"".join(request("/v1/completions", a) for a in asks))
         sock.shutdown(socket.SHUT_WR)
         self.assertEqual([int(n) for n in re.findall(rb'"completion_tokens":(\d+)', self.whole(sock))], [5, 1, 3])
+        self.assertEqual(server.stop(), 0)
+
+    def test_who_says_no_more_and_does_not_read_is_given_up(self):
+        log = os.path.join(self.dir, "unread.log")
+        server = self.start("--idle", "1", "--access-log", log)
+        sock = socket.socket()
+        self.addCleanup(sock.close)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(request("/v1/completions", {**LONG, "stream": True, "return_tokens": True}))
+        sock.shutdown(socket.SHUT_WR)
+        def written():
+            with open(log) as file:
+                return file.read()
+        self.until("it is given up", 30, lambda: "/v1/completions" in written())
+        self.until("nothing runs", 10, lambda: server.metrics()["brigade_requests_running"] == 0)
         self.assertEqual(server.stop(), 0)
 
     def test_embeddings_go_with_the_others(self):
