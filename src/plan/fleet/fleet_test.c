@@ -254,6 +254,61 @@ static void a_quiet_trace_is_the_rate(void **state)
     plan_fleet_destroy(fleet);
 }
 
+// Counts are the same machines as the events that make them.
+static void counts_are_events(void **state)
+{
+    (void)state;
+    enum { COUNTS = 60 };
+    struct plan_fleet *fleet = fleet_of(6, 8, 2, 60);
+    for (uint32_t seed = 0; seed < 10; seed++) {
+        uint32_t counts[COUNTS];
+        struct plan_trace_event events[COUNTS * 8];
+        uint32_t live = 0, size = 0;
+        for (uint32_t t = 0; t < COUNTS; t++) {
+            counts[t] = t % 3 ? counts[t - 1] : (seed * 7 + t * t * 5 + t * seed) % 9;
+            for (; live < counts[t]; live++)
+                events[size++] = (struct plan_trace_event){60000 * t, live, true};
+            for (; live > counts[t]; live--)
+                events[size++] = (struct plan_trace_event){60000 * t, live - 1, false};
+        }
+        for (size_t i = 0; plan_fleet_policies[i]; i++) {
+            if (plan_fleet_policies[i]->clairvoyant) // the end of a trace of events is not that of its counts
+                continue;
+            const struct plan_fleet_run_options options = {.seed = 1};
+            struct plan_fleet_result r = run(fleet, plan_fleet_policies[i]->name, events, size), again;
+            plan_fleet_run_counts(fleet, plan_fleet_policies[i], counts, COUNTS, &options, &again);
+            for (uint32_t t = 0; t < r.interval_count; t++)
+                assert_memory_equal(&r.intervals[t], &again.intervals[t], sizeof *r.intervals);
+            plan_fleet_result_fini(&r);
+            plan_fleet_result_fini(&again);
+        }
+    }
+    plan_fleet_destroy(fleet);
+}
+
+// What came true of a shape counts, and of the others in proportion; the decisions stay.
+static void what_came_true(void **state)
+{
+    (void)state;
+    struct plan_fleet *fleet = fleet_of(6, 8, 2, 60);
+    const struct plan_fleet_policy *policy = plan_fleet_policy_find("throughput-optimal");
+    const uint32_t counts[] = {4, 4, 4, 6, 6, 6, 4, 4};
+    const struct plan_fleet_shape four = plan_fleet_fastest(fleet, 4), six = plan_fleet_fastest(fleet, 6);
+    const struct plan_fleet_seen seen = {four, plan_fleet_rate(fleet, four) / 2};
+    const struct plan_fleet_truth truth = {&seen, 1, 15};
+    struct plan_fleet_result r;
+    plan_fleet_run_counts(fleet, policy, counts, 8, &(struct plan_fleet_run_options){.truth = &truth}, &r);
+    assert_memory_equal(&r.intervals[1].shape, &four, sizeof four);
+    assert_memory_equal(&r.intervals[5].shape, &six, sizeof six);
+    assert_true(fabs(r.intervals[0].samples - 45 * seen.rate) < 1e-9 * seen.rate); // the start is a change
+    assert_true(fabs(r.intervals[1].samples - 60 * seen.rate) < 1e-9 * seen.rate);
+    assert_true(fabs(r.intervals[3].samples - 45 * plan_fleet_rate(fleet, six) / 2) < 1e-6);
+    assert_true(fabs(r.intervals[6].samples - 45 * seen.rate) < 1e-6 * seen.rate);
+    assert_true(fabs(r.stopped_s - 45) < 1e-9);
+    plan_fleet_result_fini(&r);
+    plan_fleet_destroy(fleet);
+}
+
 // The one machine that comes at 30 s is there at 60 s; the one that goes at 150 s is missing from 120 s on; the one
 // that comes and goes within an interval never was.
 static void events_between_two_decisions(void **state)
@@ -336,6 +391,8 @@ int main(void)
         cmocka_unit_test(liveput_by_hand),
         cmocka_unit_test(the_look_ahead_against_every_sequence),
         cmocka_unit_test(a_quiet_trace_is_the_rate),
+        cmocka_unit_test(counts_are_events),
+        cmocka_unit_test(what_came_true),
         cmocka_unit_test(events_between_two_decisions),
         cmocka_unit_test(books_balance),
         cmocka_unit_test(what_makes_no_sense),
