@@ -22,6 +22,7 @@ bench: all
 	@cmake --build build
 	@bench/run
 	@bench/fleet
+	@bench/serve
 
 fuzz:
 	@tools/deps build test
