@@ -60,10 +60,11 @@ struct plan_follow { // the worker receives every root gradient of these units a
 // How the partial sums of a stage's gradients travel. Every element is folded along the canonical tree whatever this
 // says, by one of the stage's replicas, who then sends the root to all others. A unit's gradient is in pieces.
 struct plan_sum {
-    uint32_t chunks; // a unit goes in so many messages, of pieces that follow each other; 0: each piece is one
+    uint32_t chunks; // a unit goes in so many messages, of pieces that follow each other; 0: each piece is one. In more
+                     // where one would be of over PLAN_RUN_PIECES
     uint32_t owner;  // 1 + the replica that folds everything; 0: messages take turns at the replicas
 };
-enum { PLAN_CHUNKS_MAX = 64, PLAN_PIECE_BYTES = 1 << 18 };
+enum { PLAN_CHUNKS_MAX = 64, PLAN_PIECE_BYTES = 1 << 18, PLAN_RUN_PIECES = 4096 };
 
 #define PLAN_NOBODY UINT32_MAX
 
@@ -101,8 +102,10 @@ void plan_list_insert(struct plan_list *list, size_t at, struct plan_op op);
 // ---- Sums on their way (sums.c) ----
 uint32_t plan_sum_chunks(const struct plan *plan, uint32_t stage); // reductions of it in a list, at least 1
 // Messages ("runs") that `pieces` of a unit go in: runs partition the pieces in order. Of chunks, run c is chunk c;
-// where there are fewer pieces than chunks the last chunks have none.
+// where there are fewer pieces than chunks the last chunks have none, where there are more runs the last chunk has the
+// rest.
 uint32_t plan_sum_runs(const struct plan *plan, uint32_t stage, uint32_t pieces);
+bool plan_run_in_chunk(const struct plan *plan, uint32_t stage, uint32_t run, uint32_t chunk);
 void plan_run_pieces(uint32_t pieces, uint32_t runs, uint32_t run, uint32_t *first, uint32_t *end);
 uint32_t plan_run_of(uint32_t pieces, uint32_t runs, uint32_t piece);
 // The worker that folds a run; `turn` is where the turns of a unit begin. PLAN_NOBODY: the stage has no seat.

@@ -18,8 +18,15 @@ uint32_t plan_sum_chunks(const struct plan *plan, uint32_t stage)
 
 uint32_t plan_sum_runs(const struct plan *plan, uint32_t stage, uint32_t pieces)
 {
-    const uint32_t chunks = sum_of(plan, stage).chunks;
-    return chunks > 0 && chunks < pieces ? chunks : pieces;
+    const uint32_t chunks = sum_of(plan, stage).chunks,
+                   least = pieces / PLAN_RUN_PIECES + (pieces % PLAN_RUN_PIECES > 0);
+    const uint32_t runs = chunks > least ? chunks : least;
+    return chunks > 0 && runs < pieces ? runs : pieces;
+}
+
+bool plan_run_in_chunk(const struct plan *plan, uint32_t stage, uint32_t run, uint32_t chunk)
+{
+    return run == chunk || (run > chunk && chunk + 1 == plan_sum_chunks(plan, stage));
 }
 
 void plan_run_pieces(uint32_t pieces, uint32_t runs, uint32_t run, uint32_t *first, uint32_t *end)

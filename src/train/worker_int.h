@@ -155,9 +155,9 @@ bool worker_state_complete(const struct worker *w, uint32_t unit);
 
 // worker_sums.c
 uint32_t worker_bucket_owner(const struct worker *w, uint32_t bucket, uint32_t piece); // worker of the plan
-// Our nodes of a bucket, of all its runs or of one (none of that number: nothing), go to who folds them, once.
-enum { WORKER_ALL_RUNS = UINT16_MAX };
-bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t run, struct bg_error *err);
+// Our nodes of a bucket, of all its chunks or of one, go to who folds them, once.
+enum { WORKER_ALL_CHUNKS = UINT16_MAX };
+bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t chunk, struct bg_error *err);
 bg_status worker_take_part(struct worker *w, struct comm_event *event, struct bg_error *err);
 bg_status worker_take_root(struct worker *w, struct comm_event *event, struct bg_error *err);
 bg_status worker_resend_roots(struct worker *w, struct bg_error *err);

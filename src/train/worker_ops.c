@@ -65,7 +65,7 @@ static void bucket_ready(void *arg, uint32_t bucket)
 {
     struct worker *w = arg;
     if (!w->ready_status)
-        w->ready_status = worker_post_bucket(w, bucket, WORKER_ALL_RUNS, w->ready_err);
+        w->ready_status = worker_post_bucket(w, bucket, WORKER_ALL_CHUNKS, w->ready_err);
 }
 
 static bg_status run_backward(struct worker *w, const struct plan_op *op, struct bg_error *err, bool *ran)
@@ -134,14 +134,13 @@ static bool has_received(const struct worker *w, const struct plan_op *op)
 static bg_status run_collective(struct worker *w, const struct plan_op *op, struct bg_error *err)
 {
     const struct plan_stage *stage = &w->plan->stages[op->stage];
-    const uint32_t run = plan_sum_chunks(w->plan, op->stage) > 1 ? op->slice : WORKER_ALL_RUNS;
     bg_status status = BG_OK;
     for (uint32_t b = 0; b < w->job->model->bucket_count && !status; b++) {
         uint32_t unit = w->job->model->buckets[b].unit;
         if (unit >= stage->unit_first && unit < stage->unit_end && model_bucket_dense(w->job->model, b))
-            status = worker_post_bucket(w, b, run, err);
+            status = worker_post_bucket(w, b, op->slice, err);
     }
-    return !status && stage->unit_first == 0 ? worker_post_bucket(w, EXECUTOR_SPARSE, run, err) : status;
+    return !status && stage->unit_first == 0 ? worker_post_bucket(w, EXECUTOR_SPARSE, op->slice, err) : status;
 }
 
 static bg_status run_move(struct worker *w, const struct plan_op *op, struct bg_error *err, bool *ran)

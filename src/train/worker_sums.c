@@ -198,15 +198,14 @@ static bg_status post_run(struct worker *w, const struct run *r, struct bg_error
     return status;
 }
 
-bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t run, struct bg_error *err)
+bg_status worker_post_bucket(struct worker *w, uint32_t bucket, uint32_t chunk, struct bg_error *err)
 {
-    const uint32_t pieces = executor_pieces(w->ex, bucket), stage = stage_of(w, bucket);
-    const uint32_t runs = plan_sum_runs(w->plan, stage, pieces);
-    const uint32_t first = run == WORKER_ALL_RUNS ? 0 : run, end = run == WORKER_ALL_RUNS ? runs : run + 1;
+    const uint32_t stage = stage_of(w, bucket), runs = plan_sum_runs(w->plan, stage, executor_pieces(w->ex, bucket));
     bg_status status = BG_OK;
-    for (uint32_t number = first; number < end && number < runs && w->local[stage] != UINT32_MAX && !status; number++) {
+    for (uint32_t number = 0; number < runs && w->local[stage] != UINT32_MAX && !status; number++) {
         const struct run r = run_at(w, bucket, number);
-        status = post_run(w, &r, err);
+        if (chunk == WORKER_ALL_CHUNKS || plan_run_in_chunk(w->plan, stage, number, chunk))
+            status = post_run(w, &r, err);
     }
     return status;
 }

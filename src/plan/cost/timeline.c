@@ -312,9 +312,8 @@ static void run_collective(struct walk *k, uint32_t worker, const struct plan_op
 {
     const struct plan_stage *stage = &k->plan->stages[op->stage];
     const size_t first = k->traffic.first[stage->unit_first], end = k->traffic.first[stage->unit_end];
-    const bool whole = plan_sum_chunks(k->plan, op->stage) == 1;
     for (size_t i = first; i < end && op->flags & PLAN_REDUCE; i++)
-        if (whole || k->traffic.shares[i].chunk == op->slice)
+        if (plan_run_in_chunk(k->plan, op->stage, k->traffic.shares[i].run, op->slice))
             post_share(k, worker, op->stage, i);
 }
 

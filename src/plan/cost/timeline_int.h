@@ -19,11 +19,11 @@ struct plan_sums {
 uint32_t plan_sums_add(struct plan_sums *sums, struct plan_item item, uint32_t leaves);
 
 // ---- Sums on their way ----
-struct plan_share { // of a unit's gradient: messages of one owner that are taken to travel as one
-    uint32_t unit, owner, chunk;
-    double bytes, frames; // of one node
-    uint32_t nodes;       // of all members
-    uint32_t waits;       // members whose nodes are not there yet
+struct plan_share {            // of a unit's gradient: messages of one owner that are taken to travel as one
+    uint32_t unit, owner, run; // run: its first
+    double bytes, frames;      // of one node
+    uint32_t nodes;            // of all members
+    uint32_t waits;            // members whose nodes are not there yet
 };
 struct plan_traffic {
     struct plan_share *shares; // by unit

@@ -91,34 +91,29 @@ static uint32_t pieces_of(const struct plan_unit *unit)
     return rows ? bytes > 0 : pieces < PIECES_MAX ? (uint32_t)pieces : PIECES_MAX;
 }
 
-// Shares of a unit whose gradient goes in so many runs: run r is in share r mod shares. Owners alternate, so whole
-// rounds of them.
-static uint32_t shares_of(const struct plan *plan, uint32_t stage, uint32_t seats, uint32_t runs)
-{
-    const uint32_t most = seats >= SHARES ? seats : SHARES - SHARES % seats;
-    return plan->sums && plan->sums[stage].chunks ? runs : runs < most ? runs : most;
-}
-
 static double bytes_between(double bytes, uint32_t pieces, uint32_t first, uint32_t end)
 {
     const double from = first * (double)PLAN_PIECE_BYTES;
     return end < pieces ? end * (double)PLAN_PIECE_BYTES - from : bytes - from;
 }
 
-// Rows of an embedding are one message, of the first seat. Returns the number of shares; NULL: only that.
+// Run r is in share r mod their number, which is returned. Rows of an embedding are one message, of the first seat.
+// shares NULL: only the number.
 static uint32_t share_unit(const struct plan *plan, const struct plan_profile *profile, uint32_t stage, uint32_t u,
                            uint32_t seats, struct plan_share *shares)
 {
     const struct plan_unit *unit = &profile->units[u];
     const double bytes = plan_gradient_bytes(unit);
     const bool rows = unit->gradient_bytes > 0 && unit->gradient_bytes < unit->parameter_bytes;
-    const uint32_t pieces = pieces_of(unit), runs = plan_sum_runs(plan, stage, pieces);
-    const uint32_t count = shares_of(plan, stage, seats, runs);
+    const uint32_t pieces = pieces_of(unit), chunks = plan->sums ? plan->sums[stage].chunks : 0;
+    const uint32_t runs = chunks > 0 && chunks < pieces ? chunks : pieces;   // of over PLAN_RUN_PIECES as well
+    const uint32_t most = seats >= SHARES ? seats : SHARES - SHARES % seats; // whole rounds of owners
+    const uint32_t count = runs < most || runs == chunks ? runs : most;
     for (uint32_t k = 0; k < count && shares; k++) {
         uint32_t first, end;
         plan_run_pieces(pieces, runs, k, &first, &end);
         shares[k].unit = u;
-        shares[k].chunk = k;
+        shares[k].run = k;
         shares[k].owner = plan_run_owner(plan, stage, rows ? 0 : u + 1, k);
         shares[k].frames = (runs - 1 - k) / count + 1;
         shares[k].bytes = bytes_between(bytes, pieces, first, end);

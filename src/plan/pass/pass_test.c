@@ -65,6 +65,18 @@ static void runs_partition_the_pieces(void **state)
             assert_true(most - least <= 1);
         }
     uint32_t first, end;
+    // A message of 2 GiB would be refused: more of them, the last chunk has the rest.
+    const uint32_t one[1] = {1};
+    struct plan plan = build(1, one, 1, PLAN_1F1B, (struct plan_passes){.chunks = 2});
+    const uint32_t large = 9 * PLAN_RUN_PIECES + 1;
+    assert_int_equal(plan_sum_runs(&plan, 0, 2 * PLAN_RUN_PIECES), 2);
+    assert_int_equal(plan_sum_runs(&plan, 0, large), 10);
+    for (uint32_t r = 0; r < 10; r++) {
+        plan_run_pieces(large, 10, r, &first, &end);
+        assert_true(end - first <= PLAN_RUN_PIECES);
+        assert_true(plan_run_in_chunk(&plan, 0, r, 0) == (r == 0) && plan_run_in_chunk(&plan, 0, r, 1) == (r > 0));
+    }
+    plan_fini(&plan);
     plan_run_pieces(UINT32_MAX, 64, 63, &first, &end);
     assert_int_equal(end, UINT32_MAX);
     assert_int_equal(plan_run_of(UINT32_MAX, 64, UINT32_MAX - 1), 63);
