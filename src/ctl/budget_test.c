@@ -241,14 +241,22 @@ static void shapes(void **state)
 }
 
 // Everything at once, by seed: the market, deaths of machines, of the shadow and of controllers.
-static void chaos(void **state)
+static void expect_in_one_zone(const struct world *w)
 {
-    (void)state;
+    for (size_t i = 0; i < w->fake_count; i++)
+        if (w->fakes[i].alive && w->fakes[i].linked && w->fakes[i].role == MESSAGE_WORKER)
+            assert_true(w->rent != PLAN_RENT_NONE && ctl_token_zone(w->fakes[i].token) == w->zone);
+}
+
+static void chaos_of(bool zoned)
+{
     static const char *const policies[] = {"on-demand", "spot", "greedy", "uniform-progress", "patient", "time-sliced"};
     static const char *const fleets[] = {"throughput-optimal", "parcae", "parcae-steady"};
     static const char *const shapes_of[] = {"1x2", "2x1", "2x2", "1x3", "3x1", "1x1"};
-    static uint32_t spot[TICKS];
-    uint64_t decisions = 0, taken = 0, back = 0;
+    static uint32_t spot[TICKS], west[TICKS], east[TICKS];
+    static const struct plan_zone_trace list[] = {{"west", west, {0, 1, 3}, NULL}, {"east", east, {0, 0.9, 4}, NULL}};
+    static const struct plan_zones zones = {list, 2, spot};
+    uint64_t decisions = 0, taken = 0, back = 0, moves = 0;
     for (uint64_t seed = 1; seed <= 300; seed++) {
         struct ctl_budget budget = budget_of(policies[seed % 6], 0);
         struct world *w = budget_world(shapes_of[seed / 6 % 6], 24, &budget);
@@ -256,7 +264,8 @@ static void chaos(void **state)
         w->o.checkpoint_every = draw(w, 4);
         w->o.eval_every = draw(w, 4);
         w->o.shadow = draw(w, 8) > 0;
-        if (draw(w, 3) == 0)
+        budget.zones = zoned ? &zones : NULL;
+        if (!zoned && draw(w, 3) == 0)
             fleet_question(&budget, fleets[draw(w, 3)], 0);
         uint32_t tick = 0, deaths = 6, there = (uint32_t)draw(w, 4);
         world_start(w);
@@ -274,7 +283,14 @@ static void chaos(void **state)
                 if (draw(w, 3) == 0)
                     there = (uint32_t)draw(w, 5);
                 spot[tick] = turn > 20000 ? 4 : there; // in the end they stay
+                west[tick] = spot[tick];
+                east[tick] = zoned ? (uint32_t)draw(w, 4) : 0;
+                spot[tick] = east[tick] > spot[tick] ? east[tick] : spot[tick];
+                const uint32_t zone = w->zone;
                 ctl_market(w->ctl, w->now, tick++, spot);
+                moves += zoned && w->rent != PLAN_RENT_NONE && w->zone != zone;
+                if (zoned && ctl_ended(w->ctl, NULL) == CTL_RUNS)
+                    expect_in_one_zone(w);
             }
             struct fake *f = w->fake_count ? &w->fakes[draw(w, w->fake_count)] : NULL;
             if (deaths && f && f->alive && f->linked && draw(w, 40) == 0) {
@@ -283,6 +299,7 @@ static void chaos(void **state)
             } else if (deaths && draw(w, 200) == 0) {
                 deaths--;
                 budget.rent = w->rent;
+                budget.zone = zoned && w->rent != PLAN_RENT_NONE ? w->zone : 0;
                 budget.tick = tick ? tick - 1 : 0;
                 world_restart(w);
             }
@@ -297,7 +314,19 @@ static void chaos(void **state)
         back += told(w, "give back spot") && told(w, "rent on-demand");
         world_destroy(w);
     }
-    assert_true(decisions > 2000 && taken > 20 && back > 5); // it was no quiet market
+    assert_true(decisions > 2000 && taken > 20 && back > 5 && (moves > 20 || !zoned)); // it was no quiet market
+}
+
+static void chaos(void **state)
+{
+    (void)state;
+    chaos_of(false);
+}
+
+static void chaos_over_zones(void **state)
+{
+    (void)state;
+    chaos_of(true);
 }
 
 int main(void)
@@ -310,6 +339,7 @@ int main(void)
         cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
         cmocka_unit_test(chaos),
+        cmocka_unit_test(chaos_over_zones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
