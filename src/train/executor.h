@@ -40,7 +40,7 @@ struct executor_options {
     // (executor_adopt_root) and must not call executor_reduce, executor_set_root or executor_root_part.
     const struct optim_state *state;
     const char *scratch; // directory for stashes that wait on disk; NULL: no stage asks for that
-    bool order_free; // bench only: the sums of an item are one chain over all its tokens. The bits are gone
+    bool order_free;     // bench only: the sums of an item are one chain over all its tokens. The bits are gone
 };
 struct executor_memory executor_memory_env(struct bg_env *env); // env's reservations
 
@@ -108,7 +108,7 @@ struct executor_backward {
     void *arg;
 };
 BG_MUST_USE bg_status executor_backward(struct executor *ex, const struct executor_backward *b, struct bg_error *err);
-void executor_forget(struct executor *ex, uint32_t stage, uint32_t item); // the stash: F may run anew
+void executor_forget(struct executor *ex, uint32_t stage, uint32_t item);          // the stash: F may run anew
 bool executor_has_stash(const struct executor *ex, uint32_t stage, uint32_t item); // F here (of every slice), W not yet
 // With a stash: B done, of every slice.
 bool executor_has_input_gradient(const struct executor *ex, uint32_t stage, uint32_t item);

@@ -126,8 +126,7 @@ static void forget_values(struct worker *w)
     for (uint32_t s = 0; w->plan && s < w->plan->stage_count; s++)
         for (uint32_t i = 0; i < w->plan->item_count; i++) {
             uint8_t *held = &w->items[(size_t)s * w->plan->item_count + i];
-            if (!(*held & PLAN_HELD_STASH) ||
-                !(*held & PLAN_HELD_X || (*held & PLAN_HELD_DY && *held & PLAN_HELD_B)))
+            if (!(*held & PLAN_HELD_STASH) || !(*held & PLAN_HELD_X || (*held & PLAN_HELD_DY && *held & PLAN_HELD_B)))
                 continue;
             executor_forget(w->ex, w->local[s], i);
             *held &= (uint8_t) ~(PLAN_HELD_STASH | PLAN_HELD_B);
