@@ -1,7 +1,7 @@
-#define _GNU_SOURCE // O_TMPFILE
 // Memory from the kernel: files mapped for reading, and zeroed pages for tensors, on huge pages where the kernel
 // gives them (page faults are dear: a step touches every page). A mapped file that another process cuts short
 // raises SIGBUS on the lost pages; what trains must not be edited while it trains.
+#define _GNU_SOURCE // O_TMPFILE
 #include "os/live_int.h"
 
 #include "base/assert.h"

@@ -313,7 +313,8 @@ static void recompute_costs_a_forward(void **state)
     plan_fini(&plan);
 }
 
-// GPipe moves every stash twice; in 1F1B a forward takes the room of what has just ended, and the last stage, whose backward follows its forward, keeps one where it is.
+// GPipe moves every stash twice; in 1F1B a forward takes the room of what has just ended, and the last stage, whose
+// backward follows its forward, keeps one where it is.
 static void stashes_on_disk_come_back(void **state)
 {
     (void)state;

@@ -21,14 +21,14 @@ struct plan_choose {
     uint32_t chunks, slices, range;
     bool split;
     enum plan_sync_choose recompute, offload; // AUTO: one or the other, where a profile says what the disk costs
-    bool use_all;                        // no machine may stay unused
-    const uint32_t *replicas;            // (stages): a shape that is given; NULL: chosen
-    const struct plan_stage *cut;        // (stages), NULL: chosen. With replicas only
-    uint32_t stages;                     // of the shape
-    const struct plan_machine *shadow;   // runs a process that follows every unit; NULL: nobody does
-    bool shadow_always;                  // else only where a stage of several machines' plan has one machine
-    const struct plan_pass_wish *passes; // NULL: as plan_build has them
-    double rows;                         // of a micro-batch (tokens), for what factors would save; 0: unknown
+    bool use_all;                             // no machine may stay unused
+    const uint32_t *replicas;                 // (stages): a shape that is given; NULL: chosen
+    const struct plan_stage *cut;             // (stages), NULL: chosen. With replicas only
+    uint32_t stages;                          // of the shape
+    const struct plan_machine *shadow;        // runs a process that follows every unit; NULL: nobody does
+    bool shadow_always;                       // else only where a stage of several machines' plan has one machine
+    const struct plan_pass_wish *passes;      // NULL: as plan_build has them
+    double rows;                              // of a micro-batch (tokens), for what factors would save; 0: unknown
 };
 
 struct plan_chosen {
