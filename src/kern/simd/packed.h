@@ -31,24 +31,28 @@ typedef vf packed_sums[PACKED_ROWS][PANEL_VECS];
 INLINE void packed_begin(const struct packed_tile *t, packed_sums sum, size_t rows, size_t vecs)
 {
     UNROLL
-    for (size_t x = 0; x < rows * vecs; x++) {
-        size_t i = x / vecs, v = x % vecs, at = v * KERN_LANES;
-        sum[i][v] = t->in ? v_load(t->in + i * KERN_PANEL + at) : v_zero();
+    for (size_t i = 0; i < rows; i++) {
+        UNROLL
+        for (size_t v = 0; v < vecs; v++)
+            sum[i][v] = t->in ? v_load(t->in + i * KERN_PANEL + v * KERN_LANES) : v_zero();
     }
 }
 
 INLINE void packed_end(const struct packed_tile *t, packed_sums sum, size_t rows, size_t vecs)
 {
     UNROLL
-    for (size_t x = 0; x < rows * vecs; x++) {
-        size_t i = x / vecs, v = x % vecs, at = v * KERN_LANES;
-        if (t->out)
-            v_store(t->out + i * KERN_PANEL + at, sum[i][v]);
-        if (t->out || at >= t->columns)
-            continue;
-        size_t n = v_lanes(t->columns - at);
-        vf value = t->bias ? v_add(sum[i][v], v_load_n(t->bias + at, n)) : sum[i][v];
-        v_store_n(t->c + i * t->ldc + at, value, n);
+    for (size_t i = 0; i < rows; i++) {
+        UNROLL
+        for (size_t v = 0; v < vecs; v++) {
+            const size_t at = v * KERN_LANES;
+            if (t->out) {
+                v_store(t->out + i * KERN_PANEL + at, sum[i][v]);
+            } else if (at < t->columns) {
+                const size_t n = v_lanes(t->columns - at);
+                const vf value = t->bias ? v_add(sum[i][v], v_load_n(t->bias + at, n)) : sum[i][v];
+                v_store_n(t->c + i * t->ldc + at, value, n);
+            }
+        }
     }
 }
 
