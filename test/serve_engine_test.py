@@ -16,7 +16,7 @@ class EngineTest(unittest.TestCase):
         return server
 
     def test_a_dead_engine_ends_the_process(self):
-        server = self.start("--watchdog", "1", env={"BRIGADE_FAULT": "serve:serve-batch:3:HANG"})
+        server = self.start("--watchdog", "3", env={"BRIGADE_FAULT": "serve:serve-batch:3:HANG"})
         server.text(PROMPT, max_tokens=1)
         connection = server.connect()
         connection.request("POST", "/v1/completions", '{"prompt": "x", "max_tokens": 100, "ignore_eos": true}')

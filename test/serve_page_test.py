@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 
 import serving
@@ -40,9 +41,12 @@ class Page:
         self.requests = []
         import urllib.request
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{match.group(1).decode()}/json/list") as answer:
-            tab = [t for t in json.load(answer) if t["type"] == "page"][0]
-        self.socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=60, suppress_origin=True,
+        tabs = []
+        while not tabs: # the browser listens before it has one
+            time.sleep(0.05)
+            with opener.open(f"http://{match.group(1).decode()}/json/list") as answer:
+                tabs = [t for t in json.load(answer) if t["type"] == "page"]
+        self.socket = websocket.create_connection(tabs[0]["webSocketDebuggerUrl"], timeout=300, suppress_origin=True,
                                                   http_no_proxy=["*"])
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(domain + ".enable")
@@ -69,7 +73,7 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def until(self, expression, seconds=30):
+    def until(self, expression, seconds=120):
         for _ in range(int(seconds / 0.05)):
             if self.eval(expression):
                 return

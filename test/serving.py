@@ -23,7 +23,7 @@ def scratch(name):
 
 
 def run(*args):
-    done = subprocess.run([BRIGADE, *args], capture_output=True, timeout=120)
+    done = subprocess.run([BRIGADE, *args], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 
@@ -120,6 +120,12 @@ class Server:
         """Bytes of memory."""
         with open(f"/proc/{self.process.pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self):
+        """Seconds of the processor's time."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            user, system = stat.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def stop(self, signum=signal.SIGTERM, seconds=60):
         if self.process.poll() is None:

@@ -347,7 +347,7 @@ static bg_status drain(struct server *s, struct bg_error *err)
     finish_open(s, gate, (uint64_t)s->r.grace_s * 1000000000u);
     engine_drain(s->engine, true);
     engine_step(s->engine);
-    finish_open(s, gate, 1000000000u);
+    finish_open(s, gate, 5000000000u); // what is there still goes out
     env->ops->gate_destroy(env, gate);
     return BG_OK;
 }

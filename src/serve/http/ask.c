@@ -172,8 +172,6 @@ static bool submit_all(struct exchange *x, struct engine *engine, struct openai_
     }
     if (grammar)
         grammar_release(grammar);
-    if (x->running > 0)
-        exchange_open(x);
     if (!good)
         cancel_all(x);
     return good;

@@ -69,7 +69,7 @@ struct http {
     struct exchange *chores, **chores_end; // gate
     struct told *told, **told_end;         // gate
     bool stopping, draining;               // gate
-    uint32_t open;                         // gate: text requests whose answer is not out yet
+    uint32_t open;                         // gate: exchanges that began before draining and are not over yet
     struct exchange *exchanges;
     struct door_keys keys;
     uint64_t answers[600]; // by status
@@ -85,8 +85,7 @@ enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error);
 enum MHD_Result exchange_stream(struct exchange *x); // what comes into x->out, until x->complete
 
-void exchange_open(struct exchange *x);               // counts among the open requests until it is destroyed
-enum MHD_Result exchange_wait(struct exchange *x);    // opens it, and suspends it until it is complete
+enum MHD_Result exchange_wait(struct exchange *x);    // suspends it until it is complete
 void http_tell(struct http *http, struct told *told); // from any thread: the exchange of its event hears it
 
 // routes.c

@@ -9,11 +9,15 @@
 
 static const char invalid[] = "invalid_request_error";
 
-static struct engine *engine_of(struct http *http, bool *draining)
+// Who is let in before draining counts as open from then on: its answer is waited for.
+static struct engine *let_in(struct exchange *x, bool *draining)
 {
+    struct http *http = x->http;
     http->env->ops->gate_enter(http->env, http->gate);
     struct engine *engine = http->engine;
     *draining = http->draining;
+    x->counted = !http->draining;
+    http->open += x->counted;
     http->env->ops->gate_leave(http->env, http->gate);
     return engine;
 }
@@ -291,10 +295,10 @@ enum MHD_Result route_handle(struct exchange *x)
 {
     struct openai_error error;
     bool draining;
-    struct engine *engine = engine_of(x->http, &draining);
-    x->digest = engine && x->knows_key ? x->http->model.digest : NULL;
     if (x->work)                                                      // was suspended until now
         return x->complete && !x->gone ? x->work->answer(x) : MHD_NO; // not complete: the client has gone
+    struct engine *engine = let_in(x, &draining);
+    x->digest = engine && x->knows_key ? x->http->model.digest : NULL;
     if (strcmp(x->method, "OPTIONS") == 0)
         return exchange_send(x, 204, "text/plain", "", 0);
     if (strcmp(x->path, "/health") == 0)

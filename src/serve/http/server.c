@@ -161,19 +161,8 @@ static struct exchange *exchange_create(struct http *http, struct MHD_Connection
     return x;
 }
 
-void exchange_open(struct exchange *x)
-{
-    if (x->counted)
-        return;
-    x->counted = true;
-    x->http->env->ops->gate_enter(x->http->env, x->http->gate);
-    x->http->open++;
-    x->http->env->ops->gate_leave(x->http->env, x->http->gate);
-}
-
 enum MHD_Result exchange_wait(struct exchange *x)
 {
-    exchange_open(x);
     exchange_suspend(x);
     return MHD_YES;
 }
