@@ -9,10 +9,13 @@
 #include <string.h>
 
 enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000, SHIP_LEAD_MS = 2000, SHIPS_AT_ONCE = 2 };
-enum {                   // how long a replica that answers its probes may say nothing to a request
+// How long a replica that answers its probes may say nothing to a request.
+enum {
     HEADERS_STALLS = 25, // its headers, in stalls
+    HEADERS_MS = 2000,   // and at least
     SILENCE_WAITS = 4,   // a token, in waits
-    SILENCE_MS = 100,    // how often that is looked at
+    SILENCE_MS = 60000,  // and at least
+    LOOK_MS = 100,       // how often that is looked at
 };
 
 // ---- Reading what is asked ----
@@ -548,17 +551,21 @@ static void leave_silent(struct route *route, uint64_t now)
 {
     if (now < route->silence_due_ns)
         return;
-    route->silence_due_ns = now + SILENCE_MS * 1000000ull;
+    route->silence_due_ns = now + LOOK_MS * 1000000ull;
+    const uint64_t headers_ms = HEADERS_STALLS * (uint64_t)route->o.stall_ms,
+                   silence_ms = SILENCE_WAITS * (uint64_t)route->o.wait_ms,
+                   headers_ns = (headers_ms > HEADERS_MS ? headers_ms : HEADERS_MS) * 1000000u,
+                   silence_ns = (silence_ms > SILENCE_MS ? silence_ms : SILENCE_MS) * 1000000u;
     for (struct visit *v = route->visits; v; v = v->next)
         for (uint32_t i = 0; v->answer && i < v->answer->count; i++) {
             struct branch *b = &v->answer->branches[i];
             if (!b->transfer)
                 continue;
             const uint64_t since = b->heard_ns > b->began_ns ? b->heard_ns : b->began_ns;
-            if (b->transfer->status == 0 && now > b->began_ns + HEADERS_STALLS * route->o.stall_ms * 1000000ull) {
+            if (b->transfer->status == 0 && now > b->began_ns + headers_ns) {
                 replica_away(b->transfer->replica, route, REPLICA_AWAY, "it takes requests and does not answer them");
                 relay_leave(b, RELAY_DIED);
-            } else if (now > since + SILENCE_WAITS * route->o.wait_ms * 1000000ull) {
+            } else if (now > since + silence_ns) {
                 relay_leave(b, RELAY_DIED);
             }
         }
