@@ -226,7 +226,7 @@ class Budget(unittest.TestCase):
         for policy in ["parcae", "throughput-optimal"]:
             for attempt in range(3): # a loaded machine is not as fast in the one minute as in the next
                 self.fleet(f"{policy}-{attempt}", 6000, [f"budget.fleet_policy={policy}"], counts)
-                found = self.simulated
+                found = self.simulated or {"live_steps": 0, "tick": 0, "steps": 6000, "same_decisions": 0, "decisions": 1}
                 print(f"{policy}: {found['live_steps']} useful steps at tick {found['tick']}, simulated {found['steps']:.0f}, "
                       f"of 6000; {found['same_decisions']} of {found['decisions']} decisions the same", flush=True)
                 if (abs(found["steps"] - found["live_steps"]) <= 600

@@ -556,7 +556,7 @@ static json_t *fleet_result(const struct fleet_budget *b)
                   job->gap_s, "ticks", (json_int_t)b->ticks_seen, "machine_ticks", machine_ticks, "cost",
                   machine_ticks * job->price[PLAN_RENT_SPOT] * job->gap_s / 3600, "changes", (json_int_t)b->changes,
                   "finish_s", elapsed_s(b), "met", job->deadline_s <= 0 || elapsed_s(b) <= job->deadline_s);
-    json_t *simulated = fleet_shapes_hindsight(&b->shapes, &b->terms.fleet, b->spot, b->job->train.steps);
+    json_t *simulated = fleet_shapes_hindsight(&b->shapes, &b->terms.fleet, b->spot);
     if (simulated)
         json_object_set_new(o, "simulated", simulated);
     return o;

@@ -85,7 +85,7 @@ static double change_of(const struct fleet_shapes *s)
 }
 
 json_t *fleet_shapes_hindsight(const struct fleet_shapes *s, const struct plan_fleet_question *q,
-                               const uint32_t *counts, uint64_t steps_max)
+                               const uint32_t *counts)
 {
     struct bg_error ignored; // it was built before, when it was asked
     struct plan_fleet *fleet = NULL;
@@ -105,10 +105,9 @@ json_t *fleet_shapes_hindsight(const struct fleet_shapes *s, const struct plan_f
         alike += same(result.intervals[t].shape, s->decided[t]);
         steps += t + 1 < s->decided_count ? result.intervals[t].samples / samples : 0;
     }
-    json_t *o =
-        json_pack("{s:I, s:f, s:I, s:I, s:I, s:f}", "tick", (json_int_t)s->decided_count - 1, "steps",
-                  fmin(steps, (double)steps_max), "live_steps", (json_int_t)s->since_step, "decisions",
-                  (json_int_t)s->decided_count, "same_decisions", (json_int_t)alike, "change_s", truth.change_s);
+    json_t *o = json_pack("{s:I, s:f, s:I, s:I, s:I, s:f}", "tick", (json_int_t)s->decided_count - 1, "steps", steps,
+                          "live_steps", (json_int_t)s->since_step, "decisions", (json_int_t)s->decided_count,
+                          "same_decisions", (json_int_t)alike, "change_s", truth.change_s);
     plan_fleet_result_fini(&result);
     plan_fleet_destroy(fleet);
     bg_free(seen);

@@ -26,9 +26,9 @@ struct fleet_shapes {
 void fleet_shapes_decided(struct fleet_shapes *shapes, const struct plan_fleet_question *now,
                           struct plan_fleet_shape decided, uint64_t now_ns, uint64_t steps);
 // The policy again, over (ticks) counts, with shapes as fast as they were and changes as long: useful steps at the
-// beginning of the last tick, and how many decisions are the same. NULL: nothing was seen.
+// beginning of the last tick, as if the job had no end, and how many decisions are the same. NULL: nothing was seen.
 json_t *fleet_shapes_hindsight(const struct fleet_shapes *shapes, const struct plan_fleet_question *question,
-                               const uint32_t *counts, uint64_t steps_max);
+                               const uint32_t *counts);
 void fleet_shapes_fini(struct fleet_shapes *shapes);
 
 #endif
