@@ -19,11 +19,12 @@ static inline AVX512 __attribute__((always_inline)) void free_run(const struct k
     const size_t columns = w->n - panel * KERN_PANEL < KERN_PANEL ? w->n - panel * KERN_PANEL : KERN_PANEL;
     __m512 total[4] = {0};
     for (size_t k = 0; k < w->k; k += KERN_QUANT) {
-        const char *q = data + KERN_PANEL * sizeof(uint16_t);
+        const char *q = data + KERN_PANEL * sizeof(uint16_t), *ahead = data + kern_packed_bytes(type, KERN_PANEL, 128);
         __m512 part[2][4] = {0};
         UNROLL
         for (size_t i = 0; i < KERN_QUANT; i++) {
             const __m512 left = _mm512_set1_ps(g->a[k + i]);
+            _mm_prefetch(ahead + i * 64, _MM_HINT_T1);
             UNROLL
             for (size_t v = 0; v < 4; v++) {
                 const char *at = q + i * KERN_PANEL + v * 16;
