@@ -135,13 +135,14 @@ class Passes(unittest.TestCase):
 
     def test_kills(self):
         """kill -9 in the middle, twice: the rest of a step goes on with the same messages and owners."""
-        steps = "train.steps=150"
+        steps = "train.steps=70"
         self.end(self.start("single", steps))
         for i, passes in enumerate(("one-owner:0,chunks:2", "wait-free,one-owner:1,chunks:3")):
             with self.subTest(passes=passes):
                 name = f"kill{i}"
-                process = self.start(name, steps, "run.plan=1x3", "run.passes=" + passes, "run.shadow=true")
-                for count, who in ((15, "worker0"), (60, "worker1")):
+                process = self.start(name, steps, "run.plan=1x3", "run.passes=" + passes, "run.shadow=true",
+                                     "run.heartbeat_ms=60000")
+                for count, who in ((10, "worker0"), (35, "worker1")):
                     deadline = time.monotonic() + HANG_S
                     while not os.path.exists(self.path(name, "steps.jsonl")) or self.lines(name) < count:
                         self.assertIsNone(process.poll(), "ended early")
