@@ -115,8 +115,10 @@ static uint32_t look(struct fleet_budget *b, uint32_t tick)
 static bg_status read_zones(struct fleet_budget *b, struct bg_error *err)
 {
     const struct job *job = b->job;
-    bg_status status = zones_read(b->env, "budget.zones", job->budget.zones.items, job->budget.zones.count,
-                                  b->terms.job.price, b->terms.job.gap_s, err, &b->zones);
+    const double spot = job->budget.spot_price, demand = job->budget.on_demand_price;
+    const double defaults[PLAN_RENTS] = {0, spot > 0 ? spot : -1, demand > 0 ? demand : -1}; // 0 is: not given
+    bg_status status = zones_read(b->env, "budget.zones", job->budget.zones.items, job->budget.zones.count, defaults,
+                                  b->terms.job.gap_s, err, &b->zones);
     if (status)
         return status;
     b->terms.job.gap_s = b->zones.gap_s;

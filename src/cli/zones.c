@@ -36,12 +36,6 @@ static bg_status read_zone(struct bg_env *env, struct zones *zones, uint32_t z, 
     static const char *const kinds[PLAN_RENTS] = {"", "spot", "on-demand"};
     struct plan_zone_spec *spec = &zones->specs[z];
     struct plan_trace *trace = &zones->traces[z];
-    for (int k = PLAN_RENT_SPOT; k < PLAN_RENTS; k++) {
-        if (spec->price[k] < 0)
-            spec->price[k] = defaults[k];
-        if (spec->price[k] < 0 && !(k == PLAN_RENT_SPOT && spec->prices))
-            return bg_fail(err, BG_INVALID, "no %s price, of its own or for all", kinds[k]);
-    }
     bg_status status = trace_load(env, spec->trace, err, trace);
     if (!status && trace->kind == PLAN_TRACE_REQUESTS)
         status = bg_fail(err, BG_INVALID, "%s is a trace of requests: expected one of machines", spec->trace);
@@ -50,6 +44,12 @@ static bg_status read_zone(struct bg_env *env, struct zones *zones, uint32_t z, 
     if (!status && z && (trace->gap_s < zones->gap_s || trace->gap_s > zones->gap_s))
         status = bg_fail(err, BG_INVALID, "%s has ticks of %g s, and zone %s of %g s: expected the same", spec->trace,
                          trace->gap_s, zones->specs[0].name, zones->gap_s);
+    for (int k = PLAN_RENT_SPOT; k < PLAN_RENTS && !status; k++) {
+        if (spec->price[k] < 0)
+            spec->price[k] = defaults[k];
+        if (spec->price[k] < 0 && !(k == PLAN_RENT_SPOT && spec->prices))
+            status = bg_fail(err, BG_INVALID, "no %s price, of its own or for all", kinds[k]);
+    }
     if (status)
         return status;
     zones->gap_s = trace->gap_s;
