@@ -211,7 +211,8 @@ void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t 
         hold(ctl, PLAN_RENT_NONE, 0);
         ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
     }
-    const bool somebody = ctl->member_count + ctl->spawn_count > 0; // else even the last checkpoint needs machines
+    const bool somebody = ctl->o.workers > 0 || ctl_members_live(ctl, MESSAGE_SHADOW) > 0 ||
+                          ctl_spawns(ctl, MESSAGE_SHADOW) > 0; // else even the last checkpoint needs machines
     if ((!ctl_rents(ctl) && somebody) || ctl->phase == CTL_OVER)
         return;
     if (b->fleet.policy)

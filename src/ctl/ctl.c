@@ -417,6 +417,7 @@ static void describe_step(const struct ctl *ctl, char *text, size_t size)
 
 void ctl_describe(const struct ctl *ctl, char *text, size_t size)
 {
+    const uint32_t live = ctl_members_live(ctl, MESSAGE_WORKER);
     switch (ctl->phase) {
     case CTL_FRESH:
         snprintf(text, size, "not started");
@@ -427,8 +428,8 @@ void ctl_describe(const struct ctl *ctl, char *text, size_t size)
             return;
         }
         snprintf(text, size, "step %llu: waits for %u of %u workers, %u processes are on their way",
-                 (unsigned long long)ctl->committed, ctl->o.workers - ctl_members_live(ctl, MESSAGE_WORKER),
-                 ctl->o.workers, ctl_spawns(ctl, MESSAGE_WORKER) + ctl_spawns(ctl, MESSAGE_SHADOW));
+                 (unsigned long long)ctl->committed, ctl->o.workers > live ? ctl->o.workers - live : 0, ctl->o.workers,
+                 ctl_spawns(ctl, MESSAGE_WORKER) + ctl_spawns(ctl, MESSAGE_SHADOW));
         return;
     case CTL_PREPARE:
         for (uint32_t i = 0; i < ctl->member_count; i++)
