@@ -149,6 +149,36 @@ class Schedules(unittest.TestCase):
         self.same("short", self.result("roomy"))
         self.assertIn(".o ", self.plan("short"))
 
+    def test_memory_is_what_was_predicted(self):
+        """A plan's peak memory against the pages of its workers, once some steps have touched them all."""
+        model = ["model.layers=3", "model.dim=128", "model.heads=4", "model.kv_heads=2", "model.context=256",
+                 "train.micro_batch=8", "train.micro_batches=4", "run.threads=1", "run.shadow=false",
+                 "train.eval_every=0", "train.checkpoint_every=0", "train.steps=100000", "run.group=1"]
+        plan = self.path("memory.txt")
+        done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *model, "run.plan=2x1", "--machines", "2",
+                               "--out", plan, "--json"], capture_output=True, text=True, timeout=HANG_S)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        predicted = {f"worker{machine['worker']}": machine["memory_bytes"]
+                     for stage in json.loads(done.stdout)["stages"] for machine in stage["machines"]}
+        process = subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path("memory"), *model,
+                                    "run.plan=" + plan, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + HANG_S
+            while not os.path.exists(self.path("memory", "steps.jsonl")) or self.lines("memory", "steps.jsonl") < 4:
+                self.assertIsNone(process.poll(), "ended early")
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+            with open(self.path("memory", "events.jsonl")) as lines:
+                events = [json.loads(line) for line in lines if line.endswith("\n")]
+            for event in events:
+                if event["event"] == "spawned":
+                    with open(f"/proc/{event['process']}/smaps_rollup") as pages:
+                        held = int(re.search(r"Pss: +(\d+) kB", pages.read())[1]) * 1024
+                    self.assertTrue(0.6 < predicted[event["name"]] / held < 1.4, (predicted, event["name"], held))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=HANG_S)
+
     def test_kill_while_stashes_are_on_disk(self):
         scratch = self.path("scratch")
         os.mkdir(scratch)

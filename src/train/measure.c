@@ -25,10 +25,11 @@ enum {
     DISK_BYTES = 1 << 24,
     DISK_ROUNDS = 5
 };
-#define SECONDS     6.0
-#define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
-#define ROUND_SHARE 0.02 // of all the time: one item, forward and backward
-#define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
+#define SECONDS       6.0
+#define PROCESS_BYTES 6e6  // of a worker with next to no model
+#define SHARING_MIN   0.7  // of a core: what is lost beyond that is somebody else's doing
+#define ROUND_SHARE   0.02 // of all the time: one item, forward and backward
+#define FLOPS_GUESS   5e10 // a second: how long a first look may take is guessed with it
 
 struct bench { // one width and size of items
     struct bg_env *env;
@@ -544,6 +545,7 @@ bg_status measure_machine(struct bg_env *env, const struct measure_options *o, s
                           .length = o->length,
                           .micro_batches = o->micro_batches,
                           .threads = env->threads,
+                          .kern = kern_select(env->isa),
                           .memory_bytes = (double)env->ops->memory_total(env)};
     bg_status status = measure_messages(env, err, &m->other);
     if (!status)
@@ -644,6 +646,12 @@ bg_status measure_profile(const struct measure *m, uint32_t group, uint32_t work
     }
     price_unit(m, model, group, &op);
     p.op_s = op.forward_s * group;
+    const struct layout_options whole = {
+        .unit_end = model->unit_count, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
+    p.work_bytes = ((double)layout_work_bytes(model, &whole, group) +
+                    m->threads * (double)layout_scratch_bytes(model, m->kern, &whole, group)) /
+                   group;
+    p.process_bytes = PROCESS_BYTES;
     p.tie_bytes = m->config.tie ? 4.0 * m->config.vocab * m->config.dim : 0;
     p.machine_count = workers;
     p.machines = bg_alloc_array(workers, sizeof *p.machines);

@@ -26,6 +26,7 @@ struct measure {
     struct optim_options optim;
     uint32_t batch, length, micro_batches;
     unsigned threads;
+    const struct kern *kern;
     double memory_bytes;       // of this host
     double crowded;            // speed of a cpu when all of them compute, against one alone; at most 1
     struct plan_costs costs;   // rows: tokens of an item

@@ -39,9 +39,10 @@ struct key {
     }
 static const struct key unit_keys[] = {UNIT(forward_s),      UNIT(input_s),     UNIT(weight_s),  UNIT(parameter_bytes),
                                        UNIT(gradient_bytes), UNIT(stash_bytes), UNIT(cut_bytes), {0}};
-static const struct key overhead_keys[] = {
-    PROFILE(op_s),          PROFILE(message_s), PROFILE(message_byte_s), PROFILE(commit_s),    PROFILE(step_byte_s),
-    PROFILE(reduce_byte_s), PROFILE(tie_bytes), PROFILE(sharing),        PROFILE(disk_byte_s), {0}};
+static const struct key overhead_keys[] = {PROFILE(op_s),       PROFILE(message_s),     PROFILE(message_byte_s),
+                                           PROFILE(commit_s),   PROFILE(step_byte_s),   PROFILE(reduce_byte_s),
+                                           PROFILE(tie_bytes),  PROFILE(sharing),       PROFILE(disk_byte_s),
+                                           PROFILE(work_bytes), PROFILE(process_bytes), {0}};
 static const struct key link_keys[] = {LINK(latency_s), LINK(bytes_s), {0}};
 static const struct key machine_keys[] = {
     MACHINE(speed),        {"memory", offsetof(struct plan_machine, memory_bytes)},

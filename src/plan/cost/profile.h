@@ -7,7 +7,7 @@
 //   unit embed|block|head|other forward_s S input_s S weight_s S parameter_bytes B gradient_bytes B stash_bytes B
 //       cut_bytes B                                   (one line each, in order)
 //   overhead op_s S message_s S message_byte_s S commit_s S step_byte_s S reduce_byte_s S tie_bytes B
-//       sharing X disk_byte_s S
+//       sharing X disk_byte_s S work_bytes B process_bytes B
 //   link inner|outer latency_s S bytes_s B
 //   machine NAME speed X memory BYTES host H cores C threads T quota X period_s S dollars_hour P watts W idle_watts W
 // Behind a kind or name any key may be missing: it is 0 then, a machine's speed and threads 1.
@@ -73,6 +73,8 @@ struct plan_profile {
                                    // at every turn); 0: all of it
     double disk_byte_s;            // of a byte of a stash that waits on disk, each time it comes into memory: time
                                    // of the worker itself; 0: not known
+    double work_bytes;             // of a worker that computes, a micro-batch of its largest item: what all ops share
+    double process_bytes;          // of every worker
 };
 
 #define PLAN_PROFILE_UNITS_MAX    4096

@@ -16,7 +16,7 @@ struct plan_span { // of an op of a list that takes time
 struct plan_worker_time {
     double busy_s;          // computing
     double first_s, last_s; // start of its first compute op, end of its last
-    double peak_bytes;      // weights, gradient, moments, stashes in memory, boundaries
+    double peak_bytes;      // weights, gradient, moments, stashes in memory, boundaries, work memory
     double sent_bytes, received_bytes;
     double joules, dollars; // over the whole step
 };

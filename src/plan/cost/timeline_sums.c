@@ -224,6 +224,11 @@ double plan_worker_bytes(const struct plan *plan, const struct plan_profile *pro
                          uint32_t worker)
 {
     double bytes = (plan->workers > 1 ? 4 : 3) * state_bytes, aside = 0; // one process has no root beside its sums
+    double largest = 0;                                                  // item that it computes
+    for (size_t i = 0; i < plan->lists[worker].count; i++)
+        if (plan->lists[worker].ops[i].kind <= PLAN_W)
+            largest = fmax(largest, plan_item_leaves(plan, plan->lists[worker].ops[i].item));
+    bytes += profile->process_bytes + largest * profile->work_bytes;
     for (uint32_t k = 0; k < plan->seat_count; k++)
         if (plan->seats[k].worker == worker)
             bytes += stage_bytes(plan, profile, worker, plan->seats[k].stage, &aside);
