@@ -98,6 +98,17 @@ class Workers(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline, f"no step {count}")
             time.sleep(0.005)
 
+    def wait_healed(self, name, process):
+        """Until whoever stands in for the last that was lost has its state."""
+        deadline = time.monotonic() + HANG_S
+        while True:
+            told = [e["event"] for e in self.events(name) if e["event"] in ("lost", "moved")]
+            if told and told[-1] == "moved":
+                return
+            self.assertIsNone(process.poll(), "ended early")
+            self.assertLess(time.monotonic(), deadline, "nobody took the place of who was lost")
+            time.sleep(0.005)
+
     def pid(self, name, who):
         """The newest process of that name."""
         return [e["process"] for e in self.events(name) if e["event"] == "spawned" and e["name"] == who][-1]
@@ -212,6 +223,8 @@ class Workers(unittest.TestCase):
         process = self.start("kill", *LONG, "run.plan=2x1")
         for i, who in enumerate(["worker0", "shadow", "worker1"]):
             self.wait_steps("kill", 30 + 60 * i, process)
+            if i > 0:
+                self.wait_healed("kill", process)
             os.kill(self.pid("kill", who), signal.SIGKILL)
         self.end(process)
         found = self.same("kill", *LONG)
