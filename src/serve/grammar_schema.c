@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "serve/grammar_int.h"
+#include "serve/schema_apart.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -81,14 +82,19 @@ static void make_string(struct compiler *c)
     struct grammar_range plain[] = {{0, 0x1f}, {'"', '"'}, {'\\', '\\'}, {0x7f, 0x7f}};
     struct grammar_range escapes[] = {{'"', '"'}, {'\\', '\\'}, {'/', '/'}, {'b', 'b'},
                                       {'f', 'f'}, {'n', 'n'},   {'r', 'r'}, {'t', 't'}};
-    struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}, {'A', 'F'}};
+    struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}, {'A', 'F'}}, ds[] = {{'d', 'd'}, {'D', 'D'}};
+    struct grammar_range others[] = {{'0', '9'}, {'a', 'c'}, {'A', 'C'}, {'e', 'f'}, {'E', 'F'}};
     const uint32_t free = grammar_rule_of_ranges(&c->text, plain, 4, true);
     const uint32_t escape = grammar_rule_of_ranges(&c->text, escapes, 8, false);
-    const uint32_t digits = repeat(c, grammar_rule_of_ranges(&c->text, hex, 3, false), 4, 4);
+    const uint32_t digit = grammar_rule_of_ranges(&c->text, hex, 3, false);
+    const uint32_t most[2] = {grammar_rule_of_ranges(&c->text, others, 5, false), repeat(c, digit, 3, 3)};
+    const uint32_t rest[3] = {grammar_rule_of_ranges(&c->text, ds, 2, false), points(c, '0', '7'),
+                              repeat(c, digit, 2, 2)}; // no half of a surrogate pair
     c->character = grammar_rule_new(&c->text);
     add(c, c->character, "", free, "");
     add(c, c->character, "\\", escape, "");
-    add(c, c->character, "\\u", digits, "");
+    add(c, c->character, "\\u", sequence(c, most, 2), "");
+    add(c, c->character, "\\u", sequence(c, rest, 3), "");
     c->string = grammar_rule_new(&c->text);
     add(c, c->string, "\"", repeat(c, c->character, 0, UINT32_MAX), "\"");
 }
@@ -110,7 +116,8 @@ static void make_numbers(struct compiler *c)
     add(c, signs, "", UINT32_MAX, "");
     add(c, signs, "+", UINT32_MAX, "");
     add(c, signs, "-", UINT32_MAX, "");
-    const uint32_t power[3] = {grammar_rule_of_ranges(&c->text, es, 2, false), signs, repeat(c, digit, 1, 3)};
+    const uint32_t power[3] = {grammar_rule_of_ranges(&c->text, es, 2, false), signs,
+                               repeat(c, digit, 1, 2)}; // never infinite
     add(c, exponent, "", UINT32_MAX, "");
     add(c, exponent, "", sequence(c, power, 3), "");
     const uint32_t all[3] = {c->integer, fraction, exponent};
@@ -219,52 +226,86 @@ static uint32_t any_of(struct compiler *c, json_t *list, const char *path, uint3
     return rule;
 }
 
-static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
+// Two digits, from first (0 or 1) to last.
+static uint32_t two_digits(struct compiler *c, unsigned first, unsigned last)
 {
-    allow(c, schema, path, " type minLength maxLength format ");
+    const uint32_t rule = grammar_rule_new(&c->text);
+    for (unsigned tens = 0; tens <= last / 10; tens++) {
+        const char ten[] = {(char)('0' + tens), '\0'};
+        add(c, rule, ten, points(c, tens ? '0' : '0' + first, tens < last / 10 ? '9' : '0' + last % 10), "");
+    }
+    return rule;
+}
+
+// Of the years 1000 to 9999; no 29th of February, which only some of them have.
+static uint32_t date_of(struct compiler *c)
+{
+    static const struct {
+        const char *months[8];
+        unsigned days;
+    } kinds[] = {{{"-01-", "-03-", "-05-", "-07-", "-08-", "-10-", "-12-"}, 31},
+                 {{"-04-", "-06-", "-09-", "-11-"}, 30},
+                 {{"-02-"}, 28}};
+    const uint32_t day = grammar_rule_new(&c->text);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+        for (size_t m = 0; kinds[k].months[m]; m++)
+            add(c, day, kinds[k].months[m], two_digits(c, 1, kinds[k].days), "");
+    const uint32_t all[3] = {points(c, '1', '9'), repeat(c, points(c, '0', '9'), 3, 3), day};
+    return sequence(c, all, 3);
+}
+
+static uint32_t time_of(struct compiler *c)
+{
+    const uint32_t next = grammar_rule_new(&c->text);
+    add(c, next, ":", two_digits(c, 0, 59), "");
+    const uint32_t all[3] = {two_digits(c, 0, 23), next, next};
+    return sequence(c, all, 3);
+}
+
+static uint32_t uuid_of(struct compiler *c)
+{
+    struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}};
+    const uint32_t h = grammar_rule_of_ranges(&c->text, hex, 2, false), next = grammar_rule_new(&c->text);
+    add(c, next, "-", repeat(c, h, 4, 4), "");
+    const uint32_t eight = repeat(c, h, 8, 8), all[] = {eight, next, next, next, next, eight};
+    return sequence(c, all, 6);
+}
+
+static uint32_t format_of(struct compiler *c, json_t *schema, const char *path)
+{
     const char *format = json_string_value(json_object_get(schema, "format"));
-    const uint32_t least = bound(c, schema, "minLength", path, 0),
-                   most = bound(c, schema, "maxLength", path, UINT32_MAX), digit = points(c, '0', '9');
-    const uint32_t rule = grammar_rule_new(&c->text), two = repeat(c, digit, 2, 2), four = repeat(c, digit, 4, 4);
-    if (most < least)
-        refuse(c, path, "\"maxLength\" is less than \"minLength\"%s", "");
-    if (!format) {
-        add(c, rule, "\"", repeat(c, c->character, least, most), "\"");
-        return rule;
-    }
-    struct grammar_sequence date = {0}, time = {0};
-    const uint32_t date_rule = grammar_rule_new(&c->text), time_rule = grammar_rule_new(&c->text);
-    grammar_add_rule(&date, four);
-    for (int i = 0; i < 2; i++) {
-        grammar_add_text(&c->text, &date, "-", 1);
-        grammar_add_rule(&date, two);
-    }
-    for (int i = 0; i < 3; i++) {
-        if (i)
-            grammar_add_text(&c->text, &time, ":", 1);
-        grammar_add_rule(&time, two);
-    }
-    grammar_add_alternative(&c->text, date_rule, &date);
-    grammar_add_alternative(&c->text, time_rule, &time);
+    const uint32_t rule = grammar_rule_new(&c->text);
+    format = format ? format : "?";
+    allow(c, schema, path, " type format ");
     if (strcmp(format, "date") == 0) {
-        add(c, rule, "\"", date_rule, "\"");
+        add(c, rule, "\"", date_of(c), "\"");
     } else if (strcmp(format, "time") == 0) {
-        add(c, rule, "\"", time_rule, "Z\"");
+        add(c, rule, "\"", time_of(c), "Z\"");
     } else if (strcmp(format, "date-time") == 0) {
-        const uint32_t t = grammar_rule_new(&c->text);
-        add(c, t, "T", time_rule, "Z");
-        const uint32_t both[2] = {date_rule, t};
-        add(c, rule, "\"", sequence(c, both, 2), "\"");
+        const uint32_t time = grammar_rule_new(&c->text);
+        add(c, time, "T", time_of(c), "Z\"");
+        const uint32_t both[2] = {date_of(c), time};
+        add(c, rule, "\"", sequence(c, both, 2), "");
     } else if (strcmp(format, "uuid") == 0) {
-        struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}};
-        const uint32_t h = grammar_rule_of_ranges(&c->text, hex, 2, false), h4 = repeat(c, h, 4, 4),
-                       d = grammar_rule_new(&c->text);
-        add(c, d, "-", h4, "");
-        const uint32_t all[] = {repeat(c, h, 8, 8), d, d, d, d, repeat(c, h, 8, 8)};
-        add(c, rule, "\"", sequence(c, all, 6), "\"");
+        add(c, rule, "\"", uuid_of(c), "\"");
     } else {
         refuse(c, path, "format \"%.100s\" is not supported", format);
     }
+    return rule;
+}
+
+static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
+{
+    if (json_object_get(schema, "format"))
+        return format_of(c, schema, path);
+    allow(c, schema, path, " type minLength maxLength ");
+    const uint32_t least = bound(c, schema, "minLength", path, 0),
+                   most = bound(c, schema, "maxLength", path, UINT32_MAX);
+    const uint32_t rule = grammar_rule_new(&c->text);
+    if (most < least)
+        refuse(c, path, "\"maxLength\" is less than \"minLength\"%s", "");
+    else
+        add(c, rule, "\"", repeat(c, c->character, least, most), "\"");
     return rule;
 }
 
@@ -280,6 +321,8 @@ static uint32_t array_of(struct compiler *c, json_t *schema, const char *path, u
         const uint32_t rule = grammar_rule_new(&c->text);
         if (!json_is_array(prefix) || json_array_size(prefix) == 0 || (items && !json_is_false(items)))
             refuse(c, path, "\"prefixItems\": expected schemas, and no \"items\" but false%s", "");
+        if (json_array_size(prefix) < least || json_array_size(prefix) > most)
+            refuse(c, path, "\"prefixItems\": expected as many as \"minItems\" and \"maxItems\" allow%s", "");
         for (size_t i = 0; i < json_array_size(prefix) && !c->failed; i++) {
             char *at = bg_format("%s/prefixItems/%zu", path, i);
             if (i)
@@ -300,16 +343,18 @@ static uint32_t array_of(struct compiler *c, json_t *schema, const char *path, u
     return list_of(c, "[", item, "]", least, most);
 }
 
-static bool is_required(json_t *required, const char *name)
+// An object of any names; more: a schema of the values, a boolean, or NULL: any.
+static uint32_t map_of(struct compiler *c, json_t *more, const char *path, uint32_t depth)
 {
-    for (size_t i = 0; i < json_array_size(required); i++) {
-        const char *each = json_string_value(json_array_get(required, i));
-        if (each && strcmp(each, name) == 0)
-            return true;
-    }
-    return false;
+    if (!more || json_is_true(more))
+        return c->object;
+    char *at = bg_format("%s/additionalProperties", path);
+    const uint32_t value = json_is_false(more) ? c->null : compile(c, more, at, depth + 1);
+    bg_free(at);
+    return list_of(c, "{", member(c, c->string, value), "}", 0, json_is_false(more) ? 0 : UINT32_MAX);
 }
 
+// Where names are listed no others are written, whatever additionalProperties says: they could repeat one.
 // What may follow the i-th property: rest[i] where one was written before it (a comma comes first), begin[i] where
 // none. Built from the last to the first, so that each is one rule whatever is left out.
 static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
@@ -325,13 +370,10 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
         if (!each || !json_object_get(properties, each))
             refuse(c, path, "\"required\" names \"%.100s\", which is no property", each ? each : "?");
     }
-    if (json_object_size(properties) == 0 && (!more || json_is_true(more)))
-        return c->object;
-    char *at = bg_format("%s/additionalProperties", path);
-    const bool open = more && !json_is_false(more);
-    const uint32_t other =
-        !open ? UINT32_MAX : member(c, c->string, json_is_true(more) ? c->value : compile(c, more, at, depth + 1));
-    bg_free(at);
+    if (more && !json_is_boolean(more) && !json_is_object(more))
+        refuse(c, path, "\"additionalProperties\": expected a schema%s", "");
+    if (json_object_size(properties) == 0)
+        return map_of(c, more, path, depth);
     const uint32_t comma = grammar_rule_new(&c->text), comma_space = grammar_rule_new(&c->text);
     add(c, comma, ",", c->space, "");
     const uint32_t spaced[2] = {c->space, comma};
@@ -340,14 +382,7 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
     grammar_add_rule(&s, spaced[1]);
     grammar_add_alternative(&c->text, comma_space, &s);
     uint32_t rest = grammar_rule_new(&c->text), begin = grammar_rule_new(&c->text);
-    if (open) {
-        const uint32_t next[2] = {comma_space, other};
-        const uint32_t others = repeat(c, sequence(c, next, 2), 0, UINT32_MAX), first[2] = {other, others};
-        add(c, rest, "", others, "");
-        add(c, begin, "", sequence(c, first, 2), "");
-    } else {
-        add(c, rest, "", UINT32_MAX, "");
-    }
+    add(c, rest, "", UINT32_MAX, "");
     add(c, begin, "", UINT32_MAX, "");
     const size_t count = json_object_size(properties);
     const char **names = bg_alloc_array(count + 1, sizeof *names);
@@ -355,7 +390,7 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
     json_object_foreach(properties, name, value) names[n++] = name;
     while (n-- > 0 && !c->failed) {
         json_t *text = json_string(names[n]);
-        at = bg_format("%s/properties/%s", path, names[n]);
+        char *at = bg_format("%s/properties/%s", path, names[n]);
         const uint32_t one =
             member(c, literal(c, text), compile(c, json_object_get(properties, names[n]), at, depth + 1));
         json_decref(text);
@@ -364,7 +399,7 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
         const uint32_t new_rest = grammar_rule_new(&c->text), new_begin = grammar_rule_new(&c->text);
         add(c, new_rest, "", sequence(c, with_rest, 3), "");
         add(c, new_begin, "", sequence(c, from_begin, 2), "");
-        if (!is_required(required, names[n])) {
+        if (!schema_requires(schema, names[n])) {
             add(c, new_rest, "", rest, "");
             add(c, new_begin, "", begin, "");
         }
@@ -379,29 +414,12 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
 
 static json_t *resolve(struct compiler *c, const char *reference, const char *path)
 {
-    json_t *at = c->root;
-    const char *p = reference;
-    if (*p != '#') {
+    json_t *at = schema_at(c->root, reference);
+    if (*reference != '#')
         refuse(c, path, "$ref \"%.100s\": only references into this schema (#/...) are supported", reference);
-        return NULL;
-    }
-    for (p++; *p == '/' && at;) {
-        const char *end = strchr(++p, '/');
-        const size_t size = end ? (size_t)(end - p) : strlen(p);
-        char *key = bg_strndup(p, size), *to = key;
-        for (const char *from = key; *from; from++) { // ~1 is /, ~0 is ~
-            const bool escaped = *from == '~' && (from[1] == '0' || from[1] == '1');
-            *to++ = escaped ? (from[1] == '1' ? '/' : '~') : *from;
-            from += escaped;
-        }
-        *to = '\0';
-        at = json_object_get(at, key);
-        bg_free(key);
-        p += size;
-    }
-    if (!at || *p)
+    else if (!at)
         refuse(c, path, "$ref \"%.100s\": there is nothing there", reference);
-    return *p ? NULL : at;
+    return at;
 }
 
 static uint32_t typed(struct compiler *c, json_t *schema, const char *type, const char *path, uint32_t depth)
@@ -449,9 +467,41 @@ static uint32_t by_type(struct compiler *c, json_t *schema, const char *path, ui
     return c->value;
 }
 
+static uint32_t one_of(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
+{
+    json_t *list = json_object_get(schema, "oneOf");
+    size_t first, second;
+    char *at = bg_format("%s/oneOf", path), *which = NULL;
+    allow(c, schema, path, " oneOf ");
+    const uint32_t rule = any_of(c, list, at, depth);
+    if (!c->failed && !schema_alternatives_are_apart(c->root, list, &first, &second)) {
+        which = bg_format("%zu and %zu", first, second);
+        refuse(c, at, "a value could fit both %s: say so (const, type, required), or use \"anyOf\"", which);
+    }
+    bg_free(at);
+    bg_free(which);
+    return rule;
+}
+
+static uint32_t enum_of(struct compiler *c, json_t *schema, const char *path)
+{
+    json_t *values = json_object_get(schema, "enum"), *type = json_object_get(schema, "type");
+    const uint32_t rule = grammar_rule_new(&c->text);
+    size_t fit = 0;
+    allow(c, schema, path, " enum type ");
+    for (size_t i = 0; i < json_array_size(values); i++)
+        if (schema_type_takes(type, json_array_get(values, i))) {
+            add(c, rule, "", literal(c, json_array_get(values, i)), "");
+            fit++;
+        }
+    if (fit == 0)
+        refuse(c, path, "\"enum\": expected a list of at least one value%s", type ? " of the type" : "");
+    return rule;
+}
+
 static uint32_t compile_object(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
 {
-    json_t *reference = json_object_get(schema, "$ref"), *choices = json_object_get(schema, "enum");
+    json_t *reference = json_object_get(schema, "$ref");
     if (json_is_string(reference)) {
         allow(c, schema, path, " $ref ");
         json_t *to = resolve(c, json_string_value(reference), path);
@@ -459,26 +509,21 @@ static uint32_t compile_object(struct compiler *c, json_t *schema, const char *p
     }
     if (json_object_get(schema, "const")) {
         allow(c, schema, path, " const type ");
+        if (!schema_type_takes(json_object_get(schema, "type"), json_object_get(schema, "const")))
+            refuse(c, path, "\"const\": expected a value of the type%s", "");
         return literal(c, json_object_get(schema, "const"));
     }
-    if (choices) {
-        const uint32_t rule = grammar_rule_new(&c->text);
-        allow(c, schema, path, " enum type ");
-        if (!json_is_array(choices) || json_array_size(choices) == 0)
-            refuse(c, path, "\"enum\": expected a list of at least one value%s", "");
-        for (size_t i = 0; i < json_array_size(choices); i++)
-            add(c, rule, "", literal(c, json_array_get(choices, i)), "");
+    if (json_object_get(schema, "enum"))
+        return enum_of(c, schema, path);
+    if (json_object_get(schema, "oneOf"))
+        return one_of(c, schema, path, depth);
+    if (json_object_get(schema, "anyOf")) {
+        char *at = bg_format("%s/anyOf", path);
+        allow(c, schema, path, " anyOf ");
+        const uint32_t rule = any_of(c, json_object_get(schema, "anyOf"), at, depth);
+        bg_free(at);
         return rule;
     }
-    static const char *const unions[] = {"anyOf", "oneOf"};
-    for (size_t i = 0; i < 2; i++)
-        if (json_object_get(schema, unions[i])) {
-            char *at = bg_format("%s/%s", path, unions[i]);
-            allow(c, schema, path, i ? " oneOf " : " anyOf ");
-            const uint32_t rule = any_of(c, json_object_get(schema, unions[i]), at, depth);
-            bg_free(at);
-            return rule;
-        }
     json_t *all = json_object_get(schema, "allOf");
     if (json_array_size(all) == 1) {
         allow(c, schema, path, " allOf ");

@@ -166,7 +166,41 @@ static const struct example schemas[] = {
      "\"#/$defs/node\"}",
      {"{\"v\":1.5e3,\"next\":{\"v\":0,\"next\":null}}"},
      {"{\"v\":1}", "{\"v\":1,\"next\":{}}"}},
-    {"{\"type\": \"string\", \"format\": \"date\"}", {"\"2024-01-31\""}, {"\"2024-1-31\""}},
+    {"{\"type\": \"string\", \"format\": \"date\"}",
+     {"\"2024-01-31\"", "\"1000-02-28\"", "\"9999-12-10\"", "\"2023-09-30\""},
+     {"\"2024-1-31\"", "\"2024-13-01\"", "\"2024-00-01\"", "\"2024-04-31\"", "\"2023-02-29\"", "\"2024-01-00\"",
+      "\"2024-01-32\"", "\"0000-01-01\""}},
+    {"{\"type\": \"string\", \"format\": \"date-time\"}",
+     {"\"2024-01-31T00:00:00Z\"", "\"1999-12-31T23:59:59Z\""},
+     {"\"2024-01-31T24:00:00Z\"", "\"2024-01-31T00:60:00Z\"", "\"2024-01-31T00:00:60Z\"", "\"2024-01-31T00:00:00\""}},
+    {"{\"type\": \"string\", \"format\": \"time\"}", {"\"19:05:40Z\""}, {"\"30:05:40Z\"", "\"9:05:40Z\""}},
+    {"{\"type\": \"string\", \"format\": \"uuid\"}",
+     {"\"01234567-89ab-cdef-0123-456789abcdef\""},
+     {"\"01234567-89ab-cdef-0123-456789abcde\"", "\"0123456789abcdef0123456789abcdef\""}},
+    {"{\"type\": \"string\"}",
+     {"\"\\ud7ff\"", "\"\\uE000\"", "\"\\u00dF\""},
+     {"\"\\ud800\"", "\"\\uDfff\"", "\"\\u12\""}},
+    {"{\"type\": \"number\"}", {"-0.5e-99", "1E+10", "0"}, {"1e400", "1e", ".5", "00"}},
+    {"{\"type\": \"integer\", \"enum\": [\"a\", 1, 1.5, 20]}", {"1", "20"}, {"\"a\"", "1.5", "2"}},
+    {"{\"type\": [\"null\", \"string\"], \"enum\": [\"a\", 1, null]}", {"\"a\"", "null"}, {"1"}},
+    {"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"null\"}}, \"additionalProperties\": {\"type\": "
+     "\"integer\"}}",
+     {"{}", "{\"a\":null}"},
+     {"{\"a\":1}", "{\"a\":null,\"a\":1}", "{\"\\u0061\":1}"}},
+    {"{\"type\": \"object\", \"additionalProperties\": false}", {"{}", "{ }"}, {"{\"a\":1}"}},
+    {"{\"prefixItems\": [{\"const\": 1}, {\"const\": 2}], \"minItems\": 2, \"maxItems\": 2}",
+     {"[1,2]"},
+     {"[1]", "[1,2,3]", "[]"}},
+    {"{\"oneOf\": [{\"type\": \"integer\"}, {\"enum\": [\"a\", null]}, {\"type\": \"object\", \"properties\": {\"k\": "
+     "{\"const\": 1}}, \"required\": [\"k\"]}, {\"$ref\": \"#/$defs/two\"}], \"$defs\": {\"two\": {\"type\": "
+     "\"object\", "
+     "\"properties\": {\"k\": {\"const\": 2}, \"l\": {\"type\": \"null\"}}, \"required\": [\"k\"]}}}",
+     {"5", "\"a\"", "{\"k\":1}", "{\"k\":2,\"l\":null}"},
+     {"{\"k\":1,\"l\":null}", "{}"}},
+    {"{\"oneOf\": [{\"properties\": {\"a\": {}}, \"required\": [\"a\"]}, {\"properties\": {\"b\": {}}, \"required\": "
+     "[\"b\"]}]}",
+     {"{\"a\":1}", "{\"b\":{}}"},
+     {"{\"a\":1,\"b\":1}", "{}"}},
     {"{\"type\": \"object\", \"additionalProperties\": {\"type\": \"integer\"}}",
      {"{}", "{\"x\":1,\"y\":2}"},
      {"{\"x\":\"1\"}"}},
@@ -236,8 +270,8 @@ static void draws_are_json(void **state)
             json_error_t at;
             random_text(&w, g, &text);
             json_t *json = json_loadb(bg_str_text(&text), text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &at);
-            // a lone half of a surrogate pair is the one thing that fits and that jansson does not read
-            if (!json && text.size < 4000 && !strstr(at.text, "Unicode"))
+            // a NUL in a name is the one thing that fits and that jansson does not read
+            if (!json && text.size < 4000 && !strstr(at.text, "NUL"))
                 fail_msg("%s: %s: %s", schemas[i].grammar, bg_str_text(&text), at.text);
             json_decref(json);
             bg_str_fini(&text);
@@ -264,6 +298,24 @@ static void what_cannot_be_kept_is_refused(void **state)
         {"[]", "expected a schema"},
         {"{\"type\"", "no JSON"},
         {"{\"$ref\": \"#\"}", "itself"},
+        {"{\"type\": \"integer\", \"enum\": [\"a\"]}", "of the type"},
+        {"{\"type\": \"integer\", \"const\": \"a\"}", "of the type"},
+        {"{\"type\": \"string\", \"format\": \"date\", \"minLength\": 12}", "minLength"},
+        {"{\"type\": \"string\", \"format\": 7}", "format"},
+        {"{\"prefixItems\": [{}], \"minItems\": 2}", "minItems"},
+        {"{\"prefixItems\": [{}], \"maxItems\": 0}", "minItems"},
+        {"{\"type\": \"object\", \"additionalProperties\": 7}", "additionalProperties"},
+        {"{\"oneOf\": []}", "at least one"},
+        {"{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}]}", "0 and 1"},
+        {"{\"oneOf\": [{\"const\": 1}, {\"type\": \"null\"}, {\"enum\": [\"a\", 1.0]}]}", "0 and 2"},
+        {"{\"oneOf\": [{}, {\"type\": \"null\"}]}", "0 and 1"},
+        {"{\"oneOf\": [{\"properties\": {\"a\": {}}}, {\"properties\": {\"b\": {}}, \"required\": [\"b\"]}]}",
+         "0 and 1"},
+        {"{\"oneOf\": [{\"properties\": {\"k\": {\"const\": 1}}}, {\"properties\": {\"k\": {\"const\": 2}}}]}",
+         "0 and 1"},
+        {"{\"oneOf\": [{\"anyOf\": [{\"const\": 1}, {\"const\": 2}]}, {\"oneOf\": [{\"const\": 3}, {\"const\": 2}]}]}",
+         "0 and 1"},
+        {"{\"oneOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}", "0 and 1"},
     };
     struct world w;
     (void)state;
