@@ -493,12 +493,12 @@ static void renew_quota(const struct walk *k, struct actor *a, const struct plan
 enum { PERIODS_MANY = 1000 };
 static bool in_periods(const struct actor *a, const struct plan_machine *machine)
 {
-    return machine->quota > 0 && a->left < PERIODS_MANY * machine->period_s;
+    return machine->quota > 0 && a->left < PERIODS_MANY * machine->quota * machine->period_s;
 }
 
 static bool is_held(const struct actor *a, const struct plan_machine *machine)
 {
-    return in_periods(a, machine) && a->quota_left <= 1e-9 * machine->period_s;
+    return in_periods(a, machine) && a->quota_left <= 1e-9 * machine->quota * machine->period_s;
 }
 
 // How fast each worker goes on. Returns for how long that holds, messages aside.

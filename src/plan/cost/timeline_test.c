@@ -443,11 +443,11 @@ static void quotas_come_by_the_period(void **state)
         uint32_t stages;
         double quota, period, step;
     } cases[] = {
-        {1, 0, 0, 3},      {1, 0.5, 10, 3}, // all of it is in the first period
-        {1, 0.5, 4, 5},                     // 2, then waits for 2, then 1
-        {1, 0.25, 4, 9},                    // 1 of every 4
-        {1, 0.5, 1e-6, 6},                  // a machine of half the speed
-        {2, 0.5, 2, 8},                     // its periods begin when its work does: 1-2, 3-4, 5-6
+        {1, 0, 0, 3},        {1, 0.5, 10, 3}, // all of it is in the first period
+        {1, 0.5, 4, 5},                       // 2, then waits for 2, then 1
+        {1, 0.25, 4, 9},                      // 1 of every 4
+        {1, 0.5, 1e-6, 6},                    // a machine of half the speed
+        {1, 1e-9, 100, 3e9}, {2, 0.5, 2, 8},  // its periods begin when its work does: 1-2, 3-4, 5-6
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct plan plan = pipeline(cases[i].stages, 1, PLAN_1F1B, false);
