@@ -328,12 +328,25 @@ static bool read_resumed(struct openai_ask *ask, uint32_t vocab, struct openai_e
 // What would change the answer and cannot be done is refused, never passed over.
 static bool refuse_unsupported(const struct openai_ask *ask, struct openai_error *error)
 {
-    static const char *const names[] = {"tools", "functions", "suffix", "audio", "prediction", "web_search_options"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const json_t *v = field(ask->body, names[i]);
-        const bool empty = json_is_array(v) ? json_array_size(v) == 0 : json_is_string(v) && !json_string_length(v);
+    static const struct {
+        const char *name;
+        double neutral; // a number that asks for nothing
+    } fields[] = {{"tools", 0},          {"functions", 0},       {"suffix", 0},
+                  {"audio", 0},          {"prediction", 0},      {"web_search_options", 0},
+                  {"min_tokens", 0},     {"stop_token_ids", 0},  {"repetition_penalty", 1},
+                  {"length_penalty", 1}, {"typical_p", 1},       {"mirostat", 0},
+                  {"n_predict", -1},     {"use_beam_search", 0}, {"guided_json", 0},
+                  {"guided_regex", 0},   {"guided_choice", 0},   {"guided_grammar", 0},
+                  {"json_schema", 0},    {"chat_template", 0},   {"continue_final_message", 0}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const json_t *v = field(ask->body, fields[i].name);
+        const double number = json_number_value(v), neutral = fields[i].neutral;
+        const bool empty = json_is_array(v)    ? json_array_size(v) == 0
+                           : json_is_string(v) ? json_string_length(v) == 0
+                           : json_is_number(v) ? number >= neutral && number <= neutral
+                                               : json_is_false(v);
         if (v && !empty)
-            return openai_refuse(error, 400, invalid, names[i], "%s: not supported", names[i]);
+            return openai_refuse(error, 400, invalid, fields[i].name, "%s: not supported", fields[i].name);
     }
     const json_t *kinds = field(ask->body, "modalities"), *extra = field(ask->body, "chat_template_kwargs");
     const char *kind = json_string_value(json_array_get(kinds, 0));

@@ -44,7 +44,7 @@ static void fields(void **state)
               "\"seed\": -1, \"n\": 2, \"max_tokens\": 9, \"stop\": [\"a\", \"b\"], \"stream\": true,"
               "\"logit_bias\": {\"200\": -100, \"3\": 1.5}, \"logprobs\": 4, \"ignore_eos\": true, \"priority\": -3,"
               "\"timeout_ms\": 50, \"cache_prompt\": false, \"stream_options\": {\"include_usage\": true},"
-              "\"return_tokens\": true, \"user\": \"who\", \"suffix\": null, \"best_of\": 2}",
+              "\"return_tokens\": true, \"user\": \"who\", \"suffix\": null, \"best_of\": 2, \"min_tokens\": 0}",
               &error, &ask));
     const struct serve_sampling *s = &ask.request.sampling;
     assert_true(s->temperature == 0.5f && s->top_p == 0.9f && s->top_k == 0 && s->min_p == 0.1f);
@@ -113,6 +113,8 @@ static void refusals(void **state)
         {"\"resume_tokens\": [1], \"seed\": 1, \"n\": 2", "resume_tokens"},
         {"\"priority\": 3000000000", "priority"},
         {"\"tools\": [{}]", "tools"},
+        {"\"min_tokens\": 2", "min_tokens"},
+        {"\"repetition_penalty\": 1.1", "repetition_penalty"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct openai_error error = {0};
