@@ -53,10 +53,68 @@ static void machines_do_not_show(void **state)
         }
 }
 
+static void other_requests(struct world *w, uint64_t random)
+{
+    for (size_t i = 0; i < REQUESTS; i++) {
+        bg_str_fini(&w->asked[i].want.text);
+        bg_str_fini(&w->asked[i].got.text);
+        w->asked[i] = (struct asked){0};
+    }
+    w->random = random;
+    make_requests(w);
+}
+
+// Two hundred prompts and more, fourteen at a time: in every number of slots from 2 to 16, every chunk from one token
+// to the context, every kind of speculation, on every instruction set, by one thread and two, after the pages of the
+// longest prompt were saved by an engine that ran otherwise.
+static void nothing_shows_together(void **state)
+{
+    static const unsigned kinds[] = {ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT, ENGINE_TREE};
+    (void)state;
+    struct world worlds[2];
+    const struct kern *tables[3];
+    uint32_t chunk = 0, restored = 0;
+    for (unsigned i = 0; i < 2; i++)
+        world_create(&worlds[i], 1 + i);
+    const size_t count = kern_tables(worlds[0].env->isa, tables);
+    for (uint32_t slots = 2; slots <= 16; slots++) {
+        struct world *w = &worlds[slots % 2];
+        void *bytes = NULL;
+        size_t size = 0;
+        w->kern = tables[count - 1];
+        other_requests(w, slots);
+        for (uint32_t k = 0; k < 7; k++) {
+            struct bg_error err;
+            const struct asked *longest = &w->asked[3];
+            uint32_t tokens = 0;
+            chunk = chunk % CONTEXT + 1;
+            w->kern = tables[k ? count - 1 : slots % count]; // the reference takes its time
+            start(w, (struct engine_options){
+                         .slots = slots, .chunk = chunk, .speculate = kinds[(slots + k) % 4], .draft = w->draft});
+            if (bytes)
+                assert_int_equal(engine_restore(w->engine, bytes, size, &err, &tokens), BG_OK);
+            restored += tokens;
+            bg_free(bytes);
+            bytes = NULL;
+            run_all(w);
+            if (longest->request.prompt_count >= BATCH_PAGE)
+                assert_int_equal(engine_save(w->engine, longest->prompt, longest->request.prompt_count, &err, &bytes,
+                                             &size, &tokens),
+                                 BG_OK);
+            engine_destroy(w->engine);
+        }
+        bg_free(bytes);
+    }
+    assert_true(restored > 0);
+    for (unsigned i = 0; i < 2; i++)
+        world_destroy(&worlds[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machines_do_not_show),
+        cmocka_unit_test(nothing_shows_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
