@@ -472,6 +472,19 @@ class Clients(Case):
         server.sockets = []
         self.assertEqual(server.ask("GET", "/metrics")[0], 200)
 
+    def test_who_comes_while_it_loads_is_told(self):
+        server = self.start(key="open", ready=False, env={"BRIGADE_FAULT": "serve:serve-load:1:HANG"})
+        server.wait_for("brigade: reading ")
+        for method, path, body in (("GET", "/health", None), ("GET", "/v1/models", None), ("GET", "/metrics", None), ("GET", "/", None),
+                                   ("POST", "/v1/completions", {"prompt": "x"}), ("POST", "/v1/chat/completions", {}), ("POST", "/tokenize", "{")):
+            status, headers, answer = server.ask(method, path, body)
+            self.assertIn("Loading", self.refused((status, json.loads(answer)), 503)["message"])
+            self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+            self.assertIsNone(headers["X-Brigade-Model"])
+            status = server.ask(method, path, body, headers={"Authorization": "Bearer x"})[0]
+            self.assertEqual(status, 503 if path == "/health" else 401)
+        self.assertEqual(server.stop(signal.SIGKILL), -signal.SIGKILL)
+
     def test_sigterm_finishes_what_runs(self):
         server = self.start(env={"BRIGADE_FAULT": "serve:serve-batch:800:TERM"}) # in the middle of this
         sock = self.slow_socket(server)
@@ -649,10 +662,13 @@ class Hostile(Case):
                      {"logit_bias": {"1": 101}}, {"logit_bias": {"999999": 1}}, {"logit_bias": {"-1": 1}}, {"logit_bias": []},
                      {"logit_bias": {"01": 1, "1": 1}}, {"logit_bias": {str(i): 1 for i in range(5000)}}, {"stream": "yes"},
                      {"stream_options": {"include_usage": True}}, {"suffix": "x"}, {"best_of": 3}, {"tools": [{}]}, {"model": 7},
+                     {"min_tokens": 3}, {"repetition_penalty": 1.5}, {"guided_json": {}}, {"mirostat": 2}, {"n_predict": 9}, {"use_beam_search": True},
                      {"echo": True, "logprobs": 1}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [[1], "a"]}, {"prompt": [-1]},
                      {"prompt": [2 ** 40]}, {"prompt": ["a"] * 1000}, {"prompt": ["a"] * 20, "n": 20}, {"prompt": {}},
                      {"resume_tokens": [1]}, {"resume_tokens": [10 ** 9], "seed": 1}, {"priority": 1 << 40}, {"timeout_ms": 0}):
             self.refused(self.server.post("/v1/completions", {"prompt": "x", **more}), 400)
+        idle = {"min_tokens": 0, "repetition_penalty": 1.0, "mirostat": 0, "n_predict": -1, "tools": [], "suffix": None, "use_beam_search": False}
+        self.assertEqual(self.server.post("/v1/completions", {"prompt": "x", "max_tokens": 1, **idle})[0], 200)
         self.refused(self.server.post("/v1/completions", {"prompt": "x", "model": "gpt-4"}), 404, param="model")
         for messages in (None, [], [7], [{}], [{"role": "user"}], [{"role": "user", "content": 7}], "hello", [{"role": 1, "content": ""}],
                          [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]):
@@ -783,8 +799,9 @@ class Doors(Case):
         self.assertIn(f"/?key={key}", server.said())
         self.assertEqual(server.ask("GET", "/v1/models")[0], 401)
         self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer " + key})[0], 200)
-        done = subprocess.run([serving.BRIGADE, "serve", self.model, "--no-key", "--host", "0.0.0.0"], capture_output=True)
-        self.assertEqual(done.returncode, 64)
+        for args in (["serve", self.model, "--no-key", "--host", "0.0.0.0"], ["serve", self.model, "--api-key", ""],
+                     ["route", "--replica", "http://127.0.0.1:1", "--api-key", "k", "--api-key", ""]):
+            self.assertEqual(subprocess.run([serving.BRIGADE, *args], capture_output=True, timeout=30).returncode, 64, args)
 
     def test_tls(self):
         if not shutil.which("openssl"):

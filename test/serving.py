@@ -52,16 +52,17 @@ def small_model():
 
 
 class Server:
-    def __init__(self, model, *args, key=None, env=None, host="127.0.0.1", tls=None, files=None):
+    def __init__(self, model, *args, key=None, env=None, host="127.0.0.1", ready=True):
         auth = ["--api-key", key] if key else ["--no-key"]
         if key is False:
             auth = []
-        self.key, self.tls, self.sockets = key or None, tls, []
+        self.key, self.sockets = key or None, []
         self.log = tempfile.NamedTemporaryFile(prefix="brigade-serve-", suffix=".log")
         self.process = subprocess.Popen([BRIGADE, "serve", model, "--port", "0", "--host", host, *auth, *args],
                                         stderr=self.log, env={**os.environ, **(env or {})})
         self.port = int(self.wait_for(r"listening at \w+://[\d.]+:(\d+)/").group(1))
-        self.wait_for(r"brigade: serving ")
+        if ready:
+            self.wait_for(r"brigade: serving ")
 
     def said(self):
         with open(self.log.name) as log:

@@ -25,6 +25,9 @@ static int check(const struct request *r)
                           r->host);
     if (r->no_key && r->keys.count)
         return cli_misuse("route", "--no-key or --api-key, not both");
+    for (size_t i = 0; i < r->keys.count; i++)
+        if (!*r->keys.items[i])
+            return cli_misuse("route", "--api-key with an empty key");
     if (r->digest && (strlen(r->digest) != 64 || strspn(r->digest, "0123456789abcdef") != 64))
         return cli_misuse("route", "--digest %.70s: expected the 64 digits that `brigade serve` prints", r->digest);
     if (!r->certificate != !r->key)

@@ -92,6 +92,9 @@ static int check(struct request *r)
                           r->host);
     if (r->no_key && (r->keys.count || r->key_file))
         return cli_misuse("serve", "--no-key or --api-key, not both");
+    for (size_t i = 0; i < r->keys.count; i++)
+        if (!*r->keys.items[i])
+            return cli_misuse("serve", "--api-key with an empty key");
     if (!r->certificate != !r->key)
         return cli_misuse("serve", "--tls-cert and --tls-key belong together");
     if (speculation(r) > ENGINE_TREE)
@@ -190,6 +193,7 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
     struct bg_env *env = s->cli->env;
     enum kern_weight type;
     fprintf(stderr, "brigade: reading %s\n", path);
+    env_point(env, "serve-load");
     bg_status status = model_open_blocks(env, path, err, &s->files, &type);
     if (!status && s->r.tokenizer)
         status = tokenizer_open(env, s->r.tokenizer, err, &s->own);
