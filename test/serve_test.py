@@ -785,7 +785,7 @@ class Doors(Case):
         for key, status in (("one", 200), ("two", 200), ("three", 200), ("", 401), ("four", 401)):
             self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer " + key})[0], status, key)
         self.assertNotIn("key=", server.said())
-        for content, code in (("\n \n", 78), (None, 66)):
+        for content, code in (("\n \n", 78), ("good\nbad key\n", 78), (None, 66)):
             empty = os.path.join(self.dir, "empty")
             if content:
                 with open(empty, "w") as file:

@@ -258,16 +258,21 @@ static void digest_of(struct server *s, uint32_t context)
 // Blanks around a key, and empty lines, do not count.
 static bg_status read_keys(struct bg_env *env, const char *path, struct bg_error *err, struct bg_strlist *keys)
 {
-    static const char blank[] = " \t\r\n";
+    static const char blank[] = " \t\r";
     const size_t before = keys->count;
     char *text = NULL;
     bg_status status = cli_read_file(env, path, err, &text);
-    for (const char *at = text; at && *at;) {
-        const size_t size = strcspn(at, blank);
+    size_t line = 1;
+    for (const char *at = text; at && *at && !status; line++) {
+        at += strspn(at, blank);
+        const size_t size = strcspn(at, " \t\r\n"), rest = strspn(at + size, blank);
         if (size > 0)
             bg_strlist_add_bytes(keys, at, size);
-        at += size;
-        at += strspn(at, blank);
+        at += size + rest;
+        if (*at && *at != '\n')
+            status =
+                bg_fail(err, BG_INVALID, "--api-key-file %s, line %zu: expected one key without blanks", path, line);
+        at += *at == '\n';
     }
     bg_free(text);
     if (!status && keys->count == before)
