@@ -476,7 +476,10 @@ static uint32_t one_of(struct compiler *c, json_t *schema, const char *path, uin
     const uint32_t rule = any_of(c, list, at, depth);
     if (!c->failed && !schema_alternatives_are_apart(c->root, list, &first, &second)) {
         which = bg_format("%zu and %zu", first, second);
-        refuse(c, at, "a value could fit both %s: say so (const, type, required), or use \"anyOf\"", which);
+        refuse(c, at,
+               "it does not show that %s exclude each other: give each a const, type or required property, or use "
+               "\"anyOf\"",
+               which);
     }
     bg_free(at);
     bg_free(which);
