@@ -71,8 +71,11 @@ static void add_logprobs(const struct openai_reply *reply, json_t *list, const s
     const uint32_t stride = 1 + reply->ask->request.top_logprobs;
     for (uint32_t t = 0; event->logprobs && t < event->token_count; t++) {
         json_t *entry = chat_logprob(reply, event->logprobs + (size_t)t * stride), *top = json_array();
-        for (uint32_t k = 1; k < stride; k++)
-            json_array_append_new(top, chat_logprob(reply, event->logprobs + (size_t)t * stride + k));
+        for (uint32_t k = 1; k < stride; k++) {
+            const struct serve_logprob *other = event->logprobs + (size_t)t * stride + k;
+            if (other->id >= 0) // a vocabulary may hold fewer than were asked for
+                json_array_append_new(top, chat_logprob(reply, other));
+        }
         json_object_set_new(entry, "top_logprobs", top);
         json_array_append_new(list, entry);
     }

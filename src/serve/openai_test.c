@@ -196,13 +196,16 @@ static void streams(void **state)
     assert_int_equal(tokenizer_open(env, "bytes", &err, &tokenizer), BG_OK);
     assert_true(parse(OPENAI_CHAT,
                       "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"stream\": true, \"seed\": 4,"
-                      "\"stream_options\": {\"include_usage\": true}, \"return_tokens\": true}",
+                      "\"stream_options\": {\"include_usage\": true}, \"return_tokens\": true, \"logprobs\": true,"
+                      "\"top_logprobs\": 2}",
                       &error, &ask));
     const struct openai_reply reply = {&ask, tokenizer, "id-1", "m", 5};
     struct openai_choice choice = {.index = 0};
     const int32_t tokens[] = {104, 105};
+    const struct serve_logprob logprobs[] = {{104, -1}, {105, -0.5f}, {104, -1}, {105, 0}, {105, 0}, {-1, -9999}};
     struct serve_event event = {.tokens = tokens,
                                 .token_count = 2,
+                                .logprobs = logprobs, // the second of a vocabulary of one
                                 .text = "hi",
                                 .text_bytes = 2,
                                 .prompt_tokens = 3,
@@ -222,6 +225,10 @@ static void streams(void **state)
     const json_t *choice_json = json_array_get(json_object_get(second, "choices"), 0);
     assert_true(json_is_null(json_object_get(choice_json, "finish_reason")));
     assert_int_equal(json_array_size(json_object_get(choice_json, "tokens")), 2);
+    const json_t *probs = json_object_get(json_object_get(choice_json, "logprobs"), "content");
+    assert_int_equal(json_array_size(probs), 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(json_array_size(json_object_get(json_array_get(probs, i), "top_logprobs")), 2 - i);
     assert_true(json_is_null(json_object_get(second, "usage")));
     assert_string_equal(
         json_string_value(json_object_get(json_array_get(json_object_get(third, "choices"), 0), "finish_reason")),
