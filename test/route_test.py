@@ -20,15 +20,8 @@ import time
 import unittest
 
 import serving
+from builds import is_release
 from serving import BRIGADE, FULL, Server, events
-
-def is_release():
-    try:
-        with open(os.path.join(os.environ["BRIGADE_BUILD"], "CMakeCache.txt")) as cache:
-            return "CMAKE_BUILD_TYPE:STRING=Release\n" in cache.read()
-    except (KeyError, OSError):
-        return True
-
 
 SLOW = 1 if is_release() else 5  # builds with sanitizers take so much longer
 LONG = {"prompt": "the 7 little bears", "max_tokens": 450, "ignore_eos": True, "seed": 1}
