@@ -714,7 +714,9 @@ class Hostile(Case):
             "type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}), 400, param="response_format")
         for grammar in ("", "root ::= root", "root ::= root \"a\"", "root ::= x", "root ::= \"a\"{4000}{4000}", "root ::= (" * 10000,
                         "root ::= [", "root ::= [b-a]", "root ::= \"\\q\"", "root ::= " + "\"a\" | " * 20000 + "\"b\"", "x", "\0", "root ::= a\n" * 5000,
-                        "root ::= a a\na ::= b b\nb ::= c c\nc ::= root \"x\"", "root ::= \"a\"{99999999999}", "root ::= (\"a\"*)*"):
+                        "root ::= a a\na ::= b b\nb ::= c c\nc ::= root \"x\"", "root ::= \"a\"{99999999999}", "root ::= (\"a\"*)*",
+                        "root ::= ((\"a\"{0,4096}){0,4096}){0,4096}", "root ::= [^q] ((\"a\"{0,90}){0,90}){0,90}", "root ::= \"a\"" + "{0,4096}" * 8000,
+                        "root ::= " + " ".join(f"[\\x{a:02x}-\\x{b:02x}]" for a in range(128) for b in range(a, 128) if (a + b) % 2)):
             self.bounded("/v1/completions", {"prompt": "x", "max_tokens": 3, "grammar": grammar}, (200, 400))
         self.refused(self.server.post("/v1/completions", {"prompt": "x", "grammar": "root ::= root \"a\""}), 400, param="grammar")
 

@@ -9,7 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOBODY = 0xffffffff, STATES_MAX = 1 << 18, MASKS_MAX = 1 << 12, UNKNOWN = -2, DEAD = -1 };
+enum { NOBODY = 0xffffffff, MASKS_MAX = 1 << 12, UNKNOWN = -2, DEAD = -1 };
+enum {
+    REACHED_MAX = 1 << 16, // stacks that one set goes through
+    STATES_MAX = 1 << 18,  // of one grammar, as all that follows: beyond, whatever is new is not allowed
+    NODES_MAX = 1 << 22,
+    SETS_MAX = 1 << 24,   // nodes of all states
+    EFFORT_MAX = 1 << 28, // stacks gone through in all
+};
 
 struct node { // a stack: where it stands, and where it goes on afterwards
     uint32_t position, parent;
@@ -54,6 +61,9 @@ struct grammar {
     uint32_t *work; // nodes of the set in the making
     size_t work_count, work_capacity;
     bool work_ends;
+    struct node *todo; // stacks that it goes through next
+    size_t todo_count, todo_capacity;
+    uint32_t reached, effort; // stacks that it went through; that all did
     int32_t start;
 };
 
@@ -109,22 +119,33 @@ static void begin_set(struct grammar *g)
 {
     g->work_count = 0;
     g->work_ends = false;
+    g->reached = 0;
     g->turn++;
 }
 
-// Adds the stacks that read a byte next, from `position` over `parent`, to the set in the making.
-static void expand(struct grammar *g, uint32_t position, uint32_t parent)
+static void go_to(struct grammar *g, uint32_t position, uint32_t parent)
+{
+    if (g->todo_count == g->todo_capacity) {
+        g->todo_capacity = g->todo_capacity * 2 + 64;
+        g->todo = bg_realloc_array(g->todo, g->todo_capacity, sizeof *g->todo);
+    }
+    g->todo[g->todo_count++] = (struct node){position, parent, 0};
+}
+
+// One stack: what reads a byte is part of the set in the making, of everything else what comes after it is looked at.
+static void visit(struct grammar *g, uint32_t position, uint32_t parent)
 {
     const struct grammar_element e = g->text.elements[position];
     const uint32_t node = node_of(g, position, parent);
     if (g->nodes[node].turn == g->turn)
         return;
     g->nodes[node].turn = g->turn;
+    g->reached++;
     if (e.kind == GRAMMAR_END) {
         if (parent == NOBODY)
             g->work_ends = true;
         else
-            expand(g, g->nodes[parent].position, g->nodes[parent].parent);
+            go_to(g, g->nodes[parent].position, g->nodes[parent].parent);
     } else if (e.kind == GRAMMAR_CLASS) {
         if (g->work_count == g->work_capacity) {
             g->work_capacity = g->work_capacity * 2 + 64;
@@ -136,8 +157,20 @@ static void expand(struct grammar *g, uint32_t position, uint32_t parent)
         const uint32_t back = last ? parent : node_of(g, position + 1, parent);
         const struct grammar_rule *rule = &g->text.rules[e.index];
         for (uint32_t i = 0; i < rule->alt_count; i++)
-            expand(g, rule->alt[i], back);
+            go_to(g, rule->alt[i], back);
     }
+}
+
+// Adds the stacks that read a byte next, from `position` over `parent`, to the set in the making. Beyond REACHED_MAX it
+// stays as it is: state_of_work() sees to it.
+static void expand(struct grammar *g, uint32_t position, uint32_t parent)
+{
+    go_to(g, position, parent);
+    while (g->todo_count > 0 && g->reached <= REACHED_MAX) {
+        const struct node next = g->todo[--g->todo_count];
+        visit(g, next.position, next.parent);
+    }
+    g->todo_count = 0;
 }
 
 static int by_number(const void *a, const void *b)
@@ -159,7 +192,7 @@ static bool same_set(const struct grammar *g, const struct state *s)
 
 static int32_t add_state(struct grammar *g)
 {
-    if (g->state_count == STATES_MAX)
+    if (g->state_count == STATES_MAX || g->set_count + g->work_count > SETS_MAX || g->node_count > NODES_MAX)
         return DEAD;
     if (g->state_count == g->state_capacity) {
         g->state_capacity = g->state_capacity * 2 + 64;
@@ -184,7 +217,8 @@ static int32_t add_state(struct grammar *g)
 static int32_t state_of_work(struct grammar *g)
 {
     struct table *t = &g->state_table;
-    if (g->work_count == 0 && !g->work_ends)
+    g->effort += g->effort < EFFORT_MAX ? g->reached : 0;
+    if ((g->work_count == 0 && !g->work_ends) || g->reached > REACHED_MAX || g->effort >= EFFORT_MAX)
         return DEAD;
     if (g->work_count > 1)
         qsort(g->work, g->work_count, sizeof *g->work, by_number);
@@ -224,6 +258,8 @@ static int32_t step(struct grammar *g, int32_t at, uint8_t byte)
     const uint32_t class = g->byte_class[byte];
     if (at == DEAD || g->states[at].next[class] != UNKNOWN)
         return at == DEAD ? DEAD : g->states[at].next[class];
+    if (g->node_count > NODES_MAX || g->effort >= EFFORT_MAX)
+        return DEAD;
     const uint32_t first = g->states[at].first, count = g->states[at].count;
     begin_set(g);
     for (uint32_t i = 0; i < count; i++) {
@@ -489,6 +525,12 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     for (uint32_t i = 0; i < g->text.rules[root].alt_count; i++)
         expand(g, g->text.rules[root].alt[i], NOBODY);
     g->start = state_of_work(g);
+    if (g->reached > REACHED_MAX) {
+        grammar_release(g);
+        return bg_fail(err, BG_INVALID,
+                       "the grammar can begin in more than %d ways: repeat less of what may be empty or left out",
+                       REACHED_MAX);
+    }
     *grammar = g;
     return BG_OK;
 }
@@ -510,6 +552,7 @@ void grammar_release(struct grammar *grammar)
     bg_free(g->states);
     bg_free(g->sets);
     bg_free(g->work);
+    bg_free(g->todo);
     bg_free(g->nodes);
     bg_free(g->node_table.slots);
     bg_free(g->state_table.slots);

@@ -66,6 +66,10 @@ static const struct example gbnf[] = {
     {"root ::= \"\\x41\\u00e9\\t\"", {"A\xc3\xa9\t"}, {"A\xc3\xa8\t", "A"}},
     {"root ::= \"(\" root \")\" | \"\"", {"", "()", "((((()))))"}, {"(", "())", ")("}},
     {"root ::= \"\"", {""}, {"a"}},
+    {"root ::= ((\"a\"{0,9}){0,9} \"b\"?){0,9}",
+     {"", "aaaaaaaaaaaaaaaaaaaaaaaaaaab", "bbbbbbbbb"},
+     {"bbbbbbbbbb", "c"}},
+    {"root ::= \"b\" | \"x\" ((\"a\"{0,4096}){0,4096}){0,4096}", {"b"}, {"x", "xa", ""}}, // too many ways after x
     {"root ::= . .", {"ab", "\xe2\x82\xac\xf0\x9f\x98\x80"}, {"a", "abc", "\xff\xff", "\xe2\x82"}},
     {"root ::= [\xce\xb1-\xcf\x89]+", {"\xce\xb2\xce\xb3"}, {"a", "\xce", "\xcf\x8a"}},
 };
@@ -108,6 +112,7 @@ static void bad_grammars_are_refused(void **state)
         {"root ::= \"a\"\nroot ::= \"b\"", "defined before"},
         {"root ::= *", "nothing to repeat"},
         {"", "nothing defines"},
+        {"root ::= ((\"a\"{0,4096}){0,4096}){0,4096}", "can begin in more than"},
         {"root ::= ((((\"a\"{4096}){4096}){4096}){4096})", "too large"},
     };
     struct world w;

@@ -57,6 +57,8 @@ static uint32_t class_of(struct grammar_text *g, uint8_t first, uint8_t last)
     for (uint32_t i = 0; i < g->class_count; i++)
         if (memcmp(&g->classes[i], &c, sizeof c) == 0)
             return i;
+    if (g->class_count > GRAMMAR_CLASSES_MAX) // too many already: found out at the end
+        return 0;
     if (g->class_count == g->class_capacity) {
         g->class_capacity = g->class_capacity * 2 + 32;
         g->classes = bg_realloc_array(g->classes, g->class_capacity, sizeof *g->classes);
@@ -183,6 +185,8 @@ uint32_t grammar_rule_repeat(struct grammar_text *g, struct grammar_sequence *s,
     const uint32_t rule = grammar_rule_new(g), part = grammar_rule_new(g);
     uint32_t rest = NOTHING_MORE;
     grammar_add_alternative(g, part, s);
+    if (g->too_large) // found out at the end
+        least = most = 0;
     if (most == UINT32_MAX) { // rest = part rest | nothing
         rest = grammar_rule_new(g);
         struct grammar_sequence more = {0};

@@ -284,11 +284,11 @@ static json_t *call_function(struct template_run *run, const struct template_nod
         json_int_t first = count > 1 ? json_integer_value(args[0]) : 0;
         json_int_t last = json_integer_value(count > 1 ? args[1] : count ? args[0] : NULL);
         const json_int_t step = count > 2 ? json_integer_value(args[2]) : 1;
+        const double most = 1e12; // far from where sums overflow
+        if (step == 0 || fabs((double)first) > most || fabs((double)last) > most || fabs((double)step) > most ||
+            (last - first) / step > 100000)
+            return template_fail(run, n->line, "range() of more than 100,000 numbers, or of too large ones");
         json_t *list = json_array();
-        if (step == 0 || (last - first) / step > 100000) {
-            json_decref(list);
-            return template_fail(run, n->line, "range() of more than 100,000 numbers");
-        }
         for (; step > 0 ? first < last : first > last; first += step)
             json_array_append_new(list, json_integer(first));
         return list;
@@ -407,7 +407,8 @@ static json_t *evaluate_other(struct template_run *run, const struct template_no
         break;
     case T_MINUS:
         a = template_evaluate(run, n->child[0]);
-        value = json_is_integer(a) ? json_integer(-json_integer_value(a)) : json_real(-json_number_value(a));
+        value = json_is_integer(a) ? json_integer((json_int_t)(0 - (unsigned long long)json_integer_value(a)))
+                                   : json_real(-json_number_value(a));
         break;
     case T_CONDITION:
         a = template_evaluate(run, n->child[1]);

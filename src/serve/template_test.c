@@ -56,6 +56,7 @@ static void constructs(void **state)
         {"{{ messages[1].content.strip()[-2:] }}{{ 'h\xc3\xa9' | length }}{{ 'abc'[::-1] }}", "\xc3\xa9!2cba"},
         {"{{ 'a' in 'cat' and 3 // 2 == 1 }}{{ nothing is defined }}{{ none }}", "TrueFalseNone"},
         {"{{ {'a': [1, none, true]} | tojson }}", "{\"a\": [1, null, true]}"},
+        {"{{ range(3) | join('+') }}{{ range(5, -4, -3) }}{{ - (-7) }}", "0+1+2[5, 2, -1]7"},
         {"{{ 'aXbX' | replace('X', '--') }}{{ 'aaa' | replace('aa', 'b') }}{{ 'x' | replace('', 'y') }}", "a--b--bax"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -83,6 +84,12 @@ static void refusals(void **state)
         {"{{ 'a' | sparkle }}", "sparkle"},
         {"{% include 'x' %}", "include"},
         {"{{ [1][0:1:0] }}", "slice"},
+        {"{{ range(100002) }}", "range"},
+        {"{{ range(0, -9223372036854775807 + -1, -1) }}", "range"},
+        {"{{ range(9223372036854775807, -9223372036854775807 + -1) }}", "range"},
+        {"{% set n = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(19) %}{% set n.x = n.x + n.x %}{% endfor %}"
+         "{{ range(100000) | join(n.x) }}",
+         "grows"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct bg_error err = {0};

@@ -144,7 +144,7 @@ static json_t *items(json_t *object, bool keys, bool values)
 static json_t *join(struct template_run *run, const json_t *list, const char *by)
 {
     struct bg_str out = {0};
-    for (size_t i = 0; i < json_array_size(list) && !run->failed; i++) {
+    for (size_t i = 0; i < json_array_size(list) && !run->failed && out.size <= TEMPLATE_OUTPUT_MAX; i++) {
         bg_str_add(&out, i ? by : "");
         template_print(&out, json_array_get(list, i), false);
     }
