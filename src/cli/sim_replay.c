@@ -25,10 +25,14 @@ static bg_status replay(const char *path, const struct bg_map *map, struct bg_er
         const char *end = memchr(text + at, '\n', map->size - at);
         const size_t size = end ? (size_t)(end - (text + at)) : map->size - at;
         char *one = bg_strndup(text + at, size);
-        const bg_status status = replay_line(one, err);
+        bg_status status = replay_line(one, err);
         bg_free(one);
-        if (status)
+        if (!status && !end)
+            status = bg_fail(err, BG_FORMAT, "the line has no end: the log was cut off");
+        if (status) {
+            err->status = status == BG_INVALID ? BG_FORMAT : status; // numbers that no job can have
             return bg_fail_prefix(err, "%s:%zu", path, line);
+        }
         ++*decisions;
         at += size + 1;
     }

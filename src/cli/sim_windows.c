@@ -170,9 +170,11 @@ static bg_status check_windows(struct sim_windows *w, size_t i, bool earlier, si
         uint32_t *start = &w->starts[i * w->window_count + n];
         if (*start + (uint64_t)ticks <= count)
             continue;
-        if (!earlier || ticks > count)
-            return bg_fail(err, BG_FORMAT, "%s%s%zu: the window from tick %u is %u ticks long, and %s has %zu",
-                           starts ? starts : "--starts", starts ? ":" : " ", n + 1, *start, ticks, path, count);
+        if (!earlier || ticks > count) {
+            bg_fail(err, BG_FORMAT, "the window from tick %u is %u ticks long, and %s has %zu", *start, ticks, path,
+                    count);
+            return starts ? bg_fail_prefix(err, "%s:%zu", starts, n + 1) : err->status;
+        }
         *start = (uint32_t)count - ticks;
         ++*moved;
     }

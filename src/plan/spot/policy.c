@@ -76,8 +76,8 @@ bg_status plan_deadline_check(const struct plan_deadline *job, struct bg_error *
                    {"most overhead", job->overhead_most_s, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!(numbers[i].value >= 0 && numbers[i].value <= 1e12) || (numbers[i].positive && numbers[i].value <= 0))
-            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0", numbers[i].name, numbers[i].value,
-                           numbers[i].positive ? "above" : "of at least");
+            return bg_fail(err, BG_INVALID, "the %s is %g: expected a number %s 0, at most 1e12", numbers[i].name,
+                           numbers[i].value, numbers[i].positive ? "above" : "of at least");
     if (job->instances < 1)
         return bg_fail(err, BG_INVALID, "0 instances: expected 1 or more");
     const double work_s = fmax(job->work_s, job->work_most_s), overhead_s = fmax(job->overhead_s, job->overhead_most_s);
@@ -151,7 +151,7 @@ static bool take_number(const char *word, double *value)
 {
     char *end;
     *value = strtod(word, &end);
-    return end != word && !*end && isfinite(*value);
+    return end != word && !*end && isfinite(*value) && *value >= 0;
 }
 
 static uint32_t find_zone(const struct plan_snapshot *now, const char *name)
