@@ -156,7 +156,8 @@ class Policies(unittest.TestCase):
         self.fails(65, ["bad.txt"], "fleet", "--trace", good, "--model", self.file("bad.txt", "profile 2\n"))
         self.fails(78, ["does not fit"], "fleet", "--trace", good, "--nodes", "2", "--model", "96x12288")
         self.fails(78, ["65 machines"], "fleet", "--trace", good, "--nodes", "65")
-        self.fails(64, ["--interval"], "fleet", "--trace", good, "--interval", "0")
+        for option, value in (("interval", "0"), ("bandwidth", "0"), ("samples", "-1")):
+            self.fails(64, ["--" + option], "fleet", "--trace", good, f"--{option}={value}")
         self.fails(78, ["layers"], "fleet", "--trace", good, "--model", "0x768")
 
     # ---- service ----
@@ -200,6 +201,7 @@ class Policies(unittest.TestCase):
         requests, zone = self.requests(), self.counts("zone.json", [1] * 20)
         self.fails(64, ["--zones"], "service", "--requests", requests)
         self.fails(64, ["--requests"], "service", "--zones", zone)
+        self.fails(64, ["--hours"], "service", "--requests", requests, "--zones", zone, "--hours=-1")
         self.fails(64, ["spothedge"], "service", "--requests", requests, "--zones", zone, "--policy", "spothege")
         self.fails(65, ["zone.json", "requests"], "service", "--requests", zone, "--zones", zone)
         self.fails(65, ["requests.csv", "counts"], "service", "--requests", requests, "--zones", requests)

@@ -89,11 +89,17 @@ static void print_json(const struct command *c, const struct simulation *s)
                                                 (json_int_t)missed(bills, w->window_count), "windows", windows));
     }
     const struct plan_deadline *job = &w->job;
-    cli_print_json(json_pack("{s:s, s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f, s:I, s:o}", "policy", c->policy, "work_s",
-                             job->work_s, "deadline_s", job->deadline_s, "overhead_s", job->overhead_s, "instances",
-                             (json_int_t)job->instances, "spot_price", job->price[PLAN_RENT_SPOT], "on_demand_price",
-                             job->price[PLAN_RENT_ON_DEMAND], "windows", (json_int_t)all, "mean_cost",
-                             mean_cost(s->bills, all), "missed", (json_int_t)missed(s->bills, all), "traces", traces));
+    json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:I}", "policy", c->policy, "work_s", job->work_s, "deadline_s",
+                          job->deadline_s, "overhead_s", job->overhead_s, "instances", (json_int_t)job->instances);
+    if (!w->zones.count) { // else each has its own
+        json_object_set_new(o, "spot_price", json_real(job->price[PLAN_RENT_SPOT]));
+        json_object_set_new(o, "on_demand_price", json_real(job->price[PLAN_RENT_ON_DEMAND]));
+    }
+    json_object_set_new(o, "windows", json_integer((json_int_t)all));
+    json_object_set_new(o, "mean_cost", json_real(mean_cost(s->bills, all)));
+    json_object_set_new(o, "missed", json_integer((json_int_t)missed(s->bills, all)));
+    json_object_set_new(o, "traces", traces);
+    cli_print_json(o);
 }
 
 static void print_text(const struct command *c, const struct simulation *s)

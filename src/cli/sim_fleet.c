@@ -317,6 +317,10 @@ int sim_fleet(struct cli *cli, int argc, char **argv)
         code = cli_misuse("sim fleet", "--trace FILE is missing");
     if (code < 0 && !(c.interval_s > 0))
         code = cli_misuse("sim fleet", "--interval: expected seconds above 0, found %g", (double)c.interval_s);
+    if (code < 0 && !(c.bandwidth > 0)) // in a profile, none would be a link without a limit
+        code = cli_misuse("sim fleet", "--bandwidth: expected Gbit/s above 0, found %g", (double)c.bandwidth);
+    if (code < 0 && !(c.samples >= 0))
+        code = cli_misuse("sim fleet", "--samples: expected a number above 0, found %g", (double)c.samples);
     if (code < 0)
         code = run_command(cli, &c);
     bg_strlist_fini(&words);

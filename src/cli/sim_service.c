@@ -242,6 +242,8 @@ static int check_command(struct command *c, const struct bg_strlist *words)
         return cli_misuse("sim service", "--requests FILE and --zones FILE ... are both needed");
     if (c->zones.count > PLAN_SERVICE_ZONES_MAX)
         return cli_misuse("sim service", "--zones: %zu zones, at most %d", c->zones.count, PLAN_SERVICE_ZONES_MAX);
+    if (c->hours < 0)
+        return cli_misuse("sim service", "--hours: expected a number above 0, found %g", (double)c->hours);
     return -1;
 }
 
