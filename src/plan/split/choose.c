@@ -3,9 +3,13 @@
 #include "plan/split/choose.h"
 
 #include "base/mem.h"
+#include "plan/split/choose_int.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#define CLOSE 0.02 // parts of a machine's memory
 
 enum { PATIENCE = 2, ROUNDS = 8 };
 
@@ -195,17 +199,29 @@ static void add(struct plan_chosen_list *list, struct plan_chosen *chosen)
 
 // How many times less memory the planner counts for a worker than it takes: partial sums of gradients are seen only in
 // whole plans. 1: every worker has room.
-static double fit_of(const struct plan_chosen *c, uint32_t *worst)
+static double fit_of(const struct plan_chosen *c)
 {
     double fit = 1;
     for (uint32_t w = 0; w < c->choice.seat_count; w++) {
         const double has = c->profile.machines[w].memory_bytes, takes = c->timeline.workers[w].peak_bytes;
-        if (has <= 0 || takes <= has || c->choice.seats[w].memory_bytes / takes >= fit)
-            continue;
-        fit = c->choice.seats[w].memory_bytes / takes;
-        *worst = w;
+        if (has > 0 && takes > has)
+            fit = fmin(fit, c->choice.seats[w].memory_bytes / takes);
     }
     return fit;
+}
+
+// How many times its machine's memory the worker takes that has least room.
+static double fill_of(const struct plan_chosen *c, uint32_t *worst)
+{
+    double most = 0;
+    for (uint32_t w = 0; w < c->choice.seat_count; w++) {
+        const double has = c->profile.machines[w].memory_bytes, takes = c->timeline.workers[w].peak_bytes;
+        if (has <= 0 || takes / has <= most)
+            continue;
+        most = takes / has;
+        *worst = w;
+    }
+    return most;
 }
 
 static bg_status refuse(const struct plan_chosen *c, uint32_t worst, struct bg_error *err)
@@ -215,35 +231,47 @@ static bg_status refuse(const struct plan_chosen *c, uint32_t worst, struct bg_e
     return bg_fail(
         err, BG_INVALID,
         "no plan fits: the nearest is %s, where worker %u needs %.4g GB, partial sums of gradients among it, "
-        "and machine %s has %.4g GB; give it that, or add machines",
+        "and machine %s has %.4g GB",
         shape, worst, 1e-9 * c->timeline.workers[worst].peak_bytes, c->profile.machines[worst].name,
         1e-9 * c->profile.machines[worst].memory_bytes);
 }
 
-// The planner's proposals, built; those that fit are added. *fit: of the best one, and of all if none fits.
+struct verdict { // on proposals
+    double fit;  // of the best one
+    double fill; // of the one that comes nearest, of those that do not fit; INFINITY where a schedule refuses it
+    bg_status status;
+    struct bg_error *err; // why that one does not
+};
+
+// The planner's proposals, built; those that fit are added.
 static bg_status add_proposals(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
-                               const struct plan_sync *sync, struct bg_error *err, struct plan_chosen_list *list,
-                               double *fit)
+                               const struct plan_sync *sync, struct verdict *v, struct plan_chosen_list *list)
 {
-    bg_status status = BG_OK;
     bool fits = false;
     for (uint32_t i = 0; i < sync->count; i++) {
         struct plan_chosen chosen;
+        struct bg_error why;
         uint32_t worst = 0;
-        bg_status one = make(o, group, profile, &sync->choices[i], err, &chosen);
-        const double room = one ? 1 : fit_of(&chosen, &worst);
-        if (!one && room < 1)
-            one = refuse(&chosen, worst, err);
+        bg_status one = make(o, group, profile, &sync->choices[i], &why, &chosen);
+        const double fill = one ? INFINITY : fill_of(&chosen, &worst);
         if (i == 0)
-            *fit = room;
-        status = one && !status ? one : status;
-        fits |= !one;
-        if (!one)
+            v->fit = one ? 1 : fit_of(&chosen);
+        if (!one && fill <= 1) {
             add(list, &chosen);
-        else if (room < 1)
+            fits = true;
+            continue;
+        }
+        if (!one) {
+            one = refuse(&chosen, worst, &why);
             plan_chosen_fini(&chosen);
+        }
+        if (!v->status || fill < v->fill) {
+            v->fill = fill;
+            v->status = one;
+            *v->err = why;
+        }
     }
-    return fits ? BG_OK : status; // a schedule may refuse some shapes
+    return fits ? BG_OK : v->status; // a schedule may refuse some shapes
 }
 
 // Where not all could be searched: the machines of the best proposal again, each a stage of its own. Items pass such a
@@ -260,7 +288,7 @@ static void add_row(const struct plan_choose *o, const struct plan_sync_options 
     struct plan_sync_options options = *like;
     struct plan_sync row;
     struct bg_error why; // one proposal less
-    double fit;
+    struct verdict verdict = {.err = &why};
     uint32_t *replicas = bg_alloc_array(stages, sizeof *replicas);
     seated.machine_count = stages;
     seated.machines = bg_alloc_array(stages, sizeof *seated.machines);
@@ -270,8 +298,9 @@ static void add_row(const struct plan_choose *o, const struct plan_sync_options 
     }
     options.replicas = replicas;
     options.stages_max = stages;
+    options.brief = true;
     if (plan_sync_solve(&seated, &options, &why, &row) == BG_OK) {
-        (void)!add_proposals(o, like->group, &seated, &row, &why, list, &fit);
+        (void)!add_proposals(o, like->group, &seated, &row, &verdict, list);
         plan_sync_fini(&row);
     }
     bg_free(seated.machines);
@@ -290,7 +319,46 @@ static bg_status check_seats(const struct plan_choose *o, const struct plan_prof
                    (unsigned long long)seats - profile->machine_count);
 }
 
-// Where the best proposal has no room in the end, the planner is asked again with as much less memory.
+// Where the best proposal has no room in the end, the planner is asked again with as much less memory; and where it
+// then finds nothing, with something between.
+static bg_status solve(const struct plan_choose *o, const struct plan_sync_options *options,
+                       const struct plan_profile *profile, struct bg_error *err, struct plan_chosen_list *list)
+{
+    struct plan_sync_options asking = *options;
+    struct plan_profile asked = *profile; // with less memory
+    struct verdict verdict = {.err = err};
+    struct plan_sync sync;
+    bg_status status = BG_OK;
+    double scale = 1, loose = 1, tight = 0; // the best does not fit in `loose` times the memory, nothing in `tight`
+    asked.machines = bg_alloc_array(profile->machine_count, sizeof *asked.machines);
+    for (int round = 0; round < ROUNDS && verdict.fit < 1 && loose - tight > CLOSE; round++) {
+        struct bg_error why;
+        for (uint32_t m = 0; m < profile->machine_count; m++) {
+            asked.machines[m] = profile->machines[m];
+            asked.machines[m].memory_bytes *= scale;
+        }
+        const bg_status solved = plan_sync_solve(&asked, &asking, round ? &why : err, &sync);
+        if (solved && round == 0) {
+            status = solved;
+            break;
+        }
+        if (solved) {
+            tight = scale;
+        } else {
+            list->exact &= sync.exact;
+            status = add_proposals(o, options->group, profile, &sync, &verdict, list);
+            add_row(o, options, profile, &sync, list);
+            plan_sync_fini(&sync);
+            loose = scale;
+            scale *= verdict.fit;
+        }
+        scale = tight > 0 ? fmax(scale, (tight + loose) / 2) : scale;
+        asking.brief = true;
+    }
+    bg_free(asked.machines);
+    return status;
+}
+
 static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
                            enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list)
 {
@@ -302,7 +370,9 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
                                               .use_all = o->use_all,
                                               .stages_max = o->replicas ? o->stages : 0,
                                               .replicas = o->replicas,
-                                              .cut = o->cut};
+                                              .cut = o->cut,
+                                              .effort = o->effort,
+                                              .brief = o->brief};
     struct plan_profile profile;
     bg_status status = o->profile_of(o->arg, group, err, &profile);
     if (status)
@@ -310,32 +380,8 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
     status = check_seats(o, &profile, err);
     if (!status && offload == PLAN_SYNC_AUTO && !(profile.disk_byte_s > 0))
         status = bg_fail(err, BG_UNSUPPORTED, "the profile does not say what the disk costs");
-    if (status)
-        plan_profile_fini(&profile);
-    if (status)
-        return status;
-    struct plan_profile asked = profile; // with less memory
-    asked.machines = bg_alloc_array(profile.machine_count, sizeof *asked.machines);
-    double scale = 1, fit = 0;
-    for (int round = 0; round < ROUNDS && fit < 1; round++) {
-        struct plan_sync sync;
-        struct bg_error later;
-        for (uint32_t m = 0; m < profile.machine_count; m++) {
-            asked.machines[m] = profile.machines[m];
-            asked.machines[m].memory_bytes *= scale;
-        }
-        const bg_status solved = plan_sync_solve(&asked, &options, round ? &later : err, &sync);
-        if (solved) {
-            status = round ? status : solved;
-            break;
-        }
-        list->exact &= sync.exact;
-        status = add_proposals(o, group, &profile, &sync, err, list, &fit);
-        scale *= fit;
-        add_row(o, &options, &profile, &sync, list);
-        plan_sync_fini(&sync);
-    }
-    bg_free(asked.machines);
+    if (!status)
+        status = solve(o, &options, &profile, err, list);
     plan_profile_fini(&profile);
     return status;
 }
@@ -388,27 +434,36 @@ static bg_status pass_over_all(const struct plan_choose *o, struct bg_error *err
     return status;
 }
 
+// ---- All sizes of items ----
+
+// Errors are those of the smallest items.
+static bg_status search(const struct plan_choose *o, struct bg_error *err, struct plan_chosen_list *found)
+{
+    struct bg_error first = {0}, failure = {0};
+    double best = 0;
+    for (uint32_t group = o->group ? o->group : 1, worse = 0; worse < PATIENCE; group *= 2) {
+        const bg_status one = try_modes(o, group, &failure, found);
+        if (one && !first.status)
+            first = failure;
+        const bool better = found->count && (best <= 0 || found->items[0].timeline.step_s < best);
+        best = found->count ? found->items[0].timeline.step_s : 0;
+        worse = better || !found->count ? 0 : worse + 1; // larger items may be what fits
+        if (o->group || group >= o->micro_batches)
+            break;
+    }
+    return found->count ? BG_OK : bg_fail(err, first.status ? first.status : BG_INTERNAL, "%s", first.text);
+}
+
 bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, struct plan_chosen_list *list)
 {
     struct plan_chosen_list found = {.exact = true};
-    bg_status status = BG_OK;
-    struct bg_error first = {0}, failure = {0};
-    double best = 0;
-    for (uint32_t group = choose->group ? choose->group : 1, worse = 0; worse < PATIENCE; group *= 2) {
-        const bg_status one = try_modes(choose, group, &failure, &found);
-        if (one && !first.status)
-            first = failure;
-        const bool better = found.count && (best <= 0 || found.items[0].timeline.step_s < best);
-        best = found.count ? found.items[0].timeline.step_s : 0;
-        worse = better || !found.count ? 0 : worse + 1; // larger items may be what fits
-        if (choose->group || group >= choose->micro_batches)
-            break;
-    }
-    if (!found.count) {
-        status = bg_fail(err, first.status ? first.status : BG_INTERNAL, "%s", first.text);
-    } else {
+    struct plan_choose asked = *choose;
+    asked.brief = choose->brief || choose_is_small(choose);
+    bg_status status = search(&asked, err, &found);
+    if (status && err && asked.brief && !choose->brief)
+        choose_add_ways(choose, err);
+    if (!status)
         status = pass_over_all(choose, err, &found);
-    }
     if (status)
         plan_chosen_list_fini(&found);
     else

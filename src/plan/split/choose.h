@@ -29,6 +29,8 @@ struct plan_choose {
     bool shadow_always;                       // else only where a stage of several machines' plan has one machine
     const struct plan_pass_wish *passes;      // NULL: as plan_build has them
     double rows;                              // of a micro-batch (tokens), for what factors would save; 0: unknown
+    uint64_t effort;                          // of the planner, as in plan_sync_options
+    bool brief;                               // likewise, of its errors; those of a small case then say what was tried
 };
 
 struct plan_chosen {
@@ -52,7 +54,8 @@ struct plan_chosen_list { // the shortest step first; of one shape, the best onl
 void plan_chosen_fini(struct plan_chosen *chosen);
 void plan_chosen_list_fini(struct plan_chosen_list *list);
 
-// Errors are the planner's: what is missing, and the smallest change that would do.
+// Errors say what is missing, and the smallest change that would do: by the planner, or in small cases as tried out
+// with whole plans, whose partial sums of gradients the planner does not see.
 BG_MUST_USE bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err,
                                   struct plan_chosen_list *list);
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -204,6 +205,57 @@ static void plans_fit(void **state)
     assert_true(planned > 30 && refused > 30 && again > 3);
 }
 
+// Times that a refusal says would do, behind "like m0, or " if more machines would too; 0: it does not say.
+static double would_do(const char *text)
+{
+    const char *at = strstr(text, " times the memory on every machine");
+    while (at && at > text && at[-1] != ' ')
+        at--;
+    return at ? strtod(at, NULL) : 0;
+}
+
+// What a refusal says would do does, and clearly less does not; a process's own memory counts. A shape that fits by
+// itself is no reason to say that nothing does.
+static void what_would_do_does(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    uint32_t told = 0;
+    for (int i = 0; i < 30; i++) {
+        struct world w;
+        struct bg_error err;
+        struct plan_chosen_list list;
+        make(&w, 3 + draw(&seed, 5), 1 + draw(&seed, 3), &seed);
+        w.profile.process_bytes = 1e6 * draw(&seed, 9);
+        w.profile.work_bytes = 1e6 * draw(&seed, 3);
+        const double memory = 1e6 * (4 + draw(&seed, 40));
+        for (uint32_t m = 0; m < w.profile.machine_count; m++)
+            w.machines[m].memory_bytes = memory;
+        struct plan_choose options = options_of(&w, 1 + draw(&seed, 8));
+        if (!plan_choose(&options, &err, &list)) {
+            plan_chosen_list_fini(&list);
+            continue;
+        }
+        const double times = would_do(err.text);
+        if (times <= 1)
+            fail_msg("%s", err.text);
+        told++;
+        for (uint32_t m = 0; m < w.profile.machine_count; m++)
+            w.machines[m].memory_bytes = times * memory;
+        must(plan_choose(&options, &err, &list), &err);
+        plan_chosen_list_fini(&list);
+        const uint32_t stages = w.profile.machine_count < w.profile.unit_count ? w.profile.machine_count : 1;
+        const uint32_t ones[] = {1, 1, 1, 1};
+        for (uint32_t m = 0; m < w.profile.machine_count; m++)
+            w.machines[m].memory_bytes = 0.95 * times * memory;
+        options.replicas = ones;
+        options.stages = stages;
+        if (times > 1.06)
+            assert_int_not_equal(plan_choose(&options, &err, &list), BG_OK);
+    }
+    assert_true(told > 8);
+}
+
 // Where memory is short, stashes wait on a disk that costs little, and never on one that costs much or whose cost
 // nobody knows.
 static void disks_are_weighed(void **state)
@@ -389,8 +441,8 @@ static void shapes_as_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_best_of_all), cmocka_unit_test(plans_fit),
-                                       cmocka_unit_test(disks_are_weighed),    cmocka_unit_test(what_is_given_stays),
-                                       cmocka_unit_test(what_bounds_it),       cmocka_unit_test(passes_only_shorten),
-                                       cmocka_unit_test(shapes_as_text)};
+                                       cmocka_unit_test(what_would_do_does),   cmocka_unit_test(disks_are_weighed),
+                                       cmocka_unit_test(what_is_given_stays),  cmocka_unit_test(what_bounds_it),
+                                       cmocka_unit_test(passes_only_shorten),  cmocka_unit_test(shapes_as_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -194,6 +194,8 @@ static void explain_memory(const struct plan_chosen *c, struct bg_str *text)
     for (uint32_t s = 0; s < c->choice.stage_count; s++)
         if (c->choice.stages[s].mode & PLAN_SYNC_RECOMPUTE)
             bg_str_addf(text, "Stage %u computes its forwards again to save memory.\n", s);
+        else if (c->choice.stages[s].mode & PLAN_SYNC_OFFLOAD)
+            bg_str_addf(text, "Stage %u keeps its stashes on disk to save memory.\n", s);
 }
 
 // What the other plan has more of, and less of, by the planner's terms.
@@ -222,6 +224,8 @@ static void explain_next(const struct plan_chosen *best, const struct plan_chose
     bg_str_add(text, *between == ',' ? ".\n" : " The formula sees no difference to speak of.\n");
     if (plan_chosen_recomputes(next) && !plan_chosen_recomputes(best))
         bg_str_add(text, "It fits only with forwards computed again.\n");
+    if (plan_chosen_offloads(next) && !plan_chosen_offloads(best))
+        bg_str_add(text, "It fits only with stashes on disk.\n");
 }
 
 bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_error *err, char **text)

@@ -26,10 +26,10 @@
 // Speeds: machines of one host share its cores. Where the threads of those that are used are more than the cores, each
 // has speed x (cores - (1 - sharing) min(threads - cores, cores)) / threads: more of them than fit gain nothing. Links:
 // a boundary or a reduction among machines of one host is on the inner link, any other on the outer one. Memory of a
-// machine: 4 x parameters (weights, gradient, two moments; a tied table counts in the first stage and in the last), for
-// each item in flight its input and its stash (its input alone where the stash is computed again or waits on disk, and
-// one stash), one output. Items in flight: min(n_j, floor((machines of this stage and those behind
-// it - 1) / replicas) + 1); GPipe: n_j.
+// machine: process_bytes, work_bytes a micro-batch of an item, 4 x parameters (weights, gradient, two moments; a tied
+// table counts in the first stage and in the last), for each item in flight its input and its stash (its input alone
+// where the stash is computed again or waits on disk, and one stash), one output. Items in flight: min(n_j,
+// floor((machines of this stage and those behind it - 1) / replicas) + 1); GPipe: n_j.
 #ifndef PLAN_SYNC_H
 #define PLAN_SYNC_H
 
@@ -49,6 +49,7 @@ struct plan_sync_options {
     const struct plan_stage *cut;             // NULL, or the units of each of stages_max stages
     const uint32_t *replicas;                 // NULL, or how many machines each of stages_max stages gets
     uint64_t effort;                          // most cuts x teams that are searched exactly; 0: PLAN_SYNC_EFFORT
+    bool brief;                               // errors say what is missing, and not what would do
 };
 #define PLAN_SYNC_EFFORT 20000000u
 

@@ -154,7 +154,8 @@ struct sync_room sync_room(const struct sync_model *m, const struct sync_span *s
     const double tie = span->unit_end == m->units && span->unit_first > 0 ? p->tie_bytes : 0;
     const bool one = span->mode != 0; // stash in memory
     struct sync_room room = {
-        .fixed = 4 * (span_of(m->parameter_bytes, span) + tie) + m->item_full * (output + (one ? stash : 0)),
+        .fixed = p->process_bytes + 4 * (span_of(m->parameter_bytes, span) + tie) +
+                 m->item_full * (p->work_bytes + output + (one ? stash : 0)),
         .each = m->item_full * (input + (one ? 0 : stash)),
         .flights = m->options->gpipe ? UINT32_MAX : (count + behind - 1) / count + 1,
     };

@@ -1,10 +1,9 @@
 // What a planner's options have to be, and what is missing where nothing fits.
 #include "base/mem.h"
+#include "base/str.h"
 #include "plan/split/sync_int.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 #define GB 1e-9
 
@@ -140,6 +139,39 @@ static bool fits_with(const struct plan_profile *profile, const struct plan_sync
     return fits;
 }
 
+// What would do: by what the planner counts, which has no partial sums of gradients.
+static void add_ways(const struct plan_profile *profile, const struct plan_sync_options *options, struct bg_str *text)
+{
+    struct plan_sync_options eased = *options;
+    const struct plan_machine *like = largest(profile);
+    bool some = false;
+    eased.recompute = PLAN_SYNC_AUTO;
+    bg_str_add(text, ". Any of these would do:");
+    if (options->recompute == PLAN_SYNC_OFF && sync_possible(profile, &eased)) {
+        bg_str_add(text, " compute forwards again (run.recompute=true)");
+        some = true;
+    }
+    for (uint32_t more = 1; more <= 4 && !options->replicas; more++)
+        if (fits_with(profile, options, 1, more)) {
+            bg_str_addf(text, "%s %u more machine%s like %s", some ? "," : "", more, more > 1 ? "s" : "", like->name);
+            some = true;
+            break;
+        }
+    double low = 1, high = 2;
+    while (high < 4096 && !fits_with(profile, options, high, 0))
+        high *= 2;
+    for (int i = 0; i < 8 && high < 4096; i++) {
+        const double middle = (low + high) / 2;
+        *(fits_with(profile, options, middle, 0) ? &high : &low) = middle;
+    }
+    high = ceil(100 * high) / 100; // as it is told
+    if (high < 4096)
+        bg_str_addf(text, "%s %.2f times the memory on every machine (%.4g GB on %s)", some ? "," : "", high,
+                    GB * high * like->memory_bytes, like->name);
+    else if (!some)
+        bg_str_add(text, " another shape, or another cut");
+}
+
 bg_status sync_explain(const struct plan_profile *profile, const struct plan_sync_options *options,
                        struct bg_error *err)
 {
@@ -149,34 +181,18 @@ bg_status sync_explain(const struct plan_profile *profile, const struct plan_syn
     sync_model_fini(&m);
     if (status)
         return status;
-    struct plan_sync_options eased = *options;
-    char again[80] = "", machines[128] = "", memory[128] = "";
-    eased.recompute = PLAN_SYNC_AUTO;
-    if (options->recompute == PLAN_SYNC_OFF && sync_possible(profile, &eased))
-        (void)snprintf(again, sizeof again, " compute forwards again (run.recompute=true)");
-    for (uint32_t more = 1; more <= 4 && !machines[0] && !options->replicas; more++)
-        if (fits_with(profile, options, 1, more))
-            (void)snprintf(machines, sizeof machines, "%s %u more machine%s like %s", again[0] ? "," : "", more,
-                           more > 1 ? "s" : "", largest(profile)->name);
-    double low = 1, high = 2;
-    while (high < 4096 && !fits_with(profile, options, high, 0))
-        high *= 2;
-    for (int i = 0; i < 8 && high < 4096; i++) {
-        const double middle = (low + high) / 2;
-        *(fits_with(profile, options, middle, 0) ? &high : &low) = middle;
-    }
-    if (high < 4096)
-        (void)snprintf(memory, sizeof memory, "%s %.2f times the memory on every machine (%.4g GB on %s)",
-                       again[0] || machines[0] ? "," : "", high, GB * high * largest(profile)->memory_bytes,
-                       largest(profile)->name);
+    struct bg_str ways = {0};
     double needed = 0, have = 0;
+    if (!options->brief)
+        add_ways(profile, options, &ways);
     for (uint32_t u = 0; u < profile->unit_count; u++)
         needed += 4 * profile->units[u].parameter_bytes;
     for (uint32_t i = 0; i < profile->machine_count; i++)
         have += profile->machines[i].memory_bytes;
-    return bg_fail(err, BG_INVALID,
-                   "no plan fits: weights, gradients and moments take %.4g GB, beside what each item in flight keeps, "
-                   "and %u machines have %.4g GB. Any of these would do:%s%s%s",
-                   GB * needed, profile->machine_count, GB * have, again, machines,
-                   again[0] || machines[0] || memory[0] ? memory : " another shape, or another cut");
+    status = bg_fail(err, BG_INVALID,
+                     "no plan fits: weights, gradients and moments take %.4g GB, beside what each item in flight keeps "
+                     "and what each process needs, and %u machines have %.4g GB%s",
+                     GB * needed, profile->machine_count, GB * have, bg_str_text(&ways));
+    bg_str_fini(&ways);
+    return status;
 }
