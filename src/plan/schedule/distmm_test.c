@@ -82,6 +82,12 @@ static void ranges_bound_the_memory(void **state)
             assert_int_equal(plan_distmm(&p, sync, 7, range, 2 * range, comm, &err, &run), BG_OK);
             check_run(&p, sync, &run, 7, range, comm);
             plan_batch_run_fini(&run);
+            char enough[64];
+            snprintf(enough, sizeof enough, "there is %u; %u is enough%s", 2 * range - 1, 2 * range,
+                     range == 1 ? "" : "; ranges of ");
+            assert_int_equal(plan_distmm(&p, sync, 7, range, 2 * range - 1, comm, &err, &run), BG_INVALID);
+            assert_non_null(strstr(err.text, enough));
+            assert_true(range > 1 || !strstr(err.text, "; ranges of "));
             plan_placement_fini(&p);
         }
 }

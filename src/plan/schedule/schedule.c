@@ -7,6 +7,7 @@
 #include "plan/plan_int.h"
 #include "plan/schedule/schedule_int.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct plan_schedule_kind kinds[PLAN_SCHEDULES] = {
@@ -160,8 +161,9 @@ static bg_status check_memory(const struct plan_schedule_kind *kind, const struc
         worst = peak > most ? w : worst;
         most = peak > most ? peak : most;
     }
-    if (pipe->memory <= 0 || most <= pipe->memory)
+    if (pipe->memory <= 0 || most <= pipe->memory * (1 + 1e-9)) // slices of one add up to nearly one
         return BG_OK;
+    most = ceil(1000 * most - 1e-6) / 1000; // two thirds of a micro-batch are told as a little more
     return bg_fail(err, BG_INVALID,
                    "%s: worker %u holds %g micro-batches of a stage at once, the memory is for %g; give it %g, or take "
                    "a schedule that holds fewer",

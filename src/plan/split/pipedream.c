@@ -257,9 +257,11 @@ bg_status plan_pipedream_solve(const struct plan_states *states, const struct pl
         trace_levels(&s, &made);
         *plan = made;
     } else {
-        const char *why = options->memory_bytes > 0 ? "; more memory or fewer machines may help"
-                                                    : "; take fewer machines, or let some stay unused";
-        status = bg_fail(err, BG_INVALID, "no plan uses these machines for %u states%s", states->count, why);
+        // Stages that may have replicas always fit: one stage on all machines keeps no copies.
+        status = bg_fail(err, BG_INVALID,
+                         "no straight pipeline uses these machines for %u states%s: let stages have replicas, or take "
+                         "fewer machines",
+                         states->count, options->memory_bytes > 0 ? " within this memory" : "");
     }
     for (uint32_t l = 0; l < options->level_count; l++) {
         bg_free(s.levels[l].alone);
