@@ -245,6 +245,14 @@ class PlanJob(unittest.TestCase):
         err = self.refused(78, *base, "--machines", self.machines(16), "run.plan=1x16")
         self.assertIn("16 replicas", err)
         self.assertIn("8 micro-batches", err)
+        err = self.refused(78, *base, "--machines", self.machines(2), "--schedule", "seq1f1b:4", "run.plan=2x1")
+        self.assertRegex(err, r"into 4 slices.*at most \d+ slice")
+
+    def test_what_would_do_does(self):
+        base = ("plan", self.job(), "--profile", self.profile())
+        err = self.refused(78, *base, "--machines", self.machines(2, memory=2e8))
+        times = float(re.search(r"; .*?(\d+\.\d\d) times the memory on every machine \(.*\) would do", err)[1])
+        self.must(*base, "--machines", self.machines(2, memory=times * 2e8))
 
     def test_bad_input(self):
         base = ("plan", self.job())

@@ -56,6 +56,14 @@ def vshape(devices):
     return blocks | back
 
 
+class Help(unittest.TestCase):
+    def test_every_question_has_one(self):
+        for question in ("graph", "placement", "lengths", "frontier", "schedule", "profile"):
+            code, out, err = run("--" + question, "--help")
+            self.assertEqual((code, err), (0, ""))
+            self.assertTrue(out.startswith("usage: brigade plan --" + question), out)
+
+
 class Placement(unittest.TestCase):
     def ask(self, *args):
         code, out, err = run("--placement", *args, "--json")
@@ -177,7 +185,7 @@ class Placement(unittest.TestCase):
             (["vshape"], 64, "--devices"),
             (["kshape", "--devices", 4, "--sync", "lf", "--in-flight", 2], 64, "repetend"),
             (["kshape", "--devices", 4, "--sync", "lf", "--schedule", "tessel"], 64, "distmm"),
-            (["kshape", "--devices", 4, "--sync", "lf,lb:4", "--memory-limit", 7], 78, "shorter than 4"),
+            (["kshape", "--devices", 4, "--sync", "lf,lb:4", "--memory-limit", 7], 78, "8 is enough; ranges of 2 fit"),
             (["wshape"], 66, "no such file"),
             (["kshape", "--devices", 3], 78, "even number"),
             (["kshape", "--devices", 4, "--memory-limit", 1], 78, "2 is enough"),

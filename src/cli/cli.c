@@ -129,6 +129,10 @@ static int parse_option(struct cli *cli, const struct cli_usage *usage, int argc
         if (*at + 1 >= argc)
             return cli_misuse(verb, "--%s needs a value (%s)", o->name, o->meaning);
         *at += 1;
+        if (!strcmp(argv[*at], "--help")) { // of `plan --graph --help`; --x=--help is a value
+            print_usage(usage);
+            return 0;
+        }
         return store(verb, o, argv[*at]);
     }
     char *word = bg_strndup(name, size);

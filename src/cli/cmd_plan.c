@@ -2,6 +2,8 @@
 // comes first; else the first of the options below that is given says which question is meant.
 #include "cli/plan.h"
 
+#include "os/live.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,14 @@ int cli_plan_number(const char *option, const char *text, double max, double *va
     if (end == text || *end || !(*value >= 0 && *value <= max))
         return cli_misuse("plan", "--%s: \"%s\", expected a number from 0 to %g", option, text, max);
     return 0;
+}
+
+int cli_plan_env(struct cli *cli)
+{
+    const int code = cli_env(cli, 1);
+    if (!code)
+        os_signals_stop();
+    return code;
 }
 
 static bool given(const char *option, int argc, char **argv)

@@ -17,6 +17,9 @@ int cli_plan_profile(struct cli *cli, int argc, char **argv);   // --profile [JO
 // The number of an option, all of its text, from 0 to max. 0, or the exit code after a message.
 int cli_plan_number(const char *option, const char *text, double max, double *value);
 
+// One thread, and signals end the process: a search keeps nothing.
+int cli_plan_env(struct cli *cli);
+
 // Measures this machine for a job whose workers have as many threads as the environment; takes about `seconds` (0:
 // some). The controller's log is tried in a temporary directory.
 bg_status cli_plan_measure(struct cli *cli, const struct job *job, double seconds, struct bg_error *err,

@@ -176,7 +176,7 @@ int cli_plan_graph(struct cli *cli, int argc, char **argv)
     else
         goto undo_words;
     if (!code)
-        code = cli_env(cli, 1);
+        code = cli_plan_env(cli);
     if (!code && plan_graph_file(cli, &r, &err))
         code = cli_fail(&err);
 undo_words:

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/train.h"
 #include "os/host.h"
+#include "os/live.h"
 #include "plan/cost/picture.h"
 #include "plan/cost/price.h"
 
@@ -167,6 +168,8 @@ static bg_status open_profile(struct plan_job *p, struct bg_error *err)
     struct model_config config;
     struct measure_options sizes = {0};
     bg_status status = measure_job_options(p->cli->env, &p->job, err, &config, &sizes);
+    if (!status)
+        status = job_check_slices(&p->job, sizes.length, err);
     if (status)
         return status;
     p->length = sizes.length;
@@ -290,6 +293,7 @@ static bg_status write_files(struct plan_job *p, struct bg_error *err)
 static bg_status plan_it(struct plan_job *p, struct bg_error *err)
 {
     bg_status status = open_profile(p, err);
+    os_signals_stop(); // a search keeps nothing: they end it
     if (!status)
         status = choose(p, err);
     if (!status) {

@@ -54,7 +54,9 @@ static bool stage_has(const struct plan_job *p, uint32_t stage, enum plan_sync_m
 
 static void seconds_text(double seconds, char text[32])
 {
-    if (seconds >= 1)
+    if (seconds >= 1e6)
+        snprintf(text, 32, "%.4g s", seconds);
+    else if (seconds >= 1)
         snprintf(text, 32, "%.3f s", seconds);
     else if (seconds >= 1e-3)
         snprintf(text, 32, "%.2f ms", seconds * 1e3);

@@ -100,7 +100,7 @@ int cli_plan_lengths(struct cli *cli, int argc, char **argv)
         r.options.fixed = (double)r.fixed;
         r.options.token = (double)r.token;
         r.options.pair = (double)r.pair;
-        code = cli_env(cli, 1);
+        code = cli_plan_env(cli);
         if (!code && answer(cli, &r, &err))
             code = cli_fail(&err);
     }

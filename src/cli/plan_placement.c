@@ -127,7 +127,7 @@ static bg_status read_placement(struct cli *cli, const struct placement_request 
         return shape(r, err, placement);
     bg_status status = cli->env->ops->map_open(cli->env, r->placement, err, &map);
     if (status)
-        return status;
+        return bg_fail_prefix(err, "neither a shape (see --help) nor a file");
     status = plan_placement_parse((const char *)map.data, map.size, err, placement);
     cli->env->ops->map_close(cli->env, &map);
     return status ? bg_fail_prefix(err, "%s", r->placement) : BG_OK;
@@ -250,7 +250,7 @@ int cli_plan_placement(struct cli *cli, int argc, char **argv)
     if (code < 0) {
         code = check_request(&r);
         if (!code)
-            code = cli_env(cli, 1);
+            code = cli_plan_env(cli);
         if (!code && answer(cli, &r, &err))
             code = cli_fail(&err);
     }

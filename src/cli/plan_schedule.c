@@ -246,7 +246,7 @@ int cli_plan_schedule(struct cli *cli, int argc, char **argv)
         if (!code && solve(&a, &err))
             code = cli_fail(&err);
         if (!code && r.svg)
-            code = cli_env(cli, 1);
+            code = cli_plan_env(cli);
         if (!code && r.svg && cli_plan_schedule_svg(cli->env, r.svg, r.schedule, &a.pipe, a.lists, &a.time, &err))
             code = cli_fail(&err);
         if (!code && cli->json)

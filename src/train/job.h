@@ -92,6 +92,8 @@ BG_MUST_USE bg_status job_spread(struct bg_env *env, const struct job *job, uint
 void job_spread_shape(const struct job *job, const uint32_t *replicas, uint32_t stages, struct job_spread *spread);
 // run.speeds: speeds (workers), NULL: only looked at. All are 1 where none is given.
 BG_MUST_USE bg_status job_speeds(const struct job *job, uint32_t workers, struct bg_error *err, double *speeds);
+// Whether sequences of this length can be cut into the slices of run.schedule.
+BG_MUST_USE bg_status job_check_slices(const struct job *job, uint32_t length, struct bg_error *err);
 bool job_is_auto(const struct job *job); // run.plan
 bool job_has_budget(const struct job *job);
 // The budget section for so many machines: one of the two policies, the other is NULL. Errors name the key. Where the

@@ -155,6 +155,19 @@ bg_status job_speeds(const struct job *job, uint32_t workers, struct bg_error *e
     return BG_OK;
 }
 
+bg_status job_check_slices(const struct job *job, uint32_t length, struct bg_error *err)
+{
+    enum plan_schedule schedule;
+    uint32_t chunks, slices, range;
+    bg_status status = plan_schedule_parse(job->run.schedule, err, &schedule, &chunks, &slices, &range);
+    if (!status && slices > plan_slices_most(length))
+        status = bg_fail(err, BG_INVALID,
+                         "run.schedule: %s cuts sequences of %u positions (model.context) into %u slices, but a slice "
+                         "has at least %d positions: at most %u slices",
+                         job->run.schedule, length, slices, PLAN_SLICE_ALIGN, plan_slices_most(length));
+    return status;
+}
+
 bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
                      struct job_spread *out)
 {

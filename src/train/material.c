@@ -53,19 +53,6 @@ static bg_status check_vocabulary(const struct material *m, const struct model_c
                    config->vocab);
 }
 
-static bg_status check_slices(const struct material *m, struct bg_error *err)
-{
-    enum plan_schedule schedule;
-    uint32_t chunks, slices, range;
-    bg_status status = plan_schedule_parse(m->job->run.schedule, err, &schedule, &chunks, &slices, &range);
-    if (!status && slices > plan_slices_most(m->length))
-        status = bg_fail(err, BG_INVALID,
-                         "run.schedule: %s cuts sequences of %u positions (model.context) into %u slices, but a slice "
-                         "has at least %d positions: at most %u slices",
-                         m->job->run.schedule, m->length, slices, PLAN_SLICE_ALIGN, plan_slices_most(m->length));
-    return status;
-}
-
 static bg_status resolve_config(struct material *m, const struct model_files *files, struct bg_error *err,
                                 struct model_config *config)
 {
@@ -75,7 +62,7 @@ static bg_status resolve_config(struct material *m, const struct model_files *fi
     if (files && m->length > config->context)
         return bg_fail(err, BG_INVALID, "model.context: %u is longer than the context of %s (%u)", m->length,
                        job->model.from, config->context);
-    bg_status status = check_slices(m, err);
+    bg_status status = job_check_slices(job, m->length, err);
     if (status)
         return status;
     if (!files) {
