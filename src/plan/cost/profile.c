@@ -225,8 +225,9 @@ static bg_status read_machine(struct reader *r)
     if (!next_word(r) || r->word_size >= PLAN_NAME_MAX)
         return expected(r, "a machine's name of at most 63 bytes");
     for (size_t i = 0; i < r->word_size; i++)
-        if ((unsigned char)r->word[i] <= ' ' || r->word[i] == 127)
-            return bg_fail(r->err, BG_FORMAT, "line %zu: a control character in a machine's name", r->line);
+        if ((unsigned char)r->word[i] <= ' ' ||
+            (unsigned char)r->word[i] >= 127) // neither JSON nor a picture could tell it
+            return bg_fail(r->err, BG_FORMAT, "line %zu: a machine's name of other than printable ASCII", r->line);
     memcpy(machine.name, r->word, r->word_size);
     if (p->machine_count == PLAN_PROFILE_MACHINES_MAX)
         return bg_fail(r->err, BG_UNSUPPORTED, "line %zu: more than %d machines", r->line, PLAN_PROFILE_MACHINES_MAX);

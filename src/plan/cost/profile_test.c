@@ -136,6 +136,7 @@ static void bad_lines_are_named(void **state)
     refuses("profile 1\nlink inner\nlink inner\n", "line 3: this record stands");
     refuses("profile 1\noverhead\noverhead\n", "line 3: this record stands");
     refuses("profile 1\nmachine\n", "a machine's name");
+    refuses("profile 1\nmachine m\xff speed 1\n", "line 2: a machine's name of other than printable ASCII");
     refuses("profile 1\nmachine m speed 0\n", "machine m: speed and threads must be more than 0");
     refuses("profile 1\nmachine m quota 0.5\n", "machine m: a quota is at most 1, of a period_s of more than 0");
     refuses("profile 1\nmachine m quota 1.5 period_s 1\n", "a quota is at most 1");
