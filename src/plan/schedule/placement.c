@@ -179,9 +179,11 @@ static bg_status read_block(struct plan_placement *p, struct words line, uint32_
     bg_status status = BG_OK;
     if (p->block_count >= PLAN_BLOCKS_MAX)
         return bg_fail(err, BG_FORMAT, "line %u: more than %d blocks", number, PLAN_BLOCKS_MAX);
-    if (!next_word(&line, &value) || value.end - value.at >= PLAN_BLOCK_NAME_MAX ||
-        memchr(value.at, ',', (size_t)(value.end - value.at)) || memchr(value.at, 0, (size_t)(value.end - value.at)))
-        return bad(number, &value, "a name of at most 31 characters without commas", err);
+    bool good = next_word(&line, &value) && value.end - value.at < PLAN_BLOCK_NAME_MAX;
+    for (const char *c = value.at; good && c < value.end; c++)
+        good = (unsigned char)*c > ' ' && (unsigned char)*c < 127 && *c != ','; // as JSON and pictures can tell it
+    if (!good)
+        return bad(number, &value, "a name of at most 31 characters, printable ASCII without commas", err);
     memcpy(block.name, value.at, (size_t)(value.end - value.at));
     while (next_word(&line, &key) && !status) {
         if (!next_word(&line, &value))

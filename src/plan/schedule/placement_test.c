@@ -81,6 +81,7 @@ static void bad_text_is_refused_by_line(void **state)
         {"placement 1 devices 65\n", "line 1"},
         {"placement 1 devices 0\n", "line 1"},
         {"placement 1 devices 1 more\n", "line 1"},
+        {"placement 1 devices 1\nblock a\xc3\xa4 span 1 devices 0\n", "line 2"},
         {"# a\n\nplacement 1 devices 1\nblock a span 0 devices 0\n", "line 4: block a: span 0"},
         {"placement 1 devices 1\nblock a span 1 devices 1\n", "line 2: block a: expected devices"},
         {"placement 1 devices 1\nblock a span 1\n", "line 2: block a: expected devices"},
