@@ -202,10 +202,22 @@ bg_status os_path_info(struct bg_env *env, const char *path, struct bg_error *er
     return BG_OK;
 }
 
+// A pipe, a device: nothing to put a file in place of, though root may.
+static bool is_special(const char *path)
+{
+    uv_fs_t request;
+    const bool there = uv_fs_stat(NULL, &request, path, NULL) == 0;
+    const uint64_t kind = request.statbuf.st_mode & S_IFMT;
+    uv_fs_req_cleanup(&request);
+    return there && kind != S_IFREG && kind != S_IFDIR;
+}
+
 bg_status os_path_rename(struct bg_env *env, const char *from, const char *to, struct bg_error *err)
 {
     (void)env;
     uv_fs_t request;
+    if (is_special(to))
+        return bg_fail(err, BG_INVALID, "renaming %s: %s is a pipe or device, expected a file", from, to);
     int code = uv_fs_rename(NULL, &request, from, to, NULL);
     uv_fs_req_cleanup(&request);
     if (code == 0)

@@ -117,6 +117,7 @@ static void refuses_odd_files(void **state)
     assert_int_equal(mkfifo(in(f, "fifo"), 0666), 0);
     expect_error(f, ops->map_open(f->env, f->path, &f->err, &map), BG_INVALID, "pipe");
     expect_error(f, ops->file_open(f->env, f->path, BG_FILE_TRUNCATE, &f->err, &file), BG_INVALID, "fifo");
+    expect_error(f, ops->path_rename(f->env, "/tmp/x", f->path, &f->err), BG_INVALID, "pipe or device");
     expect_error(f, ops->path_truncate(f->env, in(f, "absent"), 0, &f->err), BG_NOT_FOUND, "absent");
     expect_error(f, ops->path_rename(f->env, in(f, "absent"), "/tmp/x", &f->err), BG_NOT_FOUND, "renaming");
     expect_error(f, ops->list_directory(f->env, in(f, "absent"), NULL, NULL, &f->err), BG_NOT_FOUND, "directory");
