@@ -224,16 +224,16 @@ static double fill_of(const struct plan_chosen *c, uint32_t *worst)
     return most;
 }
 
-static bg_status refuse(const struct plan_chosen *c, uint32_t worst, struct bg_error *err)
+static bg_status refuse(const struct plan_chosen *c, uint32_t worst, bool brief, struct bg_error *err)
 {
     char shape[64];
     plan_chosen_shape(c, shape);
     return bg_fail(
         err, BG_INVALID,
         "no plan fits: the nearest is %s, where worker %u needs %.4g GB, partial sums of gradients among it, "
-        "and machine %s has %.4g GB",
+        "and machine %s has %.4g GB%s",
         shape, worst, 1e-9 * c->timeline.workers[worst].peak_bytes, c->profile.machines[worst].name,
-        1e-9 * c->profile.machines[worst].memory_bytes);
+        1e-9 * c->profile.machines[worst].memory_bytes, brief ? "" : "; give it that, or add machines");
 }
 
 struct verdict { // on proposals
@@ -262,7 +262,7 @@ static bg_status add_proposals(const struct plan_choose *o, uint32_t group, cons
             continue;
         }
         if (!one) {
-            one = refuse(&chosen, worst, &why);
+            one = refuse(&chosen, worst, o->brief, &why);
             plan_chosen_fini(&chosen);
         }
         if (!v->status || fill < v->fill) {
