@@ -65,6 +65,7 @@ struct walk {
     uint8_t *state;    // (workers, units): came by MOVE
     uint8_t *posted;   // (workers, shares)
     double *threads;   // (workers): computing now, of the host whose first worker it is
+    struct plan_cores cores;
     double now;
     uint32_t slices, voters, votes;
     size_t span_capacity;
@@ -510,16 +511,20 @@ static double set_rates(struct walk *k)
     memset(k->threads, 0, workers * sizeof *k->threads);
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
+        if (a->busy && in_periods(a, &machines[w]))
+            renew_quota(k, a, &machines[w]);
+        k->cores.runners[w].wants = a->busy && !is_held(a, &machines[w]);
+        k->cores.runners[w].left = a->left;
         if (!a->busy)
             continue;
-        if (in_periods(a, &machines[w]))
-            renew_quota(k, a, &machines[w]);
         if (!is_held(a, &machines[w]))
             k->threads[a->host] +=
                 in_periods(a, &machines[w]) ? machines[w].threads : plan_machine_threads(&machines[w]);
     }
+    plan_cores_turn(&k->cores, k->now);
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
+        double until = INFINITY;
         if (!a->busy)
             continue;
         if (is_held(a, &machines[w])) {
@@ -527,7 +532,11 @@ static double set_rates(struct walk *k)
             next = fmin(next, a->period_end - k->now);
             continue;
         }
-        a->rate = rate_of(k->profile, machines[w].cores, k->threads[a->host]);
+        a->rate = k->cores.runners[w].count > 0 ? plan_cores_rate(&k->cores, w, k->now, &until)
+                                                : rate_of(k->profile, machines[w].cores, k->threads[a->host]);
+        next = fmin(next, until);
+        if (a->rate <= 0)
+            continue;
         if (in_periods(a, &machines[w]))
             next = fmin(next, fmin(a->quota_left / a->rate, a->period_end - k->now));
         else if (machines[w].quota > 0)
@@ -573,6 +582,7 @@ static void walk_init(struct walk *k)
     const struct plan *plan = k->plan;
     const size_t workers = plan->workers;
     plan_traffic_init(plan, k->profile, &k->traffic);
+    plan_cores_init(plan, k->profile, &k->cores);
     k->slices = plan_op_slices(plan);
     k->actors = bg_alloc_array(workers, sizeof *k->actors);
     k->threads = bg_alloc_array(workers, sizeof *k->threads);
@@ -609,6 +619,7 @@ static void walk_fini(struct walk *k)
         bg_free(k->actors[w].sums);
     }
     plan_traffic_fini(&k->traffic);
+    plan_cores_fini(&k->cores);
     void *const parts[] = {k->actors, k->threads, k->link_free, k->here, k->state, k->posted, k->heap};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         bg_free(parts[i]);

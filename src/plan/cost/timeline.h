@@ -1,8 +1,10 @@
 // The simulator of one step: a lowered plan walked with a profile, op by op, as the executor walks it. Worker w runs on
-// machine w. Workers of one host share its cores: while more threads compute than there are cores, each goes slower by
-// that ratio, and by what is lost on the cores that have more than one of them. A machine with a quota runs at full
-// speed until it is spent, then not at all until the next period (CFS bandwidth control, as containers have it). Sends
-// do not hold up their worker beyond message_s; a link carries one message after the other.
+// machine w. Workers of one host
+// share its cores: those of one thread each have them in turn, as a kernel gives them (timeline_cores.c); else, while
+// more threads compute than there are cores, each goes slower by that ratio. Either way a core loses by several having
+// it. A machine with a quota runs at full speed until it is spent, then not at all until the next period (CFS bandwidth
+// control, as containers have it). Sends do not hold up their worker beyond message_s; a link carries one message after
+// the other.
 #ifndef PLAN_TIMELINE_H
 #define PLAN_TIMELINE_H
 

@@ -38,6 +38,27 @@ double plan_gradient_bytes(const struct plan_unit *unit);
 
 // Bytes of a stage's stash, of all that an item of a micro-batch keeps from its forward to its backward.
 double plan_stash_bytes(const struct plan *plan, const struct plan_profile *profile, uint32_t stage);
+// ---- Cores that several workers have in turn ----
+struct plan_runner {       // a worker
+    uint32_t first, count; // its host's cores; count 0: it shares none
+    double worth;          // of a core while all of them run
+    uint32_t core;         // where it runs, ran last, or waits
+    bool wants, waits;     // it has something to do; it waits for a core
+    double left;           // of its task, in seconds
+    double since, until;   // it waits since; its turn lasts until
+};
+struct plan_cores {
+    struct plan_runner *runners; // (workers)
+    uint32_t *at;                // (cores): who runs there, or PLAN_NOBODY
+    uint32_t workers;
+    double sharing; // what is left of a core that several have
+};
+void plan_cores_init(const struct plan *plan, const struct plan_profile *profile, struct plan_cores *cores);
+void plan_cores_fini(struct plan_cores *cores);
+void plan_cores_turn(struct plan_cores *cores, double now); // who runs now, by what each wants and has left
+// Of a worker that wants a core: how fast it goes on, 0: it waits; for how many seconds that holds, others aside.
+double plan_cores_rate(const struct plan_cores *cores, uint32_t worker, double now, double *until);
+
 // What a worker's memory holds, as executor_memory.c reserves and touches it.
 double plan_worker_bytes(const struct plan *plan, const struct plan_profile *profile, double state_bytes,
                          uint32_t worker);

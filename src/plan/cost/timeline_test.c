@@ -56,6 +56,13 @@ static void near(double value, double expected)
         fail_msg("%.12g, expected %.12g", value, expected);
 }
 
+// Turns on a core end where they end.
+static void about(double value, double expected)
+{
+    if (!(fabs(value - expected) <= 0.01 * expected))
+        fail_msg("%.12g, expected about %.12g", value, expected);
+}
+
 static struct plan pipeline(uint32_t stages, uint32_t items, enum plan_schedule schedule, bool split)
 {
     const uint32_t replicas[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -151,23 +158,23 @@ static void cores_are_shared(void **state)
             .speed = 1, .threads = 1, .host = 9, .cores = 2, .watts = 100, .idle_watts = 10, .dollars_hour = 36};
     t = walk(&plan, &profile);
     near(t.step_s, 12);
-    near(t.workers[0].busy_s, 12);
+    about(t.workers[0].busy_s, 12);
     near(t.workers[0].joules, 6 * 100 + 6 * 10); // each has half a core: half of the time's energy
     near(t.dollars, 4 * 12 * 0.01);
     near(t.joules, 4 * 660);
     plan_timeline_fini(&t);
     profile.sharing = 0.75; // both cores have two: a quarter of each is lost
     t = walk(&plan, &profile);
-    near(t.step_s, 16);
+    about(t.step_s, 16);
     plan_timeline_fini(&t);
-    profile.machines[3].host = 8; // of two cores one has two
+    profile.machines[3].host = 8; // of two cores one has two, until the other one falls idle
     t = walk(&plan, &profile);
-    near(t.step_s, 6 * 3 / 1.75);
+    about(t.step_s, 6 + (12 - 6 * 0.75) / 2);
     plan_timeline_fini(&t);
     profile.sharing = 0; // three on two cores, then nobody shares
     t = walk(&plan, &profile);
     near(t.workers[3].busy_s, 6);
-    near(t.step_s, 9);
+    about(t.step_s, 9);
     plan_timeline_fini(&t);
     profile.machines[3].host = 9;
     profile.machines[3].threads = profile.machines[3].speed = 0.5; // half a core by quota: 3.5 threads on 2 cores
