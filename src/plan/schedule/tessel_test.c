@@ -410,7 +410,7 @@ static void opposite_pipelines_are_one_search(void **state)
         for (uint32_t s = 0; s < 4; s++)
             for (uint32_t i = 0; i < 12; i++) // 5 down, 4 up, 3 elsewhere
                 at[s * 12 + i] = i < 5 ? s : i < 9 ? 3 - s : 4 + s;
-        const struct plan_pipe pipe = {8, 4, 12, 1, at, ones, twos, ones, 0, 0, split};
+        const struct plan_pipe pipe = {8, 4, 12, 1, at, ones, twos, ones, 0, 0, split, 0};
         struct plan_list lists[8] = {0};
         struct plan_schedule_time time;
         struct bg_error err = {0};
@@ -427,7 +427,7 @@ static void opposite_pipelines_are_one_search(void **state)
     static double times[70];
     for (uint32_t s = 0; s < 70; s++)
         many[s] = s, times[s] = 1;
-    const struct plan_pipe pipe = {70, 70, 1, 1, many, times, times, times, 0, 0, false};
+    const struct plan_pipe pipe = {70, 70, 1, 1, many, times, times, times, 0, 0, false, 0};
     struct plan_list lists[70] = {0};
     struct bg_error err = {0};
     assert_int_equal(plan_order_tessel(&pipe, &err, lists), BG_UNSUPPORTED);
@@ -444,7 +444,7 @@ static void weight_gradients_fill_gaps(void **state)
         for (uint32_t s = 0; s < workers; s++)
             for (uint32_t i = 0; i < items; i++)
                 at[s * items + i] = s;
-        const struct plan_pipe pipe = {workers, workers, items, 1, at, ones, ones, ones, 0, 0, true};
+        const struct plan_pipe pipe = {workers, workers, items, 1, at, ones, ones, ones, 0, 0, true, 0};
         struct plan_list lists[16] = {0};
         struct plan_schedule_time time;
         struct bg_error err = {0};

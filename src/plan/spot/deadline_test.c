@@ -254,8 +254,10 @@ static void patient_holds_on_other_kinds_of_traces(void **state)
             uint32_t there = drawn(kind, n) % (up + down) < up;
             for (uint32_t t = 0; t < WINDOW; t++) {
                 const uint32_t at = n * WINDOW + t;
-                there =
-                    memoryless ? there ^ (drawn(kind + 9000, at) % (there ? up : down) == 0) : at % (up + down) < up;
+                if (!memoryless)
+                    there = at % (up + down) < up;
+                else if (drawn(kind + 9000, at) % (there ? up : down) == 0)
+                    there = !there;
                 spot[t] = there;
             }
             ours += run("patient", &published, spot, NULL).cost;
