@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "plan/fleet/liveput.h"
+#include "plan/words.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -117,45 +118,23 @@ char *plan_fleet_decision_format(const struct plan_fleet_question *question, str
     return bg_str_take(&text);
 }
 
-struct reader {
-    char *const *word;
-    size_t at, count;
-};
-
-static const char *next(struct reader *r)
+static bool take_shape(struct plan_words *r, struct plan_fleet_shape *shape)
 {
-    return r->at < r->count ? r->word[r->at++] : "";
-}
-
-static bool take_name(struct reader *r, const char *name)
-{
-    return strcmp(next(r), name) == 0;
-}
-
-static bool take_whole(struct reader *r, uint64_t max, uint64_t *value)
-{
-    const char *word = next(r);
-    char *end;
-    *value = strtoull(word, &end, 10);
-    return *word >= '0' && *word <= '9' && !*end && *value <= max && strlen(word) <= 20;
-}
-
-static bool take_shape(struct reader *r, struct plan_fleet_shape *shape)
-{
-    const char *word = next(r);
+    const char *word = plan_words_next(r);
     char end;
     return strlen(word) < 40 && strspn(word, "0123456789x+") == strlen(word) &&
            sscanf(word, "%9ux%9u+%9u%c", &shape->replicas, &shape->stages, &shape->longer, &end) == 3;
 }
 
-static bool take_numbers(struct reader *r, struct plan_fleet_question *q)
+static bool take_numbers(struct plan_words *r, struct plan_fleet_question *q)
 {
     uint32_t *wholes[WHOLES - 1];
     double *numbers[NUMBERS];
     uint64_t value;
     numbers_of(q, wholes, numbers);
     for (size_t i = 0; i < WHOLES; i++) {
-        if (!take_name(r, whole_names[i]) || !take_whole(r, i + 1 < WHOLES ? UINT32_MAX : UINT64_MAX, &value))
+        if (!plan_words_take(r, whole_names[i]) ||
+            !plan_words_whole(r, i + 1 < WHOLES ? UINT32_MAX : UINT64_MAX, &value))
             return false;
         if (i + 1 < WHOLES)
             *wholes[i] = (uint32_t)value;
@@ -163,25 +142,20 @@ static bool take_numbers(struct reader *r, struct plan_fleet_question *q)
             q->seed = value;
     }
     for (size_t i = 0; i < NUMBERS; i++) {
-        char *end;
-        if (!take_name(r, number_names[i]))
-            return false;
-        const char *word = next(r);
-        *numbers[i] = strtod(word, &end);
-        if (end == word || *end || !isfinite(*numbers[i]))
+        if (!plan_words_take(r, number_names[i]) || !plan_words_number(r, numbers[i]))
             return false;
     }
     return true;
 }
 
-static bool take_left(struct reader *r, struct plan_fleet_left *left)
+static bool take_left(struct plan_words *r, struct plan_fleet_left *left)
 {
     uint64_t value;
-    if (!take_name(r, "left") || !take_shape(r, &left->shape) || left->shape.stages >= PLAN_FLEET_NODES_MAX)
+    if (!plan_words_take(r, "left") || !take_shape(r, &left->shape) || left->shape.stages >= PLAN_FLEET_NODES_MAX)
         return false;
     for (uint32_t deep = 0; deep < 2; deep++)
         for (uint32_t i = 0; i < left->shape.stages + deep; i++) {
-            if (!take_whole(r, PLAN_FLEET_NODES_MAX, &value))
+            if (!plan_words_whole(r, PLAN_FLEET_NODES_MAX, &value))
                 return false;
             left->live[deep][i] = (uint32_t)value;
         }
@@ -189,16 +163,16 @@ static bool take_left(struct reader *r, struct plan_fleet_left *left)
 }
 
 // counts: room for all words.
-static bg_status take_line(struct reader *r, struct bg_error *err, struct plan_fleet_question *q,
+static bg_status take_line(struct plan_words *r, struct bg_error *err, struct plan_fleet_question *q,
                            struct plan_fleet_shape *decided, uint32_t *counts)
 {
-    bool good = take_name(r, "fleet");
-    const char *name = next(r);
+    bool good = plan_words_take(r, "fleet");
+    const char *name = plan_words_next(r);
     q->policy = plan_fleet_policy_find(name);
     if (good && !q->policy)
         return bg_fail(err, BG_FORMAT, "no fleet policy '%.60s' here: was the log written by another version?", name);
-    good = good && take_name(r, "decided") && take_shape(r, decided) && take_name(r, "on") && take_numbers(r, q) &&
-           take_left(r, &q->left) && take_name(r, "machines");
+    good = good && plan_words_take(r, "decided") && take_shape(r, decided) && plan_words_take(r, "on") &&
+           take_numbers(r, q) && take_left(r, &q->left) && plan_words_take(r, "machines");
     uint64_t value = 0;
     q->counts = counts;
     while (good && r->at < r->count && q->count + q->coming_count < COUNTS_MAX) {
@@ -207,7 +181,7 @@ static bg_status take_line(struct reader *r, struct bg_error *err, struct plan_f
             r->at++;
             continue;
         }
-        good = take_whole(r, UINT32_MAX, &value);
+        good = plan_words_whole(r, UINT32_MAX, &value);
         counts[q->count + q->coming_count] = (uint32_t)value;
         ++*(q->coming ? &q->coming_count : &q->count);
     }
@@ -231,7 +205,7 @@ bg_status plan_fleet_decision_replay(const char *line, struct bg_error *err)
     struct plan_fleet_question q = {0};
     struct plan_fleet_shape decided = {0}, again = {0};
     bg_strlist_split(&words, line, ' ');
-    struct reader r = {words.items, 0, words.count};
+    struct plan_words r = {words.items, 0, words.count};
     uint32_t *counts = bg_alloc_array(words.count + 1, sizeof *counts);
     bg_status status = take_line(&r, err, &q, &decided, counts);
     if (!status)

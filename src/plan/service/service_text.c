@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "plan/words.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,53 +37,32 @@ bool plan_service_decision_is(const char *line)
     return strncmp(line, head, sizeof head - 1) == 0;
 }
 
-struct reader {
-    char *const *word;
-    size_t at, count;
-};
-
-static const char *next(struct reader *r)
+static bool take_whole(struct plan_words *r, uint32_t most, uint32_t *value)
 {
-    return r->at < r->count ? r->word[r->at++] : "";
+    uint64_t whole;
+    const bool good = plan_words_whole(r, most, &whole);
+    *value = good ? (uint32_t)whole : *value;
+    return good;
 }
 
-static bool take_name(struct reader *r, const char *name)
+static bool take_zone(struct plan_words *r, struct plan_service_zone *zone)
 {
-    return strcmp(next(r), name) == 0;
-}
-
-static bool take_whole(struct reader *r, uint64_t most, uint32_t *value)
-{
-    const char *word = next(r);
-    char *end;
-    const unsigned long long read = strtoull(word, &end, 10);
-    if (*word < '0' || *word > '9' || *end || read > most)
-        return false;
-    *value = (uint32_t)read;
-    return true;
-}
-
-static bool take_zone(struct reader *r, struct plan_service_zone *zone)
-{
-    char *end;
     uint32_t preempted = 0;
-    const char *word = next(r);
-    zone->price = strtod(word, &end);
-    const bool good = end != word && !*end && zone->price >= 0 && isfinite(zone->price) &&
-                      take_whole(r, 1, &preempted) && take_whole(r, replicas_max, &zone->starting) &&
-                      take_whole(r, replicas_max, &zone->ready);
+    const bool good = plan_words_number(r, &zone->price) && zone->price >= 0 && take_whole(r, 1, &preempted) &&
+                      take_whole(r, replicas_max, &zone->starting) && take_whole(r, replicas_max, &zone->ready);
     zone->preempted = preempted;
     return good;
 }
 
 // The words behind "target".
-static bool take_snapshot(struct reader *r, struct plan_service_snapshot *now)
+static bool take_snapshot(struct plan_words *r, struct plan_service_snapshot *now)
 {
-    bool good =
-        take_whole(r, replicas_max, &now->target) && take_name(r, "base") && take_whole(r, UINT32_MAX, &now->base) &&
-        take_name(r, "extra") && take_whole(r, replicas_max, &now->extra) && take_name(r, "on-demand") &&
-        take_whole(r, replicas_max, &now->on_demand_starting) && take_whole(r, replicas_max, &now->on_demand_ready) &&
-        take_name(r, "zones") && take_whole(r, PLAN_SERVICE_ZONES_MAX, &now->zone_count);
+    bool good = take_whole(r, replicas_max, &now->target) && plan_words_take(r, "base") &&
+                take_whole(r, UINT32_MAX, &now->base) && plan_words_take(r, "extra") &&
+                take_whole(r, replicas_max, &now->extra) && plan_words_take(r, "on-demand") &&
+                take_whole(r, replicas_max, &now->on_demand_starting) &&
+                take_whole(r, replicas_max, &now->on_demand_ready) && plan_words_take(r, "zones") &&
+                take_whole(r, PLAN_SERVICE_ZONES_MAX, &now->zone_count);
     for (uint32_t z = 0; z < now->zone_count && good; z++)
         good = take_zone(r, &now->zones[z]);
     return good && now->zone_count && r->at == r->count;
@@ -104,7 +84,7 @@ static bg_status take_line(const char *line, struct bg_error *err, const struct 
     if (!*policy)
         return bg_fail(err, BG_FORMAT, "no service policy '%s' here: was the log written by another version?", name);
     bg_strlist_split(&words, on + sizeof between - 1, ' ');
-    struct reader r = {words.items, 0, words.count};
+    struct plan_words r = {words.items, 0, words.count};
     const bool good = take_snapshot(&r, now);
     bg_strlist_fini(&words);
     return good ? BG_OK
