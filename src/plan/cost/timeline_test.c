@@ -442,6 +442,30 @@ static void misfits_are_refused(void **state)
     plan_fini(&plan);
 }
 
+// Three workers on two cores: one is done early, but its core takes nobody who has waited for less than a turn.
+static void idle_cores_stay_idle_for_a_turn(void **state)
+{
+    (void)state;
+    const uint32_t replicas[1] = {3};
+    struct plan plan = build(one_stage(3, replicas));
+    struct plan_profile profile = unit_costs(1, 3);
+    profile.units[0].forward_s = profile.units[0].input_s = profile.units[0].weight_s = 1e-4;
+    for (uint32_t m = 0; m < 3; m++) {
+        profile.machines[m].host = 0;
+        profile.machines[m].cores = 2;
+    }
+    profile.machines[1].speed = 3;
+    struct plan_timeline t = walk(&plan, &profile);
+    near(t.step_s, 6e-4); // worker 2 waits for worker 0, though worker 1's core is free from 1e-4 on
+    plan_timeline_fini(&t);
+    profile.machines[0].threads = profile.machines[1].threads = profile.machines[2].threads = 0.5; // all at once
+    t = walk(&plan, &profile);
+    near(t.step_s, 3e-4);
+    plan_timeline_fini(&t);
+    plan_profile_fini(&profile);
+    plan_fini(&plan);
+}
+
 // A forward of 1, a backward of 2.
 static void quotas_come_by_the_period(void **state)
 {
@@ -504,6 +528,7 @@ int main(void)
         cmocka_unit_test(recompute_costs_a_forward),
         cmocka_unit_test(stashes_on_disk_come_back),
         cmocka_unit_test(every_plan_adds_up),
+        cmocka_unit_test(idle_cores_stay_idle_for_a_turn),
         cmocka_unit_test(quotas_come_by_the_period),
         cmocka_unit_test(misfits_are_refused),
         cmocka_unit_test(large_plans_take_milliseconds),
