@@ -41,12 +41,14 @@ enum kern_weight {
     KERN_F32,
     KERN_Q8_0, // per output and 32 inputs: an F16 d and 32 signed bytes q; the weight is the float q * d
     KERN_Q4_0, // the same with 4 bits: (q - 8) * d
+    KERN_INT8, // d and q of Q8_0, multiplied as integers with quantised inputs: class int8/1 (docs/numerics.md)
 };
 enum { KERN_PANEL = 64, KERN_QUANT = 32, KERN_PAGE = 16 };
 
 // The weight (n, k) of a linear layer in panels of KERN_PANEL outputs, one after the other; outputs beyond n are zero.
 // F32: float[k][64]. Quantised: for every 32 inputs uint16_t d[64], then int8_t q[32][64] or uint8_t q[16][64] (low
-// half: input i, high half: input 16 + i). 64-byte aligned.
+// half: input i, high half: input 16 + i); INT8: uint8_t q[8][64][4], input 4 i + j of an output at [i][output][j], plus
+// 128. 64-byte aligned.
 struct kern_packed {
     enum kern_weight type;
     size_t n, k;
@@ -67,13 +69,25 @@ void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, si
 void kern_quantise_blocks(void *blocks, enum kern_weight type, const float *x, size_t count);
 size_t kern_block_bytes(enum kern_weight type);
 
-struct kern_packed_gemm { // C (m, n) = A (m, k) W^T + bias: rule 4, whatever m
+// 32 inputs of one row as products with KERN_INT8 read them: input i is about q[i] * d. With m their largest magnitude:
+// d = m / 127, q = x * (1 / d) to the nearest integer, ties to even. Below m = 2^-100 all are 0; with an infinity or a NaN
+// among them d is NaN and all q are 0.
+struct kern_quantised {
+    float d;
+    int32_t offset; // -128 times the sum of q: weights are stored plus 128
+    int8_t q[KERN_QUANT];
+};
+
+// C (m, n) = A (m, k) W^T + bias: rule 4, whatever m. INT8, for every output: acc = +0; for blocks of 32 inputs ascending
+// acc = fmaf((float)sum of q q', d d', acc), the sum an integer, exact in either form; + bias.
+struct kern_packed_gemm {
     float *c;
     size_t ldc;
     const float *a;
     size_t lda, m;
     const struct kern_packed *w;
-    const float *bias; // (n) or NULL
+    const float *bias;                      // (n) or NULL
+    const struct kern_quantised *quantised; // (m, k / 32), in place of a: INT8
 };
 
 // Attention of the last `queries` positions of one sequence over its pages. A page holds, for one layer, keys
@@ -165,7 +179,9 @@ struct kern {
     size_t (*attention_grad_items)(const struct kern_attention *a);
     void (*attention_grad)(const struct kern_attention_grad *a, size_t item, void *scratch);
 
-    // Decoding. packed_gemm: one panel; scratch as packed_scratch says, 64-byte aligned. paged: see kern_paged.
+    // Decoding. packed_gemm: one panel; scratch as packed_scratch says, 64-byte aligned. quantise: of n inputs, a
+    // multiple of 32. paged: see kern_paged.
+    void (*quantise)(struct kern_quantised *out, const float *x, size_t n);
     size_t (*packed_scratch)(const struct kern_packed_gemm *g);
     void (*packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scratch);
     size_t (*paged_items)(const struct kern_paged *a);
