@@ -210,7 +210,7 @@ static void bench_price(struct bg_env *env, enum kern_weight type, const char *n
         a[i] = weights[i * 7];
     kern_pack(data, type, OUT, IN, weights, IN, false, 0, OUT / KERN_PANEL);
     const struct kern_packed w = {type, OUT, IN, data};
-    const struct kern_packed_gemm g = {c, OUT, a, IN, 1, &w, NULL};
+    const struct kern_packed_gemm g = {c, OUT, a, IN, 1, &w, NULL, NULL};
     for (int r = -1; r < rounds; r++) {
         const double start = seconds(env);
         for (size_t p = 0; p < OUT / KERN_PANEL; p++)

@@ -61,7 +61,8 @@ size_t kern_packed_panels(size_t n);
 // from zero; d to F16.
 void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,
                size_t first, size_t end);
-// The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes.
+// The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes. Blocks of INT8 are those
+// of Q8_0.
 void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
                       size_t end);
 // fp32 numbers of `count` such blocks, and such blocks of fp32 numbers, quantised as kern_pack does.

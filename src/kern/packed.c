@@ -14,7 +14,7 @@ size_t kern_panel_bytes(enum kern_weight type, size_t k)
 {
     if (type == KERN_F32)
         return k * KERN_PANEL * sizeof(float);
-    return k / KERN_QUANT * KERN_PANEL * (sizeof(uint16_t) + (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2));
+    return k / KERN_QUANT * KERN_PANEL * kern_block_bytes(type);
 }
 
 size_t kern_packed_bytes(enum kern_weight type, size_t n, size_t k)
@@ -57,7 +57,7 @@ static uint16_t half_round(float x)
 // ---- One block of 32 numbers ----
 struct quant { // of one output
     uint16_t d;
-    uint8_t q[KERN_QUANT]; // Q8_0: the bits of int8_t; Q4_0: 0..15
+    uint8_t q[KERN_QUANT]; // Q8_0, INT8: the bits of int8_t; Q4_0: 0..15
 };
 
 static struct quant quantise(enum kern_weight type, const float x[KERN_QUANT])
@@ -68,23 +68,28 @@ static struct quant quantise(enum kern_weight type, const float x[KERN_QUANT])
             most = fabsf(x[i]);
             largest = x[i];
         }
-    float d = type == KERN_Q8_0 ? most / 127.0f : largest / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+    float d = type == KERN_Q4_0 ? largest / -8.0f : most / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
     struct quant block = {.d = half_round(d)};
     for (size_t i = 0; i < KERN_QUANT; i++) {
-        if (type == KERN_Q8_0) {
-            float q = roundf(x[i] * inverse);
-            block.q[i] = (uint8_t)(int8_t)(fabsf(q) <= 127 ? q : 0); // not of infinities
-        } else {
+        if (type == KERN_Q4_0) {
             float q = x[i] * inverse + 8.5f;
             block.q[i] = (uint8_t)(q >= 15 ? 15 : q > 0 ? (int)q : 0);
+        } else {
+            float q = roundf(x[i] * inverse);
+            block.q[i] = (uint8_t)(int8_t)(fabsf(q) <= 127 ? q : 0); // not of infinities
         }
     }
     return block;
 }
 
+static size_t quant_bytes(enum kern_weight type)
+{
+    return type == KERN_Q4_0 ? KERN_QUANT / 2 : KERN_QUANT;
+}
+
 size_t kern_block_bytes(enum kern_weight type)
 {
-    return sizeof(uint16_t) + (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2);
+    return sizeof(uint16_t) + quant_bytes(type);
 }
 
 static struct quant read_block(enum kern_weight type, const uint8_t *bytes)
@@ -93,7 +98,7 @@ static struct quant read_block(enum kern_weight type, const uint8_t *bytes)
     block.d = (uint16_t)(bytes[0] | bytes[1] << 8);
     bytes += 2;
     for (size_t i = 0; i < KERN_QUANT; i++)
-        block.q[i] = type == KERN_Q8_0 ? bytes[i] : (uint8_t)(i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4);
+        block.q[i] = type != KERN_Q4_0 ? bytes[i] : (uint8_t)(i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4);
     return block;
 }
 
@@ -104,7 +109,7 @@ void kern_widen_blocks(float *out, enum kern_weight type, const void *blocks, si
         struct quant block = read_block(type, at);
         float d = kern_half_widen(block.d);
         for (size_t i = 0; i < KERN_QUANT; i++)
-            out[b * KERN_QUANT + i] = (float)(type == KERN_Q8_0 ? (int8_t)block.q[i] : block.q[i] - 8) * d;
+            out[b * KERN_QUANT + i] = (float)(type == KERN_Q4_0 ? block.q[i] - 8 : (int8_t)block.q[i]) * d;
     }
 }
 
@@ -115,8 +120,8 @@ void kern_quantise_blocks(void *blocks, enum kern_weight type, const float *x, s
         struct quant block = quantise(type, x);
         *at++ = (uint8_t)block.d;
         *at++ = (uint8_t)(block.d >> 8);
-        for (size_t i = 0; i < (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2); i++)
-            *at++ = (uint8_t)(type == KERN_Q8_0 ? block.q[i] : block.q[i] | block.q[i + 16] << 4);
+        for (size_t i = 0; i < quant_bytes(type); i++)
+            *at++ = (uint8_t)(type == KERN_Q4_0 ? block.q[i] | block.q[i + 16] << 4 : block.q[i]);
     }
 }
 
@@ -125,8 +130,11 @@ static void place(uint8_t *panel, enum kern_weight type, size_t b, size_t lane, 
 {
     uint8_t *at = panel + b * KERN_PANEL * kern_block_bytes(type), *q = at + KERN_PANEL * sizeof(uint16_t);
     memcpy(at + lane * sizeof block->d, &block->d, sizeof block->d);
-    for (size_t i = 0; i < (type == KERN_Q8_0 ? KERN_QUANT : KERN_QUANT / 2); i++)
-        q[i * KERN_PANEL + lane] = (uint8_t)(type == KERN_Q8_0 ? block->q[i] : block->q[i] | block->q[i + 16] << 4);
+    for (size_t i = 0; i < quant_bytes(type); i++)
+        if (type == KERN_INT8)
+            q[(i / 4 * KERN_PANEL + lane) * 4 + i % 4] = block->q[i] ^ 0x80;
+        else
+            q[i * KERN_PANEL + lane] = (uint8_t)(type == KERN_Q4_0 ? block->q[i] | block->q[i + 16] << 4 : block->q[i]);
 }
 
 void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,

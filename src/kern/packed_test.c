@@ -113,7 +113,7 @@ static void packed_products_are_chains(void **state)
         else
             kern_pack_blocks(data, type, n, k, blocks, 0, kern_packed_panels(n));
         const struct kern_packed w = {type, n, k, data};
-        const struct kern_packed_gemm g = {c, ldc, a, lda, m, &w, bias};
+        const struct kern_packed_gemm g = {c, ldc, a, lda, m, &w, bias, NULL};
         for (size_t t = 0; t < count; t++) {
             void *scratch = room(table[t]->packed_scratch(&g));
             for (size_t p = kern_packed_panels(n); p-- > 0;)

@@ -19,6 +19,7 @@
     X(isa, attention_grad_scratch)                                                                                     \
     X(isa, attention_grad_items)                                                                                       \
     X(isa, attention_grad)                                                                                             \
+    X(isa, quantise)                                                                                                   \
     X(isa, packed_scratch)                                                                                             \
     X(isa, packed_gemm)                                                                                                \
     X(isa, paged_items)                                                                                                \

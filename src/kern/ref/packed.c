@@ -31,6 +31,10 @@ void kern_ref_packed_gemm(const struct kern_packed_gemm *g, size_t panel, void *
 {
     (void)scratch;
     const struct kern_packed *w = g->w;
+    if (w->type == KERN_INT8) {
+        kern_ref_int8_gemm(g, panel);
+        return;
+    }
     const uint8_t *data = (const uint8_t *)w->data + panel * kern_panel_bytes(w->type, w->k);
     for (size_t lane = 0; lane < KERN_PANEL && panel * KERN_PANEL + lane < w->n; lane++)
         for (size_t r = 0; r < g->m; r++) {
