@@ -19,9 +19,11 @@ struct batch {
     float *logits;                                                // (logits_max, max(vocab, dim))
     float *pool;                                                  // (pages, page_floats)
     uint32_t *position, *page;                                    // (rows_max): of each row; the page that it writes
-    struct kern_paged *attention;                                 // (rows_max): of each run
-    size_t *items;                                                // (rows_max + 1): attention items before each run
-    uint32_t *first, *long_runs; // (rows_max): first row of each run; runs with several items a head
+    struct kern_quantised *narrow; // INT8: of norm or att (rows_max, max(dim, q_width) / 32)
+    struct kern_quantised *wide;   // INT8: of up (rows_max, ffn / 32)
+    struct kern_paged *attention;  // (rows_max): of each run
+    size_t *items;                 // (rows_max + 1): attention items before each run
+    uint32_t *first, *long_runs;   // (rows_max): first row of each run; runs with several items a head
     void **lane_scratch;
     void *memory;
     size_t memory_bytes, rows, runs, long_count;
@@ -38,9 +40,9 @@ static size_t larger(size_t a, size_t b)
 static size_t scratch_floats(const struct batch *b)
 {
     const struct model_config *c = &b->packed->model->config;
-    const struct kern_packed w = {b->packed->type, c->vocab, c->ffn, NULL};
-    const struct kern_packed_gemm g = {.m = b->o.rows_max, .w = &w};
-    size_t bytes = b->kern->packed_scratch(&g);
+    const struct kern_packed w = {b->packed->type, c->vocab, c->ffn, NULL}, plain = {KERN_F32, c->vocab, c->ffn, NULL};
+    const struct kern_packed_gemm g = {.m = b->o.rows_max, .w = &w}, plain_g = {.m = b->o.rows_max, .w = &plain};
+    size_t bytes = larger(b->kern->packed_scratch(&g), b->kern->packed_scratch(&plain_g));
     for (uint32_t queries = 1; queries <= b->o.rows_max && queries <= c->context; queries++) {
         const struct kern_paged a = {.queries = queries,
                                      .position = c->context - queries,
@@ -52,12 +54,23 @@ static size_t scratch_floats(const struct batch *b)
     return (bytes + sizeof(float) - 1) / sizeof(float);
 }
 
+// Of rows of `width` inputs; none where no product takes them.
+static struct kern_quantised *lay_quantised(struct batch *b, struct lay *lay, size_t rows, size_t width)
+{
+    if (b->packed->type != KERN_INT8)
+        return NULL;
+    return (struct kern_quantised *)(void *)lay_take(lay, rows * (width / KERN_QUANT) * sizeof(struct kern_quantised) /
+                                                              sizeof(float));
+}
+
 static void lay_memory(struct batch *b, struct lay *lay)
 {
     const struct model_config *c = &b->packed->model->config;
     const size_t rows = b->o.rows_max, scratch = scratch_floats(b);
     b->x = lay_take(lay, rows * c->dim);
     b->norm = lay_take(lay, larger(rows, b->o.logits_max) * c->dim);
+    b->narrow = lay_quantised(b, lay, larger(rows, b->o.logits_max), larger(c->dim, b->q_width));
+    b->wide = lay_quantised(b, lay, rows, c->ffn);
     b->q = lay_take(lay, rows * b->q_width);
     b->k = lay_take(lay, rows * b->kv_width);
     b->v = lay_take(lay, rows * b->kv_width);
@@ -149,9 +162,18 @@ static void product_item(void *arg, size_t index, unsigned lane)
     p->b->kern->packed_gemm(&p->g[i], index, p->b->lane_scratch[lane]);
 }
 
-static void products_add(struct products *p, const struct packed_linear *l, float *out, const float *in, size_t rows)
+static void products_add(struct products *p, const struct packed_linear *l, float *out, const float *in,
+                         const struct kern_quantised *quantised, size_t rows)
 {
-    p->g[p->count++] = (struct kern_packed_gemm){out, l->w.n, in, l->w.k, rows, &l->w, l->bias};
+    p->g[p->count++] = (struct kern_packed_gemm){out,  l->w.n, in,      l->w.k,
+                                                 rows, &l->w,  l->bias, l->w.type == KERN_INT8 ? quantised : NULL};
+}
+
+// Rows [first, first + count) of `in` (.., width), for products with INT8 weights: once, not once a panel.
+static void quantise_rows(struct batch *b, const float *in, size_t width, size_t first, size_t count)
+{
+    if (b->packed->type == KERN_INT8 && width % KERN_QUANT == 0)
+        b->kern->quantise(b->narrow + first * (width / KERN_QUANT), in + first * width, count * width);
 }
 
 static void products_run(struct products *p)
@@ -176,6 +198,7 @@ static void norm1_item(void *arg, size_t index, unsigned lane)
     const size_t first = at.first * b->block.config->dim;
     (void)lane;
     norm_rows(b, &b->block.norm1, b->norm + first, b->x + first, at.count);
+    quantise_rows(b, b->norm, b->block.config->dim, at.first, at.count);
 }
 
 static float *layer_keys(const struct batch *b, uint32_t page)
@@ -235,6 +258,14 @@ static void attention_item(void *arg, size_t index, unsigned lane)
     b->kern->paged(&b->attention[low], index - b->items[low], b->lane_scratch[lane]);
 }
 
+static void attended_item(void *arg, size_t index, unsigned lane)
+{
+    struct batch *b = arg;
+    const struct span at = span_at(index, b->rows);
+    (void)lane;
+    quantise_rows(b, b->att, b->q_width, at.first, at.count);
+}
+
 static void middle_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
@@ -243,9 +274,10 @@ static void middle_item(void *arg, size_t index, unsigned lane)
     (void)lane;
     b->kern->add(b->mid + first, b->x + first, b->branch + first, at.count * dim);
     norm_rows(b, &b->block.norm2, b->norm + first, b->mid + first, at.count);
+    quantise_rows(b, b->norm, dim, at.first, at.count);
 }
 
-// A panel of gate and of up, and the activation of its columns.
+// A panel of gate and of up, and the activation of its columns, quantised where `down` takes them so.
 static void wide_item(void *arg, size_t panel, unsigned lane)
 {
     const struct products *p = arg;
@@ -254,11 +286,14 @@ static void wide_item(void *arg, size_t panel, unsigned lane)
     const size_t columns = ffn - first < KERN_PANEL ? ffn - first : KERN_PANEL;
     for (size_t i = 0; i < p->count; i++)
         b->kern->packed_gemm(&p->g[i], panel, b->lane_scratch[lane]);
+    const bool quantised = b->packed->blocks[b->layer].down.w.type == KERN_INT8;
     for (size_t at = first; at < b->rows * ffn; at += ffn) {
         if (b->block.gated)
             b->kern->swiglu(b->up + at, b->gate + at, b->up + at, columns);
         else
             b->kern->gelu(b->up + at, b->up + at, columns);
+        if (quantised)
+            b->kern->quantise(b->wide + at / KERN_QUANT, b->up + at, columns);
     }
 }
 
@@ -278,9 +313,9 @@ static void run_block(struct batch *b)
     struct products qkv = {.b = b}, o = {.b = b}, wide = {.b = b}, down = {.b = b};
     b->block = block_of(b->packed->model, b->layer + 1, true);
     env_parallel_for(b->env, span_items(b->rows), norm1_item, b);
-    products_add(&qkv, &w->q, b->q, b->norm, b->rows);
-    products_add(&qkv, &w->k, b->k, b->norm, b->rows);
-    products_add(&qkv, &w->v, b->v, b->norm, b->rows);
+    products_add(&qkv, &w->q, b->q, b->norm, b->narrow, b->rows);
+    products_add(&qkv, &w->k, b->k, b->norm, b->narrow, b->rows);
+    products_add(&qkv, &w->v, b->v, b->norm, b->narrow, b->rows);
     products_run(&qkv);
     env_parallel_for(b->env, b->long_count * b->packed->model->config.kv_heads, store_item, b);
     for (size_t i = 0; i < b->runs; i++) {
@@ -288,14 +323,16 @@ static void run_block(struct batch *b)
         b->attention[i].values = b->attention[i].keys + BATCH_PAGE * b->kv_width;
     }
     env_parallel_for(b->env, b->items[b->runs], attention_item, b);
-    products_add(&o, &w->o, b->branch, b->att, b->rows);
+    if (w->o.w.type == KERN_INT8)
+        env_parallel_for(b->env, span_items(b->rows), attended_item, b);
+    products_add(&o, &w->o, b->branch, b->att, b->narrow, b->rows);
     products_run(&o);
     env_parallel_for(b->env, span_items(b->rows), middle_item, b);
     if (b->block.gated)
-        products_add(&wide, &w->gate, b->gate, b->norm, b->rows);
-    products_add(&wide, &w->up, b->up, b->norm, b->rows);
+        products_add(&wide, &w->gate, b->gate, b->norm, b->narrow, b->rows);
+    products_add(&wide, &w->up, b->up, b->norm, b->narrow, b->rows);
     env_parallel_for(b->env, kern_packed_panels(w->up.w.n), wide_item, &wide);
-    products_add(&down, &w->down, b->branch, b->up, b->rows);
+    products_add(&down, &w->down, b->branch, b->up, b->wide, b->rows);
     products_run(&down);
     env_parallel_for(b->env, span_items(b->rows), out_item, b);
 }
@@ -376,6 +413,7 @@ static void head_norms(struct batch *b, const struct batch_run *runs)
         for (size_t j = 0, n; j < want; j += n, out += n) {
             n = want - j < MODEL_GRAIN_ROWS ? want - j : MODEL_GRAIN_ROWS;
             norm_rows(b, &head.norm, b->norm + out * dim, b->x + (first + j) * dim, n);
+            quantise_rows(b, b->norm, dim, out, n);
         }
     }
 }
@@ -396,7 +434,7 @@ bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_
     if (wanted) {
         struct products head = {.b = b};
         head_norms(b, runs);
-        products_add(&head, &b->packed->head, b->logits, b->norm, wanted);
+        products_add(&head, &b->packed->head, b->logits, b->norm, b->narrow, wanted);
         products_run(&head);
     }
     *logits = b->logits;

@@ -1,11 +1,13 @@
 // Decoding in batches: whatever runs beside a sequence, however its tokens are cut, wherever its pages lie, its logits
 // are those of the decoder alone, bit for bit; with quantised weights, those of the decoder on the numbers that the
-// blocks stand for. Pages can be moved; bad calls change nothing; a call allocates nothing.
+// blocks stand for; in class int8/1, those of one sequence alone with products written here a second time. Pages can be
+// moved; bad calls change nothing; a call allocates nothing.
 // labels: bits
 #include "model/batch.h"
 #include "model/decode.h"
 #include "model/step_test.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
@@ -39,6 +41,34 @@ static const struct model_config gpt2 = {.family = MODEL_GPT2,
                                          .norm_eps = 1e-5,
                                          .bos = -1,
                                          .eos = -1};
+
+// Some layers have no whole blocks of inputs: `o` of this one, `down` of the next.
+static const struct model_config uneven = {.family = MODEL_LLAMA,
+                                           .layers = 2,
+                                           .dim = 64,
+                                           .heads = 3,
+                                           .kv_heads = 1,
+                                           .head_dim = 16,
+                                           .ffn = 160,
+                                           .context = 80,
+                                           .vocab = 97,
+                                           .rope_theta = 10000.0,
+                                           .norm_eps = 1e-5,
+                                           .bos = -1,
+                                           .eos = -1};
+static const struct model_config gpt2_blocks = {.family = MODEL_GPT2,
+                                                .layers = 2,
+                                                .dim = 96,
+                                                .heads = 3,
+                                                .kv_heads = 3,
+                                                .head_dim = 32,
+                                                .ffn = 80,
+                                                .context = 80,
+                                                .vocab = 101,
+                                                .tie = true,
+                                                .norm_eps = 1e-5,
+                                                .bos = -1,
+                                                .eos = -1};
 
 struct sequence {
     int32_t tokens[LENGTH];
@@ -74,6 +104,21 @@ static void world_destroy(struct world *w)
     os_env_destroy(w->env);
 }
 
+// What sequences say, and where their pages lie.
+static void lay_sequences(struct world *w)
+{
+    for (uint32_t i = 0; i < SEQUENCES; i++) {
+        int32_t targets[LENGTH];
+        test_tokens(w->s[i].tokens, targets, LENGTH, w->model->config.vocab);
+        for (uint32_t j = 0; j < LENGTH; j++)
+            w->s[i].tokens[j] = (int32_t)((uint32_t)w->s[i].tokens[j] * (i + 3) % w->model->config.vocab);
+        w->s[i].want = test_floats((size_t)LENGTH * w->model->config.vocab);
+        w->s[i].done = 0;
+        for (uint32_t p = 0; p < (LENGTH + BATCH_PAGE - 1) / BATCH_PAGE; p++)
+            w->s[i].pages[p] = (p * SEQUENCES + i) * 29 % POOL; // 29 and 64 share nothing: all different
+    }
+}
+
 static void expect(struct world *w, const float *weights)
 {
     struct decoder *d = NULL;
@@ -81,19 +126,31 @@ static void expect(struct world *w, const float *weights)
     const struct kern *tables[3];
     kern_tables(w->env->isa, tables);
     assert_int_equal(decoder_create(w->env, w->model, tables[0], weights, LENGTH, 16, &err, &d), BG_OK);
+    lay_sequences(w);
     for (uint32_t i = 0; i < SEQUENCES; i++) {
-        int32_t targets[LENGTH];
-        test_tokens(w->s[i].tokens, targets, LENGTH, w->model->config.vocab);
-        for (uint32_t j = 0; j < LENGTH; j++)
-            w->s[i].tokens[j] = (int32_t)((uint32_t)w->s[i].tokens[j] * (i + 3) % w->model->config.vocab);
-        w->s[i].want = test_floats((size_t)LENGTH * w->model->config.vocab);
         decoder_reset(d);
         assert_int_equal(decoder_feed_all(d, w->s[i].tokens, LENGTH, w->s[i].want, &err), BG_OK);
-        w->s[i].done = 0;
-        for (uint32_t p = 0; p < (LENGTH + BATCH_PAGE - 1) / BATCH_PAGE; p++)
-            w->s[i].pages[p] = (p * SEQUENCES + i) * 29 % POOL; // 29 and 64 share nothing: all different
     }
     decoder_destroy(d);
+}
+
+// Each sequence alone, token by token.
+static void expect_alone(struct world *w, const struct packed_model *packed, const struct kern *kern)
+{
+    const struct batch_options options = {POOL, 1, 1};
+    const size_t vocab = w->model->config.vocab;
+    struct batch *b = NULL;
+    struct bg_error err;
+    const float *logits;
+    assert_int_equal(batch_create(w->env, packed, kern, &options, &err, &b), BG_OK);
+    lay_sequences(w);
+    for (uint32_t i = 0; i < SEQUENCES; i++)
+        for (uint32_t j = 0; j < LENGTH; j++) {
+            const struct batch_run run = {w->s[i].tokens + j, 1, j, w->s[i].pages, 1};
+            assert_int_equal(batch_forward(b, &run, 1, &err, &logits), BG_OK);
+            memcpy(w->s[i].want + j * vocab, logits, vocab * sizeof *logits);
+        }
+    batch_destroy(b);
 }
 
 // Some sequences each take some tokens; returns how many runs, and advances them.
@@ -239,6 +296,142 @@ static void quantised_weights_are_their_numbers(void **state)
     }
 }
 
+// ---- Class int8/1 ----
+// The class's products once more, from what `batch` hands out for fp32 products: fp32 inputs and panels of Q8_0.
+static void int8_panel(const struct kern_packed_gemm *g, size_t panel, void *scratch)
+{
+    const size_t blocks = g->w->k / 32, bytes = 64 * 2 + 64 * 32;
+    if (g->w->type == KERN_F32) {
+        kern_select(0)->packed_gemm(g, panel, scratch);
+        return;
+    }
+    for (size_t row = 0; row < g->m; row++)
+        for (size_t out = panel * 64; out < g->w->n && out < panel * 64 + 64; out++) {
+            float sum = 0;
+            for (size_t b = 0; b < blocks; b++) {
+                const uint8_t *block = (const uint8_t *)g->w->data + (panel * blocks + b) * bytes;
+                const float *a = g->a + row * g->lda + b * 32;
+                float most = 0, d;
+                uint16_t half;
+                long products = 0;
+                for (size_t i = 0; i < 32; i++)
+                    most = fabsf(a[i]) > most ? fabsf(a[i]) : most;
+                const float step = most / 127.0f, times = most > 0 ? 1.0f / step : 0;
+                for (size_t i = 0; i < 32; i++)
+                    products += lrintf(a[i] * times) * (int8_t)block[128 + i * 64 + out % 64];
+                memcpy(&half, block + out % 64 * 2, 2);
+                kern_select(0)->from_f16(&d, &half, 1);
+                sum = fmaf((float)products, d * step, sum);
+            }
+            g->c[row * g->ldc + out] = g->bias ? sum + g->bias[out] : sum;
+        }
+}
+
+// How far the logits are from those of fp32 products with the same weights, as a part of their size (both root mean
+// squares).
+static double apart(struct world *w, const struct packed_model *packed, const struct kern *kern)
+{
+    const size_t count = (size_t)LENGTH * w->model->config.vocab;
+    double square = 0, size = 0;
+    float *was[SEQUENCES];
+    for (uint32_t i = 0; i < SEQUENCES; i++)
+        was[i] = w->s[i].want;
+    expect_alone(w, packed, kern);
+    for (uint32_t i = 0; i < SEQUENCES; i++) {
+        for (size_t j = 0; j < count; j++) {
+            const double far = (double)was[i][j] - (double)w->s[i].want[j];
+            square += far * far;
+            size += (double)w->s[i].want[j] * (double)w->s[i].want[j];
+        }
+        free(w->s[i].want);
+        w->s[i].want = was[i];
+    }
+    return sqrt(square / size);
+}
+
+static void check_int8(struct model_config config)
+{
+    struct world w = world_create(config);
+    struct packed_source *sources = test_memory(w.model->param_count * sizeof *sources);
+    struct packed_model *packed = NULL, *q8_0 = NULL;
+    struct bg_error err;
+    const struct kern *tables[3];
+    const size_t count = kern_tables(w.env->isa, tables);
+    struct kern again = *tables[count - 1];
+    again.packed_gemm = int8_panel;
+    memset(sources, 0, w.model->param_count * sizeof *sources);
+    quantise(&w, KERN_Q8_0, sources);
+    assert_int_equal(packed_create(w.env, w.model, w.weights, sources, KERN_INT8, &err, &packed), BG_OK);
+    assert_int_equal(packed_create(w.env, w.model, w.weights, sources, KERN_Q8_0, &err, &q8_0), BG_OK);
+    assert_int_equal(packed->blocks[1].q.w.type, KERN_INT8);
+    assert_int_equal(packed->blocks[1].o.w.type, config.heads * config.head_dim % 32 ? KERN_F32 : KERN_INT8);
+    assert_int_equal(packed->blocks[1].down.w.type, config.ffn % 32 ? KERN_F32 : KERN_INT8);
+    assert_int_equal(packed->head.w.type, KERN_INT8);
+    expect_alone(&w, q8_0, &again);
+    for (size_t i = 0; i < count; i++)
+        check_batches(&w, packed, tables[i]);
+    struct packed_model *adopted = packed_adopt(w.env, w.model, w.weights, KERN_INT8, packed->memory);
+    check_batches(&w, adopted, tables[count - 1]);
+    const double far = apart(&w, q8_0, tables[count - 1]);
+    printf("logits are %.4f apart from those of fp32\n", far);
+    assert_true(far > 1e-4 && far < 0.05); // a byte is off by at most 1/254 of its block's largest input
+    packed_destroy(adopted);
+    release(&w);
+    for (uint32_t i = 0; i < w.model->param_count; i++)
+        free((void *)(uintptr_t)sources[i].data);
+    free(sources);
+    packed_destroy(packed);
+    packed_destroy(q8_0);
+    world_destroy(&w);
+}
+
+static void integers_in_batches(void **state)
+{
+    (void)state;
+    check_int8(llama);
+    check_int8(uneven);
+    check_int8(gpt2_blocks);
+}
+
+// From fp32 numbers and from Q4_0 blocks of the same, the panels are those of Q8_0 blocks of these.
+static void int8_has_the_numbers_of_q8_0(void **state)
+{
+    (void)state;
+    struct world w = world_create(llama);
+    struct packed_source *sources = test_memory(w.model->param_count * sizeof *sources), *again;
+    struct packed_model *packed[3];
+    struct bg_error err;
+    memset(sources, 0, w.model->param_count * sizeof *sources);
+    again = test_memory(w.model->param_count * sizeof *sources);
+    memset(again, 0, w.model->param_count * sizeof *sources);
+    quantise(&w, KERN_Q4_0, sources);
+    for (uint32_t i = 0; i < w.model->param_count; i++)
+        if (sources[i].data) {
+            const struct model_param *p = &w.model->params[i];
+            void *blocks = test_memory(p->count / 32 * 34);
+            kern_quantise_blocks(blocks, KERN_Q8_0, w.weights + p->offset, p->count / 32);
+            again[i] = (struct packed_source){KERN_Q8_0, blocks};
+        }
+    const struct packed_source *from[3] = {again, sources, NULL};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(packed_create(w.env, w.model, w.weights, from[i], KERN_INT8, &err, &packed[i]), BG_OK);
+        assert_true(packed[i]->memory_bytes == packed_bytes(w.model, KERN_INT8));
+        assert_memory_equal(packed[i]->memory, packed[0]->memory, packed[0]->memory_bytes);
+    }
+    for (size_t i = 0; i < 3; i++)
+        packed_destroy(packed[i]);
+    for (uint32_t i = 0; i < w.model->param_count; i++) {
+        free((void *)(uintptr_t)sources[i].data);
+        free((void *)(uintptr_t)again[i].data);
+    }
+    free(sources);
+    free(again);
+    assert_string_equal(packed_class(KERN_INT8), "int8/1");
+    for (enum kern_weight type = KERN_F32; type <= KERN_Q4_0; type++)
+        assert_string_equal(packed_class(type), "fp32/1");
+    world_destroy(&w);
+}
+
 static void bad_calls_are_refused(void **state)
 {
     (void)state;
@@ -274,6 +467,8 @@ int main(void)
         cmocka_unit_test(llama_in_batches),
         cmocka_unit_test(gpt2_in_batches),
         cmocka_unit_test(quantised_weights_are_their_numbers),
+        cmocka_unit_test(integers_in_batches),
+        cmocka_unit_test(int8_has_the_numbers_of_q8_0),
         cmocka_unit_test(bad_calls_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,11 @@ static struct packed_model *packed_new(struct bg_env *env, const struct model *m
     return p;
 }
 
+const char *packed_class(enum kern_weight type)
+{
+    return type == KERN_INT8 ? "int8/1" : "fp32/1";
+}
+
 size_t packed_bytes(const struct model *model, enum kern_weight type)
 {
     struct packed_model *p = packed_new(NULL, model, NULL, type);
@@ -104,7 +109,7 @@ static void pack_item(void *arg, size_t panel, unsigned lane)
     if (!job->source || job->source->type == KERN_F32) {
         const float *from = job->source ? job->source->data : job->packed->weights + l->weight;
         kern_pack(data, w->type, w->n, w->k, from, l->ld, l->conv, panel, panel + 1);
-    } else if (job->source->type == w->type) {
+    } else if (job->source->type == w->type || (job->source->type == KERN_Q8_0 && w->type == KERN_INT8)) {
         kern_pack_blocks(data, w->type, w->n, w->k, job->source->data, panel, panel + 1);
     } else {
         const size_t row = w->k / KERN_QUANT * kern_block_bytes(job->source->type), first = panel * KERN_PANEL;

@@ -1,5 +1,7 @@
-// A model's weights as decoding reads them: each linear layer packed once into panels (kern.h), in fp32, Q8_0 or Q4_0;
-// norms, biases, positions and the token table as they are. Quantised weights stand for the fp32 numbers of NUMERICS 3.
+// A model's weights as decoding reads them: each linear layer packed once into panels (kern.h), in fp32, Q8_0, Q4_0 or
+// INT8; norms, biases, positions and the token table as they are. Q8_0 and Q4_0 weights stand for the fp32 numbers of
+// NUMERICS 3. INT8 has the numbers of Q8_0, but multiplies them with quantised inputs: class int8/1, never chosen
+// unasked and never written to a model's file.
 #ifndef MODEL_PACKED_H
 #define MODEL_PACKED_H
 
@@ -33,11 +35,14 @@ struct packed_model {
 // Packs into `type`. sources: NULL, or (param_count) of what is quantised already (a type other than F32 is taken as it
 // is where it is `type`, else widened first). Quantising from fp32 follows GGML's formula: per 32 numbers, d = largest
 // magnitude / 127 (Q8_0: q = nearest integer, halves away from zero) or signed largest / -8 (Q4_0), d rounded to F16.
-// A layer whose inputs are no multiple of 32 stays fp32.
+// INT8 has what Q8_0 would have: its blocks as they are, others widened, then quantised. A layer whose inputs are no
+// multiple of 32 stays fp32.
 BG_MUST_USE bg_status packed_create(struct bg_env *env, const struct model *model, const float *weights,
                                     const struct packed_source *sources, enum kern_weight type, struct bg_error *err,
                                     struct packed_model **packed);
 void packed_destroy(struct packed_model *packed);
+// The numeric class of what is computed with weights of a type (docs/numerics.md).
+const char *packed_class(enum kern_weight type);
 // Panels made elsewhere (a cache file that is mapped): `memory` of packed_bytes() bytes, as in packed->memory of a
 // packed_create() with the same model and type; it stays the caller's.
 size_t packed_bytes(const struct model *model, enum kern_weight type);

@@ -231,24 +231,30 @@ static void packed_weights_are_kept(void **state)
 {
     (void)state;
     char *path = save(llama, "kept.gguf", KERN_F32);
-    float *numbers = want_of(path, KERN_F32), *quantised = want_of(path, KERN_Q8_0);
+    float *numbers = want_of(path, KERN_F32), *quantised = want_of(path, KERN_Q8_0), *int8 = want_of(path, KERN_INT8);
+    const size_t bytes = (size_t)TOKENS * llama.vocab * sizeof(float);
+    assert_memory_not_equal(quantised, int8, bytes);
     size_t count;
     start(path, KERN_F32, false, numbers);
     start(path, KERN_F32, true, numbers);
     start(path, KERN_Q8_0, false, quantised); // another type: another file
     start(path, KERN_Q8_0, true, quantised);
+    start(path, KERN_INT8, false, int8);
+    start(path, KERN_INT8, true, int8);
+    start(path, KERN_Q8_0, true, quantised);
     start(path, KERN_F32, true, numbers);
     bg_free(cache_path(&count));
-    assert_int_equal(count, 2);
+    assert_int_equal(count, 3);
 
     const struct timespec later[2] = {{2000000000, 0}, {2000000000, 0}};
     assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
     start(path, KERN_F32, false, numbers); // the model changed
     start(path, KERN_F32, true, numbers);
     bg_free(cache_path(&count));
-    assert_int_equal(count, 2); // in the old one's place
+    assert_int_equal(count, 3); // in the old one's place
     free(numbers);
     free(quantised);
+    free(int8);
     bg_free(path);
 }
 
