@@ -43,7 +43,16 @@ struct server {
     char digest[65];
 };
 
-static const char *const weight_names[] = {"f32", "q8_0", "q4_0"};
+static const char *const weight_names[] = {"f32", "q8_0", "q4_0", "int8"}; // of enum kern_weight
+enum { WEIGHT_NAMES = sizeof weight_names / sizeof *weight_names };
+
+static size_t weight_index(const char *name) // WEIGHT_NAMES: none of them
+{
+    size_t at = 0;
+    while (at < WEIGHT_NAMES && strcmp(name, weight_names[at]) != 0)
+        at++;
+    return at;
+}
 
 static unsigned speculation(const struct request *r)
 {
@@ -112,17 +121,9 @@ static int check(struct request *r)
         return cli_misuse("serve", "--draft-max %u: expected 1 to %d", r->draft_max, ENGINE_SPECULATE_MAX);
     if (r->idle_s == 0)
         return cli_misuse("serve", "--idle 0: expected 1 second or more");
-    if (strcmp(r->weights, "auto") == 0)
-        return 0;
-    for (size_t i = 0; i < 3; i++)
-        if (strcmp(r->weights, weight_names[i]) == 0)
-            return 0;
-    return cli_misuse("serve", "--weights %s: expected auto, f32, q8_0 or q4_0", r->weights);
-}
-
-static enum kern_weight weight_type(const struct request *r)
-{
-    return strcmp(r->weights, "q8_0") == 0 ? KERN_Q8_0 : strcmp(r->weights, "q4_0") == 0 ? KERN_Q4_0 : KERN_F32;
+    if (strcmp(r->weights, "auto") != 0 && weight_index(r->weights) == WEIGHT_NAMES)
+        return cli_misuse("serve", "--weights %s: expected auto, f32, q8_0, q4_0 or int8", r->weights);
+    return 0;
 }
 
 static void write_access(void *arg, const char *line)
@@ -178,7 +179,7 @@ static bg_status load_weights(struct server *s, enum kern_weight type, struct bg
     const uint64_t begin = env_now_ns(env);
     char count[32], *directory = pack_directory(s, type);
     cli_count(count, sizeof count, (double)s->files.model->elements);
-    fprintf(stderr, "brigade: %s parameters, weights %s\n", count, weight_names[type]);
+    fprintf(stderr, "brigade: %s parameters, weights %s, class %s\n", count, weight_names[type], packed_class(type));
     bg_status status = packed_open(env, &s->files, type, directory, err, &s->packed, &s->pack_cache);
     if (!status)
         fprintf(stderr, "brigade: %.1f MB %s%s in %.2f s\n", (double)packed_bytes(s->files.model, type) * 1e-6,
@@ -206,7 +207,9 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
         status = model_read_ends(env, s->files.path, err, s->own);
     if (status)
         return status;
-    status = load_weights(s, strcmp(s->r.weights, "auto") == 0 ? type : weight_type(&s->r), err);
+    if (strcmp(s->r.weights, "auto") != 0)
+        type = (enum kern_weight)weight_index(s->r.weights);
+    status = load_weights(s, type, err);
     if (!status && s->r.draft)
         status = model_open(env, s->r.draft, err, &s->draft_files);
     if (!status && s->r.draft)
@@ -248,6 +251,8 @@ static void digest_of(struct server *s, uint32_t context)
     bg_str_addf(&text, "brigade tokens 1\nweights %016llx %s\ntokenizer %s\nchat %s\ncontext %u\n",
                 (unsigned long long)engine_fingerprint(s->engine), weight_names[s->packed->type], tokenizer, chat,
                 context);
+    if (s->packed->type == KERN_INT8)
+        bg_str_addf(&text, "class %s\n", packed_class(s->packed->type));
     for (uint32_t id = 0; id < tokenizer_size(s->tokenizer); id++)
         if (tokenizer_ends(s->tokenizer, (int32_t)id))
             bg_str_addf(&text, "end %u\n", id);
@@ -395,6 +400,7 @@ static int serve(struct server *s, const char *path)
                                      .chat_text = s->chat_text,
                                      .chat_is_default = strcmp(s->chat_text, chat_template_default) == 0,
                                      .digest = s->digest,
+                                     .numerics = packed_class(s->packed->type),
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
     http_ready(s->http, s->engine, &model);
     fprintf(stderr, "brigade: serving %s, digest %s\n", model.name, s->digest);
@@ -446,7 +452,8 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
          "more of them, one a line: not to be seen among the processes"},
         {"no-key", CLI_FLAG, &r->no_key, NULL, "nobody is asked for a key; on loopback only"},
         {"name", CLI_TEXT, &r->name, "NAME", "of the model (default: the last part of MODEL)"},
-        {"weights", CLI_TEXT, &r->weights, "TYPE", "f32, q8_0, q4_0 or auto: as the file has them (default auto)"},
+        {"weights", CLI_TEXT, &r->weights, "TYPE",
+         "f32, q8_0, q4_0, int8 (numeric class int8/1: other answers) or auto: the file's (default auto)"},
         {"pack-cache", CLI_TEXT, &r->pack_cache, "DIR",
          "where packed weights of 64 MiB and more are kept; none: nowhere"},
         {"context", CLI_U32, &r->context, "N", "most tokens of prompt and answer (default: the model's)"},

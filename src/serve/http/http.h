@@ -15,7 +15,8 @@ struct http_model { // what is served
     const char *chat_text;            // its source
     bool chat_is_default;             // ours: the model brought none
     int64_t created;
-    const char *digest; // of all that a token is a function of but the request: hex
+    const char *digest;   // of all that a token is a function of but the request: hex
+    const char *numerics; // the class of its numbers: fp32/1, int8/1
 };
 
 struct http_options {

@@ -25,10 +25,10 @@ static struct engine *let_in(struct exchange *x, bool *draining)
 // ---- Around text ----
 static json_t *model_json(const struct http_model *m)
 {
-    return json_pack("{s:s, s:s, s:I, s:s, s:{s:I, s:I, s:s, s:s}}", "id", m->name, "object", "model", "created",
+    return json_pack("{s:s, s:s, s:I, s:s, s:{s:I, s:I, s:s, s:s, s:s}}", "id", m->name, "object", "model", "created",
                      (json_int_t)m->created, "owned_by", "brigade", "meta", "n_vocab", (json_int_t)m->config->vocab,
                      "n_ctx", (json_int_t)m->context, "family", model_family_name(m->config->family), "digest",
-                     m->digest);
+                     m->digest, "class", m->numerics);
 }
 
 static enum MHD_Result models(struct exchange *x, struct engine *engine)
@@ -194,6 +194,7 @@ static enum MHD_Result props(struct exchange *x, struct engine *engine)
                   (json_int_t)c->kv_heads, "pages", (json_int_t)stats.pages, "page_tokens", (json_int_t)BATCH_PAGE);
     json_object_set_new(o, "total_slots", json_integer(stats.slots));
     json_object_set_new(o, "digest", json_string(m->digest));
+    json_object_set_new(o, "class", json_string(m->numerics));
     json_object_set_new(o, "tokenizer", json_string(tokenizer_kind(m->tokenizer)));
     json_object_set_new(o, "bos_token", piece(m->tokenizer, tokenizer_bos(m->tokenizer)));
     json_object_set_new(o, "eos_token", piece(m->tokenizer, tokenizer_eos(m->tokenizer)));
