@@ -1,5 +1,5 @@
 // An answer is the same on every instruction set and number of threads, with weights of every type; and that of a
-// decoder alone with the numbers that quantised weights stand for.
+// decoder alone with the numbers that quantised weights stand for, or of one row a call in class int8/1.
 // labels: bits
 #include "serve/engine_test.h"
 
@@ -9,7 +9,7 @@ static void quantise(struct world *w, enum kern_weight type)
     struct bg_error err;
     packed_destroy(w->packed);
     assert_int_equal(packed_create(w->env, w->model, w->weights, NULL, type, &err, &w->packed), BG_OK);
-    for (uint32_t i = 0; i < w->model->param_count && type != KERN_F32; i++) {
+    for (uint32_t i = 0; i < w->model->param_count && (type == KERN_Q8_0 || type == KERN_Q4_0); i++) {
         const struct model_param *p = &w->model->params[i];
         if (p->rank < 2 || p->unit == 0 || p->shape[1] % KERN_QUANT)
             continue;
@@ -34,7 +34,7 @@ static void machines_do_not_show(void **state)
         {.slots = 3, .chunk = 64, .speculate = ENGINE_NGRAM},
         {.slots = 4, .chunk = 11, .speculate = ENGINE_TREE},
     };
-    for (enum kern_weight type = KERN_F32; type <= KERN_Q4_0; type++)
+    for (enum kern_weight type = KERN_F32; type <= KERN_INT8; type++)
         for (unsigned threads = 1; threads <= 3; threads++) {
             struct world w;
             const struct kern *tables[3];
@@ -66,16 +66,17 @@ static void other_requests(struct world *w, uint64_t random)
 
 // Two hundred prompts and more, fourteen at a time: in every number of slots from 2 to 16, every chunk from one token
 // to the context, every kind of speculation, on every instruction set, by one thread and two, after the pages of the
-// longest prompt were saved by an engine that ran otherwise.
-static void nothing_shows_together(void **state)
+// longest prompt were saved by an engine that ran otherwise. Each in `ways` ways, chunks `step` apart.
+static void check_together(enum kern_weight type, uint32_t ways, uint32_t step)
 {
     static const unsigned kinds[] = {ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT, ENGINE_TREE};
-    (void)state;
     struct world worlds[2];
     const struct kern *tables[3];
-    uint32_t chunk = 0, restored = 0;
-    for (unsigned i = 0; i < 2; i++)
+    uint32_t chunk = 1, restored = 0;
+    for (unsigned i = 0; i < 2; i++) {
         world_create(&worlds[i], 1 + i);
+        quantise(&worlds[i], type);
+    }
     const size_t count = kern_tables(worlds[0].env->isa, tables);
     for (uint32_t slots = 2; slots <= 16; slots++) {
         struct world *w = &worlds[slots % 2];
@@ -83,16 +84,16 @@ static void nothing_shows_together(void **state)
         size_t size = 0;
         w->kern = tables[count - 1];
         other_requests(w, slots);
-        for (uint32_t k = 0; k < 7; k++) {
+        for (uint32_t k = 0; k < ways; k++) {
             struct bg_error err;
             const struct asked *longest = &w->asked[3];
             uint32_t tokens = 0;
-            chunk = chunk % CONTEXT + 1;
             w->kern = tables[k ? count - 1 : slots % count]; // the reference takes its time
             start(w, (struct engine_options){
                          .slots = slots, .chunk = chunk, .speculate = kinds[(slots + k) % 4], .draft = w->draft});
             if (bytes)
                 assert_int_equal(engine_restore(w->engine, bytes, size, &err, &tokens), BG_OK);
+            chunk = (chunk + step - 1) % CONTEXT + 1;
             restored += tokens;
             bg_free(bytes);
             bytes = NULL;
@@ -108,6 +109,13 @@ static void nothing_shows_together(void **state)
     assert_true(restored > 0);
     for (unsigned i = 0; i < 2; i++)
         world_destroy(&worlds[i]);
+}
+
+static void nothing_shows_together(void **state)
+{
+    (void)state;
+    check_together(KERN_F32, 7, 1);
+    check_together(KERN_INT8, 3, 5);
 }
 
 int main(void)

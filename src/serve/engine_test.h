@@ -84,19 +84,51 @@ static inline void on_event(void *arg, const struct serve_event *event)
     }
 }
 
-// A decoder and a sampler alone.
+// What gives logits alone: a decoder with w->weights; in class int8/1, which it has not, a batch of one row a call.
+struct alone {
+    struct decoder *decoder;
+    struct batch *batch;
+    uint32_t position, pages[CONTEXT / BATCH_PAGE];
+};
+
+static inline struct alone alone_open(struct world *w)
+{
+    struct alone a = {0};
+    struct bg_error err;
+    const struct batch_options options = {CONTEXT / BATCH_PAGE, 1, 1};
+    for (uint32_t i = 0; i < CONTEXT / BATCH_PAGE; i++)
+        a.pages[i] = i;
+    if (w->packed->type == KERN_INT8)
+        assert_int_equal(batch_create(w->env, w->packed, w->kern, &options, &err, &a.batch), BG_OK);
+    else
+        assert_int_equal(decoder_create(w->env, w->model, w->kern, w->weights, CONTEXT, 16, &err, &a.decoder), BG_OK);
+    return a;
+}
+
+static inline const float *alone_feed(struct alone *a, const int32_t *tokens, uint32_t count)
+{
+    const float *logits = NULL;
+    struct bg_error err;
+    if (a->decoder)
+        assert_int_equal(decoder_feed(a->decoder, tokens, count, &err, &logits), BG_OK);
+    for (uint32_t i = 0; a->batch && i < count; i++) {
+        const struct batch_run run = {tokens + i, 1, a->position + i, a->pages, 1};
+        assert_int_equal(batch_forward(a->batch, &run, 1, &err, &logits), BG_OK);
+    }
+    a->position += count;
+    return logits;
+}
+
+// A sampler too.
 static inline void answer_alone(struct world *w, struct asked *q)
 {
-    struct decoder *d = NULL;
+    struct alone alone = alone_open(w);
     struct sampler *sampler = sampler_create(w->kern, config.vocab);
     const struct serve_sampling *s = &q->request.sampling;
     const struct sample_options options = {s->temperature, s->top_k, s->top_p, s->min_p, s->seed, s->choice};
-    const float *logits = NULL;
-    struct bg_error err;
-    assert_int_equal(decoder_create(w->env, w->model, w->kern, w->weights, CONTEXT, 16, &err, &d), BG_OK);
-    assert_int_equal(decoder_feed(d, q->prompt, q->request.prompt_count, &err, &logits), BG_OK);
+    const float *logits = alone_feed(&alone, q->prompt, q->request.prompt_count);
     for (;;) {
-        const int32_t token = sampler_draw(sampler, logits, &options, decoder_position(d));
+        const int32_t token = sampler_draw(sampler, logits, &options, alone.position);
         if (token == tokenizer_eos(w->tokenizer)) {
             q->want.finish = SERVE_STOP;
             break;
@@ -110,14 +142,15 @@ static inline void answer_alone(struct world *w, struct asked *q)
             q->want.finish = SERVE_LENGTH;
             break;
         }
-        if (decoder_position(d) == CONTEXT) {
+        if (alone.position == CONTEXT) {
             q->want.finish = SERVE_CONTEXT;
             break;
         }
-        assert_int_equal(decoder_feed(d, &token, 1, &err, &logits), BG_OK);
+        logits = alone_feed(&alone, &token, 1);
     }
     sampler_destroy(sampler);
-    decoder_destroy(d);
+    decoder_destroy(alone.decoder);
+    batch_destroy(alone.batch);
 }
 
 static inline void make_requests(struct world *w)
