@@ -788,12 +788,13 @@ class Route(unittest.TestCase):
         self.assertEqual(metrics["brigade_route_other_models_total"], 1)
         self.assertEqual(wolf.server.metrics()["brigade_generated_tokens_total"], 450)  # ours, above
         # A router that is told nothing believes the first; other options that change tokens count too.
-        short = self.replica("--context", "100")
+        short, int8 = self.replica("--context", "100"), self.replica("--weights", "int8")
+        self.assertEqual([s.server.get("/props")[1]["class"] for s in (short, int8)], ["fp32/1", "int8/1"])
         trusting = self.router("--replica", f"{first.url}")
         self.until("it is up", lambda: trusting.ask("GET", "/health")[0] == 200)
         trusting.wait_for(digest)
-        other_set = self.router("--replica", f"{short.url},{wolf.url}", "--digest", digest, "--wait", "1")
-        self.until("both are refused", lambda: [r["state"] for r in other_set.get("/replicas")[1]["data"]] == ["refused"] * 2)
+        other_set = self.router("--replica", f"{short.url},{wolf.url},{int8.url}", "--digest", digest, "--wait", "1")
+        self.until("all are refused", lambda: [r["state"] for r in other_set.get("/replicas")[1]["data"]] == ["refused"] * 3)
         status, _, data = other_set.ask("POST", "/v1/completions", body)
         self.assertEqual(status, 503)
         self.assertIn("refused: it serves another model", json.loads(data)["error"]["message"])

@@ -200,10 +200,9 @@ class Identity(Case):
         choice = server.post("/v1/completions", ask)[1]["choices"][0]
         return choice["tokens"], choice["text"], choice["finish_reason"]
 
-    def test_answers(self):
-        count = 200 if FULL else 40
+    def check_answers(self, weights, count):
         asks = self.asks(count)
-        alone = self.start("--slots", "1")
+        alone = self.start("--slots", "1", *weights)
         want = [self.answer(alone, {**ask, "cache_prompt": False}) for ask in asks]
         alone.stop()
         with open("/proc/cpuinfo") as info:
@@ -222,7 +221,7 @@ class Identity(Case):
                              {"BRIGADE_ISA": isas[i % len(isas)]}, "12"[i % 2]))
         for seed, (args, env, threads) in enumerate(ways):
             rng = random.Random(seed)
-            server = self.start(*args, env=env, threads=threads)
+            server = self.start(*args, *weights, env=env, threads=threads)
             order = list(range(count))
             rng.shuffle(order)
             with concurrent.futures.ThreadPoolExecutor(rng.choice([2, 5, 16]) if FULL else 16) as pool:
@@ -235,6 +234,16 @@ class Identity(Case):
                 self.assertLess(0, counts["brigade_accepted_tokens_total"])
                 self.assertLess(counts["brigade_accepted_tokens_total"], counts["brigade_speculated_tokens_total"])
             self.assertEqual(server.stop(), 0)
+        return want
+
+    def test_answers(self):
+        self.check_answers([], 200 if FULL else 40)
+
+    def test_answers_of_integers(self):
+        count = 200 if FULL else 20
+        want = self.check_answers(["--weights", "int8"], count)
+        q8_0 = self.start("--weights", "q8_0")
+        self.assertNotEqual([self.answer(q8_0, ask) for ask in self.asks(count)], want)  # another class
 
     def test_a_stream_is_the_answer(self):
         server = self.start()
