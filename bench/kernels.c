@@ -266,6 +266,54 @@ static void bench_attention(const struct kern *k, const struct operands *o, size
     fflush(stdout);
 }
 
+// --- products with packed weights ------------------------------------------------------------------------------------
+
+// Weights of one byte as numbers and as integers, turn by turn: a panel after the other, as a lane of decoding has
+// them.
+static void bench_packed(const struct kern *k, size_t n, size_t kk, size_t m, int runs)
+{
+    static const enum kern_weight types[] = {KERN_Q8_0, KERN_INT8};
+    float *weights = memory(n * kk * sizeof *weights), *a = memory(m * kk * sizeof *a), *c = memory(m * n * sizeof *c);
+    struct kern_quantised *quantised = memory(m * kk / KERN_QUANT * sizeof *quantised);
+    struct kern_packed w[2];
+    struct kern_packed_gemm g[2];
+    double times[2][RUNS_MAX];
+    fill(weights, n * kk, 1, 0);
+    fill(a, m * kk, 4, 0);
+    for (int t = 0; t < 2; t++) {
+        void *data = memory(kern_packed_bytes(types[t], n, kk));
+        kern_pack(data, types[t], n, kk, weights, kk, false, 0, kern_packed_panels(n));
+        w[t] = (struct kern_packed){types[t], n, kk, data};
+        g[t] = (struct kern_packed_gemm){c, n, a, kk, m, &w[t], NULL, quantised};
+    }
+    void *scratch = memory(k->packed_scratch(&g[0]));
+    for (int r = -1; r < runs; r++) {
+        for (int t = 0; t < 2; t++) {
+            const double start = now();
+            if (t == 1)
+                k->quantise(quantised, a, m * kk);
+            for (size_t p = 0; p < kern_packed_panels(n); p++)
+                k->packed_gemm(&g[t], p, scratch);
+            times[t][r < 0 ? 0 : r] = now() - start;
+        }
+    }
+    double median[2];
+    for (int t = 0; t < 2; t++) {
+        qsort(times[t], (size_t)runs, sizeof *times[t], by_value);
+        median[t] = times[t][runs / 2];
+    }
+    const double flops = 2.0 * (double)(m * n * kk), bytes = (double)kern_packed_bytes(KERN_INT8, n, kk);
+    printf("{\"bench\":\"kernel\",\"kernel\":\"packed\",\"isa\":\"%s\",\"rows\":%zu,\"outputs\":%zu,\"inputs\":%zu,"
+           "\"runs\":%d,\"q8_0_gflops\":%.1f,\"int8_gflops\":%.1f,\"int8_best_gflops\":%.1f,"
+           "\"int8_gb_per_second\":%.2f,\"speedup\":%.2f,\"speedup_best\":%.2f}\n",
+           k->isa, m, n, kk, runs, flops / median[0] * 1e-9, flops / median[1] * 1e-9, flops / times[1][0] * 1e-9,
+           bytes / median[1] * 1e-9, median[0] / median[1], times[0][0] / times[1][0]);
+    fflush(stdout);
+    for (int t = 0; t < 2; t++)
+        free((void *)w[t].data);
+    free(weights), free(a), free(c), free(quantised), free(scratch);
+}
+
 static unsigned isa_bits(const char *name)
 {
     __builtin_cpu_init();
@@ -274,7 +322,7 @@ static unsigned isa_bits(const char *name)
         bits |= BG_ISA_AVX2;
         if (strcmp(name, "avx2") != 0 && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl")) {
-            bits |= BG_ISA_AVX512;
+            bits |= BG_ISA_AVX512 | (__builtin_cpu_supports("avx512vnni") ? BG_ISA_VNNI : 0u);
         }
     }
     return bits;
@@ -316,6 +364,14 @@ int main(int argc, char **argv)
         bench_attention(k, &o, 1, 1024, 4, 2, 64, runs);
         bench_attention(k, &o, 4, 64, 4, 4, 32, runs);
         bench_attention(k, &o, 1, 512, 4, 1, 128, runs);
+    }
+    static const size_t packed_shapes[][2] = {{768, 768}, {2048, 768}, {768, 2048}, {32000, 768}};
+    static const size_t packed_rows[] = {1, 16, 256};
+    for (size_t i = 0; i < 4 && (!only || !strcmp(only, "packed")); i++) {
+        for (size_t j = 0; j < 3; j++) {
+            const size_t n = packed_shapes[i][0];
+            bench_packed(k, n, packed_shapes[i][1], packed_rows[j], n > 4096 && packed_rows[j] > 16 ? 3 : runs);
+        }
     }
     return 0;
 }

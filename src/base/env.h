@@ -12,8 +12,8 @@
 
 struct bg_env;
 
-// Bits of bg_env.isa; the caller passes them to kern_select().
-enum bg_isa { BG_ISA_REF = 0, BG_ISA_AVX2 = 1, BG_ISA_AVX512 = 2 };
+// Bits of bg_env.isa; the caller passes them to kern_select(). VNNI: products of bytes, beside AVX512 only.
+enum bg_isa { BG_ISA_REF = 0, BG_ISA_AVX2 = 1, BG_ISA_AVX512 = 2, BG_ISA_VNNI = 4 };
 
 // Read-only bytes of a whole file. `data` is never NULL (an empty file maps to an empty string).
 struct bg_map {

@@ -8,15 +8,17 @@
 #include <immintrin.h>
 
 #define ROW_ENTRY(prefix, name) .name = kern_##prefix##_##name,
-#define TABLE(name, gemm, rows)                                                                                        \
+#define TABLE(name, rows, packed)                                                                                      \
     {                                                                                                                  \
-        .isa = name, .gemm_blocks = kern_##gemm##_gemm_blocks, .gemm_scratch = kern_##gemm##_gemm_scratch,             \
-        .gemm_block = kern_##gemm##_gemm_block, KERN_EACH_ROW(ROW_ENTRY, rows)                                         \
+        .isa = name, .gemm_blocks = kern_##rows##_gemm_blocks, .gemm_scratch = kern_##rows##_gemm_scratch,             \
+        .gemm_block = kern_##rows##_gemm_block, .packed_gemm = kern_##packed##_packed_gemm,                            \
+        KERN_EACH_ROW(ROW_ENTRY, rows)                                                                                 \
     }
 
 static const struct kern table_ref = TABLE("ref", ref, ref);
 static const struct kern table_avx2 = TABLE("avx2", avx2, avx2);
 static const struct kern table_avx512 = TABLE("avx512", avx512, avx512);
+static const struct kern table_vnni = TABLE("avx512", avx512, vnni);
 
 const struct kern *kern_select(unsigned isa_bits)
 {
@@ -33,7 +35,7 @@ size_t kern_tables(unsigned isa_bits, const struct kern *tables[3])
         tables[count++] = &table_avx2;
     }
     if (isa_bits & BG_ISA_AVX512) {
-        tables[count++] = &table_avx512;
+        tables[count++] = isa_bits & BG_ISA_VNNI ? &table_vnni : &table_avx512;
     }
     return count;
 }

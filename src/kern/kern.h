@@ -47,8 +47,8 @@ enum { KERN_PANEL = 64, KERN_QUANT = 32, KERN_PAGE = 16 };
 
 // The weight (n, k) of a linear layer in panels of KERN_PANEL outputs, one after the other; outputs beyond n are zero.
 // F32: float[k][64]. Quantised: for every 32 inputs uint16_t d[64], then int8_t q[32][64] or uint8_t q[16][64] (low
-// half: input i, high half: input 16 + i); INT8: uint8_t q[8][64][4], input 4 i + j of an output at [i][output][j], plus
-// 128. 64-byte aligned.
+// half: input i, high half: input 16 + i); INT8: uint8_t q[8][64][4], input 4 i + j of an output at [i][output][j],
+// plus 128. 64-byte aligned.
 struct kern_packed {
     enum kern_weight type;
     size_t n, k;
@@ -61,8 +61,8 @@ size_t kern_packed_panels(size_t n);
 // from zero; d to F16.
 void kern_pack(void *data, enum kern_weight type, size_t n, size_t k, const float *weights, size_t ld, bool conv,
                size_t first, size_t end);
-// The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes. Blocks of INT8 are those
-// of Q8_0.
+// The same from n rows of blocks as GGUF stores them: F16 d, then 32 (Q8_0) or 16 (Q4_0) bytes. Blocks of INT8 are
+// those of Q8_0.
 void kern_pack_blocks(void *data, enum kern_weight type, size_t n, size_t k, const void *blocks, size_t first,
                       size_t end);
 // fp32 numbers of `count` such blocks, and such blocks of fp32 numbers, quantised as kern_pack does.
@@ -71,16 +71,16 @@ void kern_quantise_blocks(void *blocks, enum kern_weight type, const float *x, s
 size_t kern_block_bytes(enum kern_weight type);
 
 // 32 inputs of one row as products with KERN_INT8 read them: input i is about q[i] * d. With m their largest magnitude:
-// d = m / 127, q = x * (1 / d) to the nearest integer, ties to even. Below m = 2^-100 all are 0; with an infinity or a NaN
-// among them d is NaN and all q are 0.
+// d = m / 127, q = x * (1 / d) to the nearest integer, ties to even. Below m = 2^-100 all are 0; with an infinity or a
+// NaN among them d is NaN and all q are 0.
 struct kern_quantised {
     float d;
     int32_t offset; // -128 times the sum of q: weights are stored plus 128
     int8_t q[KERN_QUANT];
 };
 
-// C (m, n) = A (m, k) W^T + bias: rule 4, whatever m. INT8, for every output: acc = +0; for blocks of 32 inputs ascending
-// acc = fmaf((float)sum of q q', d d', acc), the sum an integer, exact in either form; + bias.
+// C (m, n) = A (m, k) W^T + bias: rule 4, whatever m. INT8, for every output: acc = +0; for blocks of 32 inputs
+// ascending acc = fmaf((float)sum of q q', d d', acc), the sum an integer, exact in either form; + bias.
 struct kern_packed_gemm {
     float *c;
     size_t ldc;

@@ -1,5 +1,6 @@
-// Every kernel but the GEMM: the list from which the implementations are declared and the tables are filled. The
-// signatures live in struct kern alone. A new kernel: a member there, a line here, one function in ref/ and in simd/.
+// Every kernel but the GEMM and products with packed weights: the list from which the implementations are declared and
+// the tables are filled. The signatures live in struct kern alone. A new kernel: a member there, a line here, one
+// function in ref/ and in simd/.
 #ifndef KERN_ROWS_INT_H
 #define KERN_ROWS_INT_H
 
@@ -21,7 +22,6 @@
     X(isa, attention_grad)                                                                                             \
     X(isa, quantise)                                                                                                   \
     X(isa, packed_scratch)                                                                                             \
-    X(isa, packed_gemm)                                                                                                \
     X(isa, paged_items)                                                                                                \
     X(isa, paged_scratch)                                                                                              \
     X(isa, paged)                                                                                                      \
@@ -46,6 +46,12 @@
 KERN_EACH_ROW(KERN_DECLARE, ref)
 KERN_EACH_ROW(KERN_DECLARE, avx2)
 KERN_EACH_ROW(KERN_DECLARE, avx512)
+
+// Products with packed weights have a fourth form: AVX-512 with VNNI.
+KERN_DECLARE(ref, packed_gemm)
+KERN_DECLARE(avx2, packed_gemm)
+KERN_DECLARE(avx512, packed_gemm)
+KERN_DECLARE(vnni, packed_gemm)
 
 #define KERN_QUERY_BLOCK   64   // rows of NUMERICS 6 and 7
 #define KERN_SQUARES_BLOCK 4096 // elements of NUMERICS 12

@@ -13,6 +13,7 @@
 enum { BIT_FMA = 1 << 12, BIT_OSXSAVE = 1 << 27, BIT_F16C = 1 << 29 };                              // leaf 1, ecx
 enum { BIT_AVX2 = 1 << 5, BIT_AVX512F = 1 << 16, BIT_AVX512DQ = 1 << 17 };                          // leaf 7, ebx
 enum { BIT_AVX512BW = 1 << 30, XCR0_YMM = 0x06, XCR0_ZMM = 0xe6 };                                  // leaf 7, ebx; XCR0
+enum { BIT_VNNI = 1 << 11 };                                                                        // leaf 7, ecx
 static const unsigned avx512_bits = (unsigned)BIT_AVX512F | BIT_AVX512DQ | BIT_AVX512BW | 1u << 31; // bit 31: VL
 
 static unsigned cpu_isa(void)
@@ -28,7 +29,7 @@ static unsigned cpu_isa(void)
     if ((xcr0 & XCR0_YMM) == XCR0_YMM && (b & BIT_AVX2))
         isa |= BG_ISA_AVX2;
     if (isa && (xcr0 & XCR0_ZMM) == XCR0_ZMM && (b & avx512_bits) == avx512_bits)
-        isa |= BG_ISA_AVX512;
+        isa |= BG_ISA_AVX512 | (c & BIT_VNNI ? BG_ISA_VNNI : 0u);
     return isa;
 }
 #else
@@ -56,7 +57,7 @@ bg_status os_isa_select(struct bg_error *err, unsigned *isa)
                            "BRIGADE_ISA=%s: this CPU (or its kernel) does not have it, the best here is %s; unset "
                            "BRIGADE_ISA or set it to that",
                            word, has & BG_ISA_AVX2 ? "avx2" : "ref");
-        *isa = masks[i];
+        *isa = masks[i] & BG_ISA_AVX512 ? has : masks[i];
         return BG_OK;
     }
     const char *near = bg_nearest(word, names, 3);

@@ -1,4 +1,5 @@
-// The kernels of decoding for AVX-512: products with packed weights, attention over pages. Built with this ISA's flags:
-// nothing here may run before kern_select.
+// The kernels of decoding for AVX-512: products with packed weights, inputs quantised, attention over pages. Built with
+// this ISA's flags: nothing here may run before kern_select.
 #include "kern/simd/packed.h"
 #include "kern/simd/paged.h"
+#include "kern/simd/quantise.h"

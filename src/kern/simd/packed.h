@@ -197,7 +197,7 @@ void SIMD(packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scr
 {
     const struct kern_packed *w = g->w;
     if (w->type == KERN_INT8) {
-        kern_ref_int8_gemm(g, panel);
+        kern_avx2_int8_gemm(g, panel, scratch);
         return;
     }
     const char *data = (const char *)w->data + panel * kern_panel_bytes(w->type, w->k);
@@ -221,11 +221,6 @@ void SIMD(packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scr
     for (size_t r = 0; w->k == 0 && r < g->m; r++)
         for (size_t j = output; j < w->n && j < output + KERN_PANEL; j++)
             g->c[r * g->ldc + j] = g->bias ? g->bias[j] : 0.0f;
-}
-
-void SIMD(quantise)(struct kern_quantised *out, const float *x, size_t n)
-{
-    kern_ref_quantise(out, x, n);
 }
 
 #endif
