@@ -55,7 +55,7 @@ static inline AVX512 __attribute__((always_inline)) void free_run(const struct k
 // What it can do: one row, fp32 or Q8_0 in whole blocks, no bias.
 static inline bool free_can(const struct kern_packed_gemm *g)
 {
-    return g->m == 1 && g->w->type != KERN_Q4_0 && g->w->k % KERN_QUANT == 0 && !g->bias;
+    return g->m == 1 && (g->w->type == KERN_F32 || g->w->type == KERN_Q8_0) && g->w->k % KERN_QUANT == 0 && !g->bias;
 }
 
 static AVX512 void free_panel(const struct kern_packed_gemm *g, size_t panel)

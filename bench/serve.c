@@ -2,7 +2,8 @@
 // does COUNT of it and prints tokens and seconds. Kinds: prefill (a prompt of 256 tokens), one and many (a token for
 // one stream or for each of 16, at positions from P on), free_one (one, with products in whatever order is fastest),
 // engine_one and engine_many (whole steps of the engine: drawing, pages and events too), read (all lanes read a large
-// range: memory's speed; `tokens` are bytes). The peers speak the same protocol. bench-serve MODEL THREADS P
+// range: memory's speed; `tokens` are bytes). The peers speak the same protocol. bench-serve MODEL THREADS P [int8],
+// the last: products of integers, class int8/1.
 #include "base/env.h"
 #include "base/mem.h"
 #include "free_order.h"
@@ -56,13 +57,14 @@ static void count_event(void *arg, const struct serve_event *event)
     b->ended += event->finish != SERVE_RUNNING;
 }
 
-static void setup(struct bench *b, const char *path, unsigned threads)
+static void setup(struct bench *b, const char *path, unsigned threads, bool integers)
 {
     const struct os_options os = {.threads = threads, .pin = true};
     struct bg_error err;
     enum kern_weight type;
     must(os_env_create(&os, &err, &b->env), &err);
     must(model_open_blocks(b->env, path, &err, &b->files, &type), &err);
+    type = integers ? KERN_INT8 : type;
     must(packed_create(b->env, b->files.model, b->files.weights, b->files.sources, type, &err, &b->packed), &err);
     const struct model_config *config = &b->files.model->config;
     const struct kern *kern = kern_select(b->env->isa);
@@ -70,7 +72,7 @@ static void setup(struct bench *b, const char *path, unsigned threads)
     const uint32_t pages = (b->context + BATCH_PAGE - 1) / BATCH_PAGE;
     const struct batch_options options = {STREAMS * pages, PREFILL, STREAMS};
     must(batch_create(b->env, b->packed, kern, &options, &err, &b->batch), &err);
-    if (b->env->isa & BG_ISA_AVX512) {
+    if (b->env->isa & BG_ISA_AVX512 && !integers) { // sums of integers have no order to be free of
         b->free_kern = *kern;
         b->free_kern.packed_gemm = free_gemm;
         must(batch_create(b->env, b->packed, &b->free_kern, &options, &err, &b->free_batch), &err);
@@ -219,13 +221,14 @@ static bool run(struct bench *b, const char *kind, uint32_t count, uint64_t *tok
 int main(int argc, char **argv)
 {
     static struct bench b;
-    const unsigned threads = argc == 4 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
-    b.position = argc == 4 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
+    const bool integers = argc == 5 && strcmp(argv[4], "int8") == 0, asked = argc == 4 || integers;
+    const unsigned threads = asked ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
+    b.position = asked ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
     if (threads < 1 || b.position < 1 || b.position > PREFILL) {
-        fprintf(stderr, "usage: bench-serve MODEL THREADS POSITION, a position of 1 to %d\n", PREFILL);
+        fprintf(stderr, "usage: bench-serve MODEL THREADS POSITION [int8], a position of 1 to %d\n", PREFILL);
         return 64;
     }
-    setup(&b, argv[1], threads);
+    setup(&b, argv[1], threads, integers);
     fill_pages(&b, b.batch);
     if (b.free_batch) {
         check_free(&b);
