@@ -10,6 +10,7 @@ float kern_half_widen(uint16_t half);
 // packed_gemm of KERN_INT8.
 void kern_ref_int8_gemm(const struct kern_packed_gemm *g, size_t panel);
 void kern_avx2_int8_gemm(const struct kern_packed_gemm *g, size_t panel, void *scratch);
+void kern_avx512_int8_gemm(const struct kern_packed_gemm *g, size_t panel, void *scratch);
 void kern_vnni_int8_gemm(const struct kern_packed_gemm *g, size_t panel, void *scratch);
 
 enum { KERN_PACK_K = 128 };       // inputs of a panel that are in the first cache at once

@@ -1,4 +1,4 @@
-// Products of bytes for AVX2, and for AVX-512 without VNNI: magnitudes of weights (up to 128) times inputs that take
+// Products of bytes for AVX2: magnitudes of weights (up to 128) times inputs that take
 // the weights' signs (up to 127), in pairs whose sum is at most 32,512: no 16 bits overflow. Tiles of 6 x 8. Built with
 // this ISA's flags: nothing here may run before kern_select.
 #include "kern/rows_int.h"

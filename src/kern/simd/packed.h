@@ -197,7 +197,7 @@ void SIMD(packed_gemm)(const struct kern_packed_gemm *g, size_t panel, void *scr
 {
     const struct kern_packed *w = g->w;
     if (w->type == KERN_INT8) {
-        kern_avx2_int8_gemm(g, panel, scratch);
+        SIMD(int8_gemm)(g, panel, scratch);
         return;
     }
     const char *data = (const char *)w->data + panel * kern_panel_bytes(w->type, w->k);
