@@ -1,5 +1,6 @@
 // Flops over a rate that common processors reach, bytes of layouts, and overheads of one machine. Every choice that is
-// made by it compares plans on the same figures, so that only their proportions count.
+// made by it compares plans on the same figures, so that their proportions count: those of a core with AVX-512, against
+// which a kernel's time slices are what they are everywhere.
 #include "train/estimate.h"
 
 #include "base/mem.h"
@@ -7,15 +8,15 @@
 
 #include <stdio.h>
 
-#define THREAD_FLOPS   4e10 // a second, of one thread
-#define OP_S           1e-5
-#define MESSAGE_S      2e-6
+#define THREAD_FLOPS   1e11 // a second, of one thread
+#define OP_S           2e-6
+#define MESSAGE_S      5e-7
 #define MESSAGE_BYTE_S 2e-10
 #define COMMIT_S       1e-4
 #define LINK_S         5e-6 // latency; bytes go through memory: what they take is the workers' own time
-#define STEP_BYTE_S    7e-10
-#define REDUCE_BYTE_S  2.5e-10
-#define SHARING        0.9
+#define STEP_BYTE_S    6e-10
+#define REDUCE_BYTE_S  1.5e-10
+#define SHARING        0.95
 
 static void set_units(const struct model *model, const struct estimate_options *o, struct plan_profile *profile)
 {

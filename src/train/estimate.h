@@ -6,8 +6,8 @@
 #include "model/model.h"
 #include "plan/cost/profile.h"
 
-// What an op costs beside its micro-batches (weights are read, products fill), in micro-batches: one of two costs 2.1.
-#define ESTIMATE_OP 0.1
+// What an op costs beside its micro-batches (weights are read, products fill), in micro-batches: one of two costs 2.03.
+#define ESTIMATE_OP 0.03
 
 struct estimate_options {
     uint32_t batch, length;    // sequences a micro-batch, tokens a sequence

@@ -99,9 +99,9 @@ double plan_sync_split(const double *speeds, const uint32_t *caps, uint32_t coun
 
 // The best number of pipeline ranks for all machines of the profile. `job` tells everything but replicas, stages, cut
 // and shares; cuts are those of plan_cut by its costs (NULL: the profile's), so that they depend on nothing but the
-// number of ranks. For every number the best seats and shares are solved for; the steps of the most promising ones are
-// then simulated (timeline.h). Of shapes within 1 % of the best the one with fewest ranks. rank_of: (machines), or
-// NULL.
+// number of ranks. For every way to spread the machines over ranks (of more than 7 machines: for every number of ranks)
+// the best seats and shares are solved for; the steps of the most promising ones are then simulated (timeline.h). Of
+// shapes within 1 % of the best the one that was solved first: few ranks. rank_of: (machines), or NULL.
 struct plan_sync_shape {
     uint32_t stages, replicas[PLAN_STAGES_MAX];
     double step_s; // simulated

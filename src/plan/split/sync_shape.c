@@ -6,17 +6,21 @@
 
 #include <math.h>
 
-enum { SIMULATED = 6 }; // of the best by the planner's prediction
+enum {
+    SIMULATED = 8, // of the best by the planner's prediction
+    SPREADS_MAX =
+        64 // ways to spread machines over ranks that are all solved; of more, the best for each number of ranks
+};
 
 struct candidate {
-    struct plan_sync_choice choice; // of one number of ranks
+    struct plan_sync_choice choice;
     bool tried;
     double simulated_s; // INFINITY: not tried, or it cannot be built
 };
 
-// As good as can be with so many ranks.
+// As good as can be with so many ranks, of so many machines each (NULL: any numbers).
 static bg_status solve(const struct plan_profile *profile, const struct plan_options *job, uint32_t stages,
-                       struct bg_error *err, struct candidate *candidate)
+                       const uint32_t *replicas, struct bg_error *err, struct candidate *candidate)
 {
     struct plan_stage cut[PLAN_STAGES_MAX];
     const struct plan_sync_options options = {.micro_batches = job->micro_batches,
@@ -25,7 +29,8 @@ static bg_status solve(const struct plan_profile *profile, const struct plan_opt
                                               .gpipe = job->schedule == PLAN_GPIPE,
                                               .use_all = true,
                                               .stages_max = stages,
-                                              .cut = cut};
+                                              .cut = cut,
+                                              .replicas = replicas};
     struct plan_sync sync;
     bg_status status = plan_cut(job->costs, profile->unit_count, stages, err, cut);
     if (!status)
@@ -100,6 +105,19 @@ static bool simulate_best(const struct plan_profile *profile, const struct plan_
     return any;
 }
 
+// Spread `bits` of `machines` over ranks: machine i + 1 begins a new one where bit i is set. Returns how many there
+// are.
+static uint32_t spread_of(uint32_t bits, uint32_t machines, uint32_t replicas[SPREADS_MAX])
+{
+    uint32_t ranks = 0, first = 0;
+    for (uint32_t i = 0; i < machines; i++)
+        if (i + 1 == machines || bits >> i & 1) {
+            replicas[ranks++] = i + 1 - first;
+            first = i + 1;
+        }
+    return ranks;
+}
+
 static uint32_t solve_all(const struct plan_profile *profile, const struct plan_options *job, struct bg_error *err,
                           struct candidate *candidates)
 {
@@ -110,8 +128,16 @@ static uint32_t solve_all(const struct plan_profile *profile, const struct plan_
     most = most < PLAN_STAGES_MAX ? most : PLAN_STAGES_MAX;
     (void)bg_fail(err, BG_INVALID, "%u units on %u machines, %u stages each: there is no such pipeline", units,
                   machines, chunks);
-    for (uint32_t s = 1; s <= most; s++)
-        count += solve(profile, job, s, err, &candidates[count]) == BG_OK;
+    if (machines <= 1 || machines > 32 || SPREADS_MAX >> (machines - 1) == 0) {
+        for (uint32_t s = 1; s <= most; s++)
+            count += solve(profile, job, s, NULL, err, &candidates[count]) == BG_OK;
+        return count;
+    }
+    for (uint32_t bits = 0; bits >> (machines - 1) == 0; bits++) {
+        uint32_t replicas[SPREADS_MAX];
+        const uint32_t ranks = spread_of(bits, machines, replicas);
+        count += ranks <= most && solve(profile, job, ranks, replicas, err, &candidates[count]) == BG_OK;
+    }
     return count;
 }
 

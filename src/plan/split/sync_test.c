@@ -647,7 +647,25 @@ static double simulate(const struct plan_profile *p, const struct plan_sync_opti
     return step_s;
 }
 
-// For each number of ranks the cut of plan_cut and the planner's seats; of those the shortest simulated step.
+// The next numbers of 1 to `machines`, of those that add up to it. False: there are no more.
+static bool next_spread(uint32_t *replicas, uint32_t ranks, uint32_t machines)
+{
+    for (uint32_t sum = 0; sum != machines;) {
+        uint32_t r = 0;
+        for (; r < ranks && replicas[r] == machines; r++)
+            replicas[r] = 1;
+        if (r == ranks)
+            return false;
+        replicas[r]++;
+        sum = 0;
+        for (uint32_t i = 0; i < ranks; i++)
+            sum += replicas[i];
+    }
+    return true;
+}
+
+// For each spread of the machines over ranks the cut of plan_cut and the planner's seats; of those the shortest
+// simulated step.
 static void shapes_for_all_workers(void **state)
 {
     (void)state;
@@ -667,14 +685,20 @@ static void shapes_for_all_workers(void **state)
             costs[u] = c.units[u].forward_s + c.units[u].input_s + c.units[u].weight_s;
         for (uint32_t s = 1; s <= c.p.unit_count && s <= c.p.machine_count; s++) {
             struct plan_sync_options fixed = c.o;
-            struct plan_sync sync;
+            uint32_t replicas[MACHINES] = {0};
+            for (uint32_t r = 1; r < s; r++)
+                replicas[r] = 1;
             fixed.cut = c.cut;
             fixed.stages_max = s;
+            fixed.replicas = replicas;
             assert_int_equal(plan_cut(costs, c.p.unit_count, s, &err, c.cut), BG_OK);
-            if (plan_sync_solve(&c.p, &fixed, &err, &sync))
-                continue;
-            best = fmin(best, simulate(&c.p, &c.o, &sync.choices[0]));
-            plan_sync_fini(&sync);
+            while (next_spread(replicas, s, c.p.machine_count)) {
+                struct plan_sync sync;
+                if (plan_sync_solve(&c.p, &fixed, &err, &sync))
+                    continue;
+                best = fmin(best, simulate(&c.p, &c.o, &sync.choices[0]));
+                plan_sync_fini(&sync);
+            }
         }
         const struct plan_options job = {.micro_batches = c.o.micro_batches,
                                          .group = c.o.group,
