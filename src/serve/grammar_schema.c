@@ -226,86 +226,31 @@ static uint32_t any_of(struct compiler *c, json_t *list, const char *path, uint3
     return rule;
 }
 
-// Two digits, from first (0 or 1) to last.
-static uint32_t two_digits(struct compiler *c, unsigned first, unsigned last)
-{
-    const uint32_t rule = grammar_rule_new(&c->text);
-    for (unsigned tens = 0; tens <= last / 10; tens++) {
-        const char ten[] = {(char)('0' + tens), '\0'};
-        add(c, rule, ten, points(c, tens ? '0' : '0' + first, tens < last / 10 ? '9' : '0' + last % 10), "");
-    }
-    return rule;
-}
-
-// Of the years 1000 to 9999; no 29th of February, which only some of them have.
-static uint32_t date_of(struct compiler *c)
-{
-    static const struct {
-        const char *months[8];
-        unsigned days;
-    } kinds[] = {{{"-01-", "-03-", "-05-", "-07-", "-08-", "-10-", "-12-"}, 31},
-                 {{"-04-", "-06-", "-09-", "-11-"}, 30},
-                 {{"-02-"}, 28}};
-    const uint32_t day = grammar_rule_new(&c->text);
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
-        for (size_t m = 0; kinds[k].months[m]; m++)
-            add(c, day, kinds[k].months[m], two_digits(c, 1, kinds[k].days), "");
-    const uint32_t all[3] = {points(c, '1', '9'), repeat(c, points(c, '0', '9'), 3, 3), day};
-    return sequence(c, all, 3);
-}
-
-static uint32_t time_of(struct compiler *c)
-{
-    const uint32_t next = grammar_rule_new(&c->text);
-    add(c, next, ":", two_digits(c, 0, 59), "");
-    const uint32_t all[3] = {two_digits(c, 0, 23), next, next};
-    return sequence(c, all, 3);
-}
-
-static uint32_t uuid_of(struct compiler *c)
-{
-    struct grammar_range hex[] = {{'0', '9'}, {'a', 'f'}};
-    const uint32_t h = grammar_rule_of_ranges(&c->text, hex, 2, false), next = grammar_rule_new(&c->text);
-    add(c, next, "-", repeat(c, h, 4, 4), "");
-    const uint32_t eight = repeat(c, h, 8, 8), all[] = {eight, next, next, next, next, eight};
-    return sequence(c, all, 6);
-}
-
-static uint32_t format_of(struct compiler *c, json_t *schema, const char *path)
-{
-    const char *format = json_string_value(json_object_get(schema, "format"));
-    const uint32_t rule = grammar_rule_new(&c->text);
-    format = format ? format : "?";
-    allow(c, schema, path, " type format ");
-    if (strcmp(format, "date") == 0) {
-        add(c, rule, "\"", date_of(c), "\"");
-    } else if (strcmp(format, "time") == 0) {
-        add(c, rule, "\"", time_of(c), "Z\"");
-    } else if (strcmp(format, "date-time") == 0) {
-        const uint32_t time = grammar_rule_new(&c->text);
-        add(c, time, "T", time_of(c), "Z\"");
-        const uint32_t both[2] = {date_of(c), time};
-        add(c, rule, "\"", sequence(c, both, 2), "");
-    } else if (strcmp(format, "uuid") == 0) {
-        add(c, rule, "\"", uuid_of(c), "\"");
-    } else {
-        refuse(c, path, "format \"%.100s\" is not supported", format);
-    }
-    return rule;
-}
-
 static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
 {
-    if (json_object_get(schema, "format"))
-        return format_of(c, schema, path);
-    allow(c, schema, path, " type minLength maxLength ");
+    json_t *word = json_object_get(schema, "pattern"), *format = json_object_get(schema, "format");
+    const char *named = json_is_string(format) ? grammar_format_pattern(json_string_value(format)) : NULL;
+    const char *pattern = word ? json_string_value(word) : named;
+    char why[160];
+    allow(c, schema, path, " type pattern format minLength maxLength ");
     const uint32_t least = bound(c, schema, "minLength", path, 0),
                    most = bound(c, schema, "maxLength", path, UINT32_MAX);
+    uint32_t inside = c->null;
     const uint32_t rule = grammar_rule_new(&c->text);
     if (most < least)
         refuse(c, path, "\"maxLength\" is less than \"minLength\"%s", "");
-    else
-        add(c, rule, "\"", repeat(c, c->character, least, most), "\"");
+    else if (word && format)
+        refuse(c, path, "\"pattern\" and \"format\" are not supported together%s", "");
+    else if (word && !pattern)
+        refuse(c, path, "\"pattern\": expected a string%s", "");
+    else if (format && !named)
+        refuse(c, path, "format \"%.100s\" is not supported",
+               json_is_string(format) ? json_string_value(format) : "(no string)");
+    else if (!pattern)
+        inside = repeat(c, c->character, least, most);
+    else if (!grammar_rule_of_pattern(&c->text, pattern, c->character, least, most, why, sizeof why, &inside))
+        refuse(c, path, word ? "\"pattern\" %s" : "\"format\" %s", why);
+    add(c, rule, "\"", inside, "\"");
     return rule;
 }
 

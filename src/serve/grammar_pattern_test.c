@@ -1,0 +1,376 @@
+// Patterns of strings: PCRE2, which knows nothing of ours, says the same of every short text over a small alphabet, for
+// patterns by hand and at random, with and without lengths; what is not supported is refused by name and place.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/mem.h"
+#include "base/str.h"
+#include "model/step_test.h"
+#include "serve/grammar.h"
+
+#include <pcre2.h>
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+struct world {
+    struct bg_env *env;
+    struct tokenizer *bytes;
+    uint64_t random;
+};
+
+static uint32_t below(struct world *w, uint32_t n)
+{
+    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(w->random >> 33) % n;
+}
+
+static void world_create(struct world *w)
+{
+    struct bg_error err;
+    *w = (struct world){.env = test_env(1), .random = 7};
+    assert_int_equal(tokenizer_open(w->env, "bytes", &err, &w->bytes), BG_OK);
+}
+
+static void world_destroy(struct world *w)
+{
+    tokenizer_destroy(w->bytes);
+    os_env_destroy(w->env);
+}
+
+// {"type": "string", ..} of a pattern; most UINT32_MAX: no limit.
+static struct grammar *compile(struct world *w, const char *pattern, uint32_t least, uint32_t most,
+                               struct bg_error *err)
+{
+    struct bg_str schema = {0};
+    struct grammar *g = NULL;
+    bg_str_add(&schema, "{\"type\": \"string\", \"pattern\": \"");
+    for (const char *c = pattern; *c; c++)
+        if (*c == '"' || *c == '\\')
+            bg_str_addf(&schema, "\\%c", *c);
+        else
+            bg_str_add_bytes(&schema, c, 1);
+    bg_str_add(&schema, "\"");
+    if (least > 0)
+        bg_str_addf(&schema, ", \"minLength\": %u", least);
+    if (most < UINT32_MAX)
+        bg_str_addf(&schema, ", \"maxLength\": %u", most);
+    bg_str_add(&schema, "}");
+    *err = (struct bg_error){0};
+    const bg_status status = grammar_compile_schema(bg_str_text(&schema), schema.size, w->bytes, err, &g);
+    assert_true((status == BG_OK) == (g != NULL));
+    bg_str_fini(&schema);
+    return g;
+}
+
+static bool fits(const struct grammar *g, const char *text)
+{
+    struct grammar_state *s = grammar_begin(g);
+    bool good = true;
+    for (const char *c = text; *c && good; c++)
+        good = grammar_accept(s, (unsigned char)*c);
+    good = good && grammar_may_end(s);
+    grammar_state_destroy(s);
+    return good;
+}
+
+// The characters of texts, and how JSON spells them.
+static const char *const alphabet[][2] = {
+    {"a", "a"},    {"b", "b"},     {"1", "1"},     {"-", "-"},
+    {"\n", "\\n"}, {"\"", "\\\""}, {"\\", "\\\\"}, {"\xc3\xa9", "\xc3\xa9"},
+};
+enum { LETTERS = 8, LENGTH_MAX = 4, TEXTS = 1 + 8 + 64 + 512 + 4096 };
+
+// The i-th text of at most LENGTH_MAX characters; returns its length.
+static uint32_t text_at(uint32_t i, char *text, char *spelled)
+{
+    uint32_t length = 0, of_length = 1;
+    char *t = text, *s = spelled;
+    for (; i >= of_length; length++, of_length *= LETTERS)
+        i -= of_length;
+    s += sprintf(s, "\"");
+    *t = '\0';
+    for (uint32_t k = 0; k < length; k++, i /= LETTERS) {
+        t += sprintf(t, "%s", alphabet[i % LETTERS][0]);
+        s += sprintf(s, "%s", alphabet[i % LETTERS][1]);
+    }
+    sprintf(s, "\"");
+    return length;
+}
+
+// Both say the same of all texts. Returns how many fit.
+static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint32_t most)
+{
+    int code;
+    PCRE2_SIZE at;
+    uint32_t count = 0;
+    struct bg_error err;
+    char text[32], spelled[32];
+    pcre2_code *regex =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &code, &at, NULL);
+    if (!regex)
+        fail_msg("PCRE2 refuses %s at %zu", pattern, at);
+    pcre2_match_data *match = pcre2_match_data_create_from_pattern(regex, NULL);
+    struct grammar *g = compile(w, pattern, least, most, &err);
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        const uint32_t length = text_at(i, text, spelled);
+        const bool wanted = length >= least && length <= most &&
+                            pcre2_match(regex, (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, 0, 0, match, NULL) >= 0;
+        if (wanted != (g && fits(g, spelled))) // refused: nothing fits
+            fail_msg("%s %u %u: %s: wanted %d: %s", pattern, least, most, spelled, wanted, err.text);
+        count += wanted;
+    }
+    if (!g && (!strstr(err.text, "fits no text") || count > 0))
+        fail_msg("%s: %s", pattern, err.text);
+    if (g)
+        grammar_release(g);
+    pcre2_match_data_free(match);
+    pcre2_code_free(regex);
+    return count;
+}
+
+static void patterns_mean_what_they_mean_elsewhere(void **state)
+{
+    static const char *const patterns[] = {
+        "",
+        "^$",
+        "a",
+        "^a",
+        "a$",
+        "^a$",
+        "^a|b$",
+        "^(a|b)$",
+        "^a*$",
+        "^a+b?$",
+        "^[ab]{2}$",
+        "^[ab]{2,}$",
+        "^[ab]{1,3}$",
+        "^a{0}b$",
+        "^(ab)*$",
+        "^(a*)*$",
+        "^(a?){3}$",
+        "^(a?b?)*$",
+        "^(a|)+$",
+        "^(?:a|b1)+$",
+        "^[^a]$",
+        "^[^a-b]+$",
+        "^\\d$",
+        "^\\w+$",
+        "^\\s$",
+        "^\\S$",
+        "^\\w\\n$",
+        "^[\\d-]+$",
+        "^[-a]*$",
+        "^[a\\]\"]+$",
+        "^\"\\\\$",
+        "\\\\",
+        "^.$",
+        "^.*$",
+        "^[.]$",
+        "^a.b$",
+        "^\\x61\\x62$",
+        "^(a|b)(b|1)$",
+        "^(a{2}){2}$",
+        "^(a{1,2}){2}$",
+        "^[\\s\\S]{2}$",
+        "^\xc3\xa9+$",
+        "^[\xc3\xa0-\xc3\xbf]$",
+        "^[^\\s\\d]$",
+        "a|",
+        "^a|^b|1$",
+        "^(a|(b|(1)))$",
+        "^((a))$",
+        "^a\\-b$",
+        "^[a\\-b]{2}$",
+        "^(a(b(1)?)?)?$",
+        "^]}$",
+        "^[+-]?1$",
+        "^[\\x0a-\\x22]$",
+    };
+    struct world w;
+    (void)state;
+    world_create(&w);
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        agree(&w, patterns[i], 0, UINT32_MAX);
+        agree(&w, patterns[i], 2, 3);
+        agree(&w, patterns[i], 0, 1);
+        agree(&w, patterns[i], 3, UINT32_MAX);
+    }
+    assert_int_equal(agree(&w, "^[ab]{2}$", 0, UINT32_MAX), 4);
+    assert_int_equal(agree(&w, "a", 1, 1), 1);
+    assert_int_equal(agree(&w, "^.+$", 0, 1), 7);
+    world_destroy(&w);
+}
+
+static void random_pattern(struct world *w, struct bg_str *out, uint32_t depth)
+{
+    static const char *const atoms[] = {"a",    "b",     "1",   "-",  ".",    "\\d", "\\w",     "[ab]",
+                                        "[^a]", "[^b1]", "\\n", "\"", "\\\\", "\\s", "[\\d\"]", "\xc3\xa9"};
+    static const char *const times[] = {"", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,3}", "{2,}"};
+    const uint32_t alternatives = 1 + (below(w, 4) == 0);
+    for (uint32_t a = 0; a < alternatives; a++) {
+        if (a > 0)
+            bg_str_add(out, "|");
+        if (depth == 0 && below(w, 3) > 0)
+            bg_str_add(out, "^");
+        for (uint32_t i = below(w, 4); i > 0; i--) {
+            if (depth < 3 && below(w, 4) == 0) {
+                bg_str_add(out, below(w, 2) ? "(" : "(?:");
+                random_pattern(w, out, depth + 1);
+                bg_str_add(out, ")");
+            } else {
+                bg_str_add(out, atoms[below(w, 15)]);
+            }
+            bg_str_add(out, times[below(w, 10)]);
+        }
+        if (depth == 0 && below(w, 3) > 0)
+            bg_str_add(out, "$");
+    }
+}
+
+static void random_patterns_too(void **state)
+{
+    struct world w;
+    uint32_t some = 0;
+    (void)state;
+    world_create(&w);
+    for (int i = 0; i < 150; i++) {
+        struct bg_str pattern = {0};
+        random_pattern(&w, &pattern, 0);
+        const uint32_t least = below(&w, 4), most = below(&w, 2) ? UINT32_MAX : least + below(&w, 3);
+        const uint32_t count = agree(&w, bg_str_text(&pattern), least, most);
+        some += count > 0 && count < TEXTS;
+        bg_str_fini(&pattern);
+    }
+    assert_true(some > 75);
+    world_destroy(&w);
+}
+
+static void what_is_not_supported_is_named(void **state)
+{
+    static const char *const bad[][2] = {
+        {"^(?=a)", "look-ahead at offset 1"},
+        {"(?!a)", "look-ahead at offset 0"},
+        {"(?<=a)b", "look-behind at offset 0"},
+        {"(?<n>a)", "named group"},
+        {"(?i)a", "flags"},
+        {"(a)\\1", "back reference, \\1 at offset 3"},
+        {"\\k<n>", "back reference"},
+        {"\\bfoo\\b", "word boundary, \\b at offset 0"},
+        {"\\p{L}", "Unicode property, \\p at offset 0"},
+        {"a*?", "lazy quantifier at offset 2"},
+        {"a{2}?", "lazy quantifier at offset 4"},
+        {"a++", "possessive"},
+        {"a**", "quantifier after a quantifier"},
+        {"*a", "nothing to repeat before the quantifier at offset 0"},
+        {"(|*)", "nothing to repeat"},
+        {"a^b", "anchor"},
+        {"(^a)", "anchor inside an alternative or a group at offset 1"},
+        {"a$b", "anchor"},
+        {"[z-a]", "backwards"},
+        {"[\\d-z]", "range from or to a set"},
+        {"[a-\\w]", "range from or to a set"},
+        {"[]", "empty class"},
+        {"[^]", "empty class"},
+        {"[abc", "never closed at offset 0"},
+        {"[[:alpha:]]", "POSIX class at offset 1"},
+        {"(ab", "never closed at offset 0"},
+        {"ab)", "closing bracket"},
+        {"a{", "brace"},
+        {"a{,3}", "brace"},
+        {"{", "brace"},
+        {"a{3,2}", "n less than m"},
+        {"a{5000}", "more than 4096"},
+        {"a{99999999999}", "more than 4096"},
+        {"\\", "nothing after it"},
+        {"\\q", "escape \\q at offset 0"},
+        {"\\0", "escape \\0"},
+        {"\\cA", "escape \\c"},
+        {"\\u{61}", "without four digits"},
+        {"\\x6", "without two digits"},
+        {"\\ud83d", "surrogate"},
+        {"\xc3\xa9\xc3\xa9(?=a)", "offset 2"}, // of characters
+        {"[^\\s\\S]", "fits no text"},
+        {"(((a{1000}){1000}){1000})", "too many repeated characters"},
+        {"((((((a?){99}){99}){99}){99}){99}){99}", "too many repeated characters"},
+        {"(((((a*)*)*)*){4000}){4000}", "too many repeated characters"},
+        {"((((){4096}){4096}){4096}a){4096}{2}", "quantifier after"},
+        {"((((){4096}){4096}){4096}a{4096}){4096}", "too many repeated characters"},
+        {"((a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p|q|r|s|t|u|v|w|x|y|z)?){300}", "too many ways to go on"},
+    };
+    struct world w;
+    (void)state;
+    world_create(&w);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct bg_error err;
+        if (compile(&w, bad[i][0], 0, UINT32_MAX, &err))
+            fail_msg("%s is taken", bad[i][0]);
+        if (!strstr(err.text, bad[i][1]) || !strstr(err.text, "#: \"pattern\" "))
+            fail_msg("%s: \"%s\" does not say \"%s\"", bad[i][0], err.text, bad[i][1]);
+    }
+    struct bg_error err;
+    assert_null(compile(&w, "^(ab){4000}$", 0, 4096, &err));
+    assert_non_null(strstr(err.text, "too many rules for these lengths"));
+    assert_null(compile(&w, "^(ab){3}$", 0, 5, &err));
+    assert_non_null(strstr(err.text, "fits no text of an allowed length"));
+    struct bg_str deep = {0};
+    for (int i = 0; i < 1000; i++)
+        bg_str_add(&deep, "(");
+    assert_null(compile(&w, bg_str_text(&deep), 0, UINT32_MAX, &err));
+    assert_non_null(strstr(err.text, "64 deep"));
+    bg_str_reset(&deep);
+    for (int i = 0; i < 2049; i++)
+        bg_str_add(&deep, "a");
+    assert_null(compile(&w, bg_str_text(&deep), 0, UINT32_MAX, &err));
+    assert_non_null(strstr(err.text, "2048 characters"));
+    bg_str_fini(&deep);
+    world_destroy(&w);
+}
+
+// Every character has one spelling; what dialects disagree about is not written.
+static void characters_are_spelled_one_way(void **state)
+{
+    static const struct {
+        const char *pattern, *good[6], *bad[6];
+    } cases[] = {
+        {"^[\\s\\S]$",
+         {"\"\\u0000\"", "\"\\u001f\"", "\"\\u007f\"", "\"\\b\"", "\"\xf0\x9f\x98\x80\"", "\"/\""},
+         {"\"\\u000a\"", "\"\\u001F\"", "\"\\u0061\"", "\"\\/\"", "\"\x7f\"", "\"\n\""}},
+        {"^\\x00\\u001F$", {"\"\\u0000\\u001f\""}, {"\"\\u0000\""}},
+        {"^\\d$", {"\"7\""}, {"\"\xd9\xa3\""}},
+        {"^\\D$", {"\"x\"", "\"\xc3\xa9\"", "\"\xe4\xb8\xad\""}, {"\"\xd9\xa3\"", "\"3\""}},
+        {"^\\S$", {"\"\xe4\xb8\xad\""}, {"\"\xc2\xa0\"", "\"\\u001c\"", "\" \""}},
+        {"^.$", {"\"\\t\""}, {"\"\\n\"", "\"\\r\"", "\"\xe2\x80\xa8\""}},
+        {"^[^a]$", {"\"\\n\"", "\"\\\"\"", "\"\\\\\""}, {"\"a\"", "\"\"\"", "\"\\\""}},
+        {"^[\xf0\x9f\x98\x80-\xf0\x9f\x98\x8f]{2}$",
+         {"\"\xf0\x9f\x98\x80\xf0\x9f\x98\x8f\""},
+         {"\"\xf0\x9f\x98\x80\""}},
+        {"b", {"\"b\"", "\"\\u0061b\\n\"", "\"abc\""}, {"\"\"", "\"\\u0062\""}},
+    };
+    struct world w;
+    (void)state;
+    world_create(&w);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct bg_error err;
+        struct grammar *g = compile(&w, cases[i].pattern, 0, UINT32_MAX, &err);
+        assert_non_null(g);
+        for (size_t k = 0; k < 6 && cases[i].good[k]; k++)
+            if (!fits(g, cases[i].good[k]))
+                fail_msg("%s refuses %s", cases[i].pattern, cases[i].good[k]);
+        for (size_t k = 0; k < 6 && cases[i].bad[k]; k++)
+            if (fits(g, cases[i].bad[k]))
+                fail_msg("%s takes %s", cases[i].pattern, cases[i].bad[k]);
+        grammar_release(g);
+    }
+    world_destroy(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(patterns_mean_what_they_mean_elsewhere),
+        cmocka_unit_test(random_patterns_too),
+        cmocka_unit_test(what_is_not_supported_is_named),
+        cmocka_unit_test(characters_are_spelled_one_way),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
