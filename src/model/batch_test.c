@@ -370,6 +370,7 @@ static void check_int8(struct model_config config)
     expect_alone(&w, q8_0, &again);
     for (size_t i = 0; i < count; i++)
         check_batches(&w, packed, tables[i]);
+    check_batches(&w, packed, kern_select(w.env->isa & ~(unsigned)BG_ISA_VNNI)); // a form of its own
     struct packed_model *adopted = packed_adopt(w.env, w.model, w.weights, KERN_INT8, packed->memory);
     check_batches(&w, adopted, tables[count - 1]);
     const double far = apart(&w, q8_0, tables[count - 1]);
