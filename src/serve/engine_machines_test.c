@@ -118,11 +118,48 @@ static void nothing_shows_together(void **state)
     check_together(KERN_INT8, 3, 5);
 }
 
+// Pages made with one type of weights are none of another's, also where the numbers of the weights are the same: Q8_0
+// and INT8.
+static void types_share_no_pages(void **state)
+{
+    (void)state;
+    struct world w;
+    struct bg_error err;
+    uint64_t prints[KERN_INT8 + 1];
+    void *bytes = NULL;
+    size_t size;
+    uint32_t tokens;
+    world_create(&w, 1);
+    for (enum kern_weight type = KERN_F32; type <= KERN_INT8; type++) {
+        packed_destroy(w.packed);
+        assert_int_equal(packed_create(w.env, w.model, w.weights, NULL, type, &err, &w.packed), BG_OK);
+        start(&w, (struct engine_options){.slots = 2});
+        prints[type] = engine_fingerprint(w.engine);
+        for (enum kern_weight other = KERN_F32; other < type; other++)
+            assert_true(prints[other] != prints[type]);
+        if (bytes)
+            assert_int_equal(engine_restore(w.engine, bytes, size, &err, &tokens), BG_MISMATCH);
+        bg_free(bytes);
+        const struct asked *longest = &w.asked[3];
+        submit(&w, 3);
+        while (engine_step(w.engine))
+            continue;
+        assert_int_equal(
+            engine_save(w.engine, longest->prompt, longest->request.prompt_count, &err, &bytes, &size, &tokens), BG_OK);
+        assert_true(tokens >= BATCH_PAGE);
+        assert_int_equal(engine_restore(w.engine, bytes, size, &err, &tokens), BG_OK);
+        engine_destroy(w.engine);
+    }
+    bg_free(bytes);
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machines_do_not_show),
         cmocka_unit_test(nothing_shows_together),
+        cmocka_unit_test(types_share_no_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
