@@ -53,7 +53,7 @@ static inline chains chains_add(chains acc, sums sum, chains d, float input_d)
 // The first n of x and of bias (NULL: none), or all.
 static inline void chains_end(float *c, chains x, const float *bias, size_t n)
 {
-    const __mmask16 first = n < LANES ? (__mmask16)((1u << n) - 1) : 0xffff;
+    const __mmask16 first = (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffffu);
     if (bias)
         x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(first, bias));
     _mm512_mask_storeu_ps(c, first, x);

@@ -129,9 +129,9 @@ static void int8_pass(const struct kern_packed_gemm *g, struct int8_tile tile)
 {
     const size_t tiles = (g->m + ROWS - 1) / ROWS;
     tile.next = (const char *)tile.b + tile.count * BLOCK_BYTES;
-    tile.ahead = (BLOCK_BYTES / LINE_BYTES + tiles - 1) / tiles;
     for (size_t i = 0, rows; i < tiles; i++) {
         rows = (g->m + i) / tiles;
+        tile.ahead = (BLOCK_BYTES / LINE_BYTES + tiles - 1) / tiles;
         int8_functions[rows - 1](&tile);
         tile.c += rows * tile.ldc;
         tile.in = tile.in ? tile.in + rows * KERN_PANEL : NULL;
