@@ -25,6 +25,7 @@ enum {
     GRAMMAR_DEPTH_MAX = 64,
     GRAMMAR_TEXT_MAX = 1 << 16, // bytes of GBNF, and of a schema
 };
+#define GRAMMAR_NO_RULE UINT32_MAX
 
 struct grammar_text { // rules in the making
     struct grammar_element *elements;

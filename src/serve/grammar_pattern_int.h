@@ -6,7 +6,6 @@
 #include "serve/grammar_int.h"
 
 enum { GRAMMAR_POINTS_END = 0x110000 }; // after the last code point
-#define GRAMMAR_NO_RULE UINT32_MAX      // of a set that is empty
 
 struct grammar_ranges {
     struct grammar_range *at;
@@ -18,7 +17,8 @@ struct grammar_set {
 };
 void grammar_set_add(struct grammar_set *set, uint32_t first, uint32_t last);
 bool grammar_set_add_named(struct grammar_set *set, uint32_t letter); // one of "dDwWsS"; false: it is not
-// The rule of one character of the set, or of all others, as JSON spells it; takes *set.
+// The rule of one character of the set, or of all others, as JSON spells it; GRAMMAR_NO_RULE: there
+// are none. Takes *set.
 uint32_t grammar_set_rule(struct grammar_text *g, struct grammar_set *set, bool negated);
 
 // The position automaton (Glushkov): a position for each character that is read, and which may follow each other.

@@ -81,19 +81,19 @@ static const char *const alphabet[][2] = {
 enum { LETTERS = 8, LENGTH_MAX = 4, TEXTS = 1 + 8 + 64 + 512 + 4096 };
 
 // The i-th text of at most LENGTH_MAX characters; returns its length.
-static uint32_t text_at(uint32_t i, char *text, char *spelled)
+static uint32_t text_at(uint32_t i, struct bg_str *text, struct bg_str *spelled)
 {
     uint32_t length = 0, of_length = 1;
-    char *t = text, *s = spelled;
     for (; i >= of_length; length++, of_length *= LETTERS)
         i -= of_length;
-    s += sprintf(s, "\"");
-    *t = '\0';
+    bg_str_reset(text);
+    bg_str_reset(spelled);
+    bg_str_add(spelled, "\"");
     for (uint32_t k = 0; k < length; k++, i /= LETTERS) {
-        t += sprintf(t, "%s", alphabet[i % LETTERS][0]);
-        s += sprintf(s, "%s", alphabet[i % LETTERS][1]);
+        bg_str_add(text, alphabet[i % LETTERS][0]);
+        bg_str_add(spelled, alphabet[i % LETTERS][1]);
     }
-    sprintf(s, "\"");
+    bg_str_add(spelled, "\"");
     return length;
 }
 
@@ -104,7 +104,7 @@ static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint
     PCRE2_SIZE at;
     uint32_t count = 0;
     struct bg_error err;
-    char text[32], spelled[32];
+    struct bg_str text = {0}, spelled = {0};
     pcre2_code *regex =
         pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &code, &at, NULL);
     if (!regex)
@@ -112,17 +112,19 @@ static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(regex, NULL);
     struct grammar *g = compile(w, pattern, least, most, &err);
     for (uint32_t i = 0; i < TEXTS; i++) {
-        const uint32_t length = text_at(i, text, spelled);
+        const uint32_t length = text_at(i, &text, &spelled);
         const bool wanted = length >= least && length <= most &&
-                            pcre2_match(regex, (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, 0, 0, match, NULL) >= 0;
-        if (wanted != (g && fits(g, spelled))) // refused: nothing fits
-            fail_msg("%s %u %u: %s: wanted %d: %s", pattern, least, most, spelled, wanted, err.text);
+                            pcre2_match(regex, (PCRE2_SPTR)bg_str_text(&text), text.size, 0, 0, match, NULL) >= 0;
+        if (wanted != (g && fits(g, bg_str_text(&spelled)))) // refused: nothing fits
+            fail_msg("%s %u %u: %s: wanted %d: %s", pattern, least, most, bg_str_text(&spelled), wanted, err.text);
         count += wanted;
     }
     if (!g && (!strstr(err.text, "fits no text") || count > 0))
         fail_msg("%s: %s", pattern, err.text);
     if (g)
         grammar_release(g);
+    bg_str_fini(&text);
+    bg_str_fini(&spelled);
     pcre2_match_data_free(match);
     pcre2_code_free(regex);
     return count;

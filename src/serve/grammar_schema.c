@@ -2,7 +2,7 @@
 // the schema lists them. Words that would restrict a value and are not understood are refused, never passed over.
 #include "base/json.h"
 #include "base/mem.h"
-#include "serve/grammar_int.h"
+#include "serve/grammar_number.h"
 #include "serve/schema_apart.h"
 
 #include <stdio.h>
@@ -178,17 +178,24 @@ static bool is_annotation(const char *word)
     return false;
 }
 
-// All words of a schema but these and annotations are refused. known: separated by blanks, with one at both ends.
+// words: separated by blanks, with one at both ends.
+static bool is_one_of(const char *word, const char *words)
+{
+    char *wanted = bg_format(" %s ", word);
+    const bool found = strstr(words, wanted) != NULL;
+    bg_free(wanted);
+    return found;
+}
+
+// All words of a schema but these and annotations are refused.
 static void allow(struct compiler *c, json_t *schema, const char *path, const char *known)
 {
     const char *word;
     json_t *value;
     json_object_foreach(schema, word, value)
     {
-        char *wanted = bg_format(" %s ", word);
-        if (!is_annotation(word) && !strstr(known, wanted))
+        if (!is_annotation(word) && !is_one_of(word, known))
             refuse(c, path, "\"%.100s\" is not supported here", word);
-        bg_free(wanted);
     }
 }
 
@@ -232,7 +239,6 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
     const char *named = json_is_string(format) ? grammar_format_pattern(json_string_value(format)) : NULL;
     const char *pattern = word ? json_string_value(word) : named;
     char why[160];
-    allow(c, schema, path, " type pattern format minLength maxLength ");
     const uint32_t least = bound(c, schema, "minLength", path, 0),
                    most = bound(c, schema, "maxLength", path, UINT32_MAX);
     uint32_t inside = c->null;
@@ -258,7 +264,9 @@ static uint32_t array_of(struct compiler *c, json_t *schema, const char *path, u
 {
     json_t *items = json_object_get(schema, "items"), *prefix = json_object_get(schema, "prefixItems");
     const uint32_t least = bound(c, schema, "minItems", path, 0), most = bound(c, schema, "maxItems", path, UINT32_MAX);
-    allow(c, schema, path, " type items prefixItems minItems maxItems ");
+    json_t *unique = json_object_get(schema, "uniqueItems");
+    if (unique && !json_is_false(unique) && !(json_is_true(unique) && most < 2))
+        refuse(c, path, "\"uniqueItems\" is not supported here%s", "");
     if (most < least)
         refuse(c, path, "\"maxItems\" is less than \"minItems\"%s", "");
     if (prefix) { // a tuple: these and no more
@@ -307,7 +315,6 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
     json_t *properties = json_object_get(schema, "properties"), *required = json_object_get(schema, "required"), *value;
     json_t *more = json_object_get(schema, "additionalProperties");
     const char *name;
-    allow(c, schema, path, " type properties required additionalProperties ");
     if ((properties && !json_is_object(properties)) || (required && !json_is_array(required)))
         refuse(c, path, "\"properties\": expected an object; \"required\": a list of names%s", "");
     for (size_t i = 0; i < json_array_size(required) && !c->failed; i++) {
@@ -367,19 +374,51 @@ static json_t *resolve(struct compiler *c, const char *reference, const char *pa
     return at;
 }
 
+// Words that speak of values of a type, and of no others.
+static const struct type_words {
+    const char *type, *words;
+} type_words[] = {
+    {"string", " type pattern format minLength maxLength "},
+    {"number", " type minimum maximum exclusiveMinimum exclusiveMaximum "},
+    {"integer", " type minimum maximum exclusiveMinimum exclusiveMaximum "},
+    {"array", " type items prefixItems minItems maxItems uniqueItems "},
+    {"object", " type properties required additionalProperties "},
+    {"boolean", " type "},
+    {"null", " type "},
+};
+
+static const char *words_of(const char *type)
+{
+    for (size_t i = 0; i < sizeof type_words / sizeof *type_words; i++)
+        if (strcmp(type, type_words[i].type) == 0)
+            return type_words[i].words;
+    return NULL;
+}
+
+static uint32_t number_of(struct compiler *c, json_t *schema, const char *path, bool whole)
+{
+    uint32_t rule = whole ? c->integer : c->number;
+    const bool bounded = json_object_get(schema, "minimum") || json_object_get(schema, "maximum") ||
+                         json_object_get(schema, "exclusiveMinimum") || json_object_get(schema, "exclusiveMaximum");
+    const char *why = bounded ? grammar_rule_of_number(&c->text, schema, whole, &rule) : NULL;
+    if (why)
+        refuse(c, path, "%s", why);
+    return why ? c->null : rule;
+}
+
 static uint32_t typed(struct compiler *c, json_t *schema, const char *type, const char *path, uint32_t depth)
 {
+    const char *words = words_of(type);
+    if (words)
+        allow(c, schema, path, words);
     if (strcmp(type, "string") == 0)
         return string_of(c, schema, path);
     if (strcmp(type, "array") == 0)
         return array_of(c, schema, path, depth);
     if (strcmp(type, "object") == 0)
         return object_of(c, schema, path, depth);
-    allow(c, schema, path, " type ");
-    if (strcmp(type, "number") == 0)
-        return c->number;
-    if (strcmp(type, "integer") == 0)
-        return c->integer;
+    if (strcmp(type, "number") == 0 || strcmp(type, "integer") == 0)
+        return number_of(c, schema, path, *type == 'i');
     if (strcmp(type, "boolean") == 0)
         return c->boolean;
     if (strcmp(type, "null") == 0)
@@ -388,26 +427,43 @@ static uint32_t typed(struct compiler *c, json_t *schema, const char *type, cons
     return c->value;
 }
 
+// Each of the types with the words that speak of it.
+static uint32_t of_types(struct compiler *c, json_t *schema, json_t *types, const char *path, uint32_t depth)
+{
+    const uint32_t rule = grammar_rule_new(&c->text);
+    struct bg_str all = {0};
+    for (size_t i = 0; i < json_array_size(types) && !c->failed; i++) {
+        const char *type = json_string_value(json_array_get(types, i)), *word;
+        const char *words = type && words_of(type) ? words_of(type) : " type ";
+        json_t *own = json_object(), *value;
+        json_object_foreach(schema, word, value)
+        {
+            if (is_one_of(word, words))
+                json_object_set(own, word, value);
+        }
+        bg_str_add(&all, words);
+        add(c, rule, "", typed(c, own, type ? type : "?", path, depth), "");
+        json_decref(own);
+    }
+    allow(c, schema, path, bg_str_text(&all));
+    bg_str_fini(&all);
+    return rule;
+}
+
 static uint32_t by_type(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
 {
-    json_t *type = json_object_get(schema, "type");
+    json_t *type = json_object_get(schema, "type"), *value;
+    const char *word;
     if (json_is_string(type))
         return typed(c, schema, json_string_value(type), path, depth);
-    if (json_is_array(type) && json_array_size(type) > 0) { // each of them with the words that speak of it
-        const uint32_t rule = grammar_rule_new(&c->text);
-        allow(c, schema, path, " type ");
-        for (size_t i = 0; i < json_array_size(type) && !c->failed; i++) {
-            const char *each = json_string_value(json_array_get(type, i));
-            json_t *plain = json_object();
-            add(c, rule, "", typed(c, plain, each ? each : "?", path, depth), "");
-            json_decref(plain);
+    if (json_is_array(type) && json_array_size(type) > 0)
+        return of_types(c, schema, type, path, depth);
+    for (size_t i = 0; i < sizeof type_words / sizeof *type_words && !type; i++)
+        json_object_foreach(schema, word, value)
+        {
+            if (is_one_of(word, type_words[i].words)) // other types would fit as well
+                return typed(c, schema, type_words[i].type, path, depth);
         }
-        return rule;
-    }
-    if (json_object_get(schema, "properties") || json_object_get(schema, "additionalProperties"))
-        return object_of(c, schema, path, depth);
-    if (json_object_get(schema, "items") || json_object_get(schema, "prefixItems"))
-        return array_of(c, schema, path, depth);
     allow(c, schema, path, " ");
     return c->value;
 }
@@ -483,7 +539,7 @@ static uint32_t compile_object(struct compiler *c, json_t *schema, const char *p
 static uint32_t compile(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
 {
     if (c->failed || depth > GRAMMAR_DEPTH_MAX || c->text.too_large) {
-        refuse(c, path, "schemas are nested too deeply%s", "");
+        refuse(c, path, c->text.too_large ? "the grammar is too large here%s" : "schemas are nested too deeply%s", "");
         return c->value;
     }
     if (json_is_true(schema))

@@ -98,6 +98,15 @@ static bool names_type(json_t *type, const char *wanted)
     return !type;
 }
 
+// Whether all values that are of a type of both are objects; an `a` of no type names properties.
+static bool only_objects_in_common(json_t *a, json_t *b)
+{
+    for (size_t i = 0; type_at(a, i); i++)
+        if (strcmp(type_at(a, i), "object") != 0 && names_type(b, type_at(a, i)))
+            return false;
+    return true;
+}
+
 static bool types_are_apart(json_t *a, json_t *b)
 {
     for (size_t i = 0; type_at(a, i); i++)
@@ -200,7 +209,9 @@ static bool never_fits(struct comparison *c, json_t *a, json_t *b, unsigned dept
         return true;
     if (listed(a, 0) || listed(b, 0))
         return listed(a, 0) ? list_never_fits(c, a, b) : list_never_fits(c, b, a);
-    return types_are_apart(json_object_get(a, "type"), json_object_get(b, "type")) || members_never_fit(c, a, b, depth);
+    json_t *type_a = json_object_get(a, "type"), *type_b = json_object_get(b, "type");
+    return types_are_apart(type_a, type_b) ||
+           (only_objects_in_common(type_a, type_b) && members_never_fit(c, a, b, depth));
 }
 
 bool schema_alternatives_are_apart(json_t *root, json_t *list, size_t *first, size_t *second)
