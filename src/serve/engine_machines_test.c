@@ -127,9 +127,12 @@ static void types_share_no_pages(void **state)
     struct bg_error err;
     uint64_t prints[KERN_INT8 + 1];
     void *bytes = NULL;
-    size_t size;
+    size_t size, longest = 0;
     uint32_t tokens;
     world_create(&w, 1);
+    for (size_t i = 1; i < REQUESTS; i++)
+        if (w.asked[i].request.cache_prompt && w.asked[i].request.prompt_count > w.asked[longest].request.prompt_count)
+            longest = i;
     for (enum kern_weight type = KERN_F32; type <= KERN_INT8; type++) {
         packed_destroy(w.packed);
         assert_int_equal(packed_create(w.env, w.model, w.weights, NULL, type, &err, &w.packed), BG_OK);
@@ -140,12 +143,12 @@ static void types_share_no_pages(void **state)
         if (bytes)
             assert_int_equal(engine_restore(w.engine, bytes, size, &err, &tokens), BG_MISMATCH);
         bg_free(bytes);
-        const struct asked *longest = &w.asked[3];
-        submit(&w, 3);
+        submit(&w, longest);
         while (engine_step(w.engine))
             continue;
-        assert_int_equal(
-            engine_save(w.engine, longest->prompt, longest->request.prompt_count, &err, &bytes, &size, &tokens), BG_OK);
+        assert_int_equal(engine_save(w.engine, w.asked[longest].prompt, w.asked[longest].request.prompt_count, &err,
+                                     &bytes, &size, &tokens),
+                         BG_OK);
         assert_true(tokens >= BATCH_PAGE);
         assert_int_equal(engine_restore(w.engine, bytes, size, &err, &tokens), BG_OK);
         engine_destroy(w.engine);
