@@ -29,7 +29,7 @@ static const struct shape shapes[] = {
 static const struct {
     const char *name;
     enum kern_weight type;
-} types[] = {{"f32", KERN_F32}, {"q8_0", KERN_Q8_0}, {"q4_0", KERN_Q4_0}};
+} types[] = {{"f32", KERN_F32}, {"q8_0", KERN_Q8_0}, {"q4_0", KERN_Q4_0}, {"int8", KERN_INT8}};
 
 struct reading {
     const float *data;
