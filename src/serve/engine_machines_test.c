@@ -115,7 +115,7 @@ static void nothing_shows_together(void **state)
 {
     (void)state;
     check_together(KERN_F32, 7, 1);
-    check_together(KERN_INT8, 3, 5);
+    check_together(KERN_INT8, 2, 5);
 }
 
 // Pages made with one type of weights are none of another's, also where the numbers of the weights are the same: Q8_0
