@@ -92,7 +92,8 @@ struct kern_packed_gemm {
 };
 
 // Attention of the last `queries` positions of one sequence over its pages. A page holds, for one layer, keys
-// (kv_heads, head_dim, 16) and values (kv_heads, 16, head_dim) of 16 positions.
+// (kv_heads, head_dim, 16) and values (kv_heads, 16, head_dim) of 16 positions, in fp32 or (class int8/1) in F16, which
+// is widened as it is read.
 struct kern_paged {
     size_t queries, position; // query r has position `position` + r and sees keys 0 .. position + r
     size_t heads, kv_heads, head_dim;
@@ -101,9 +102,10 @@ struct kern_paged {
     size_t o_stride;
     const float *q; // (queries, heads * head_dim) by q_stride
     size_t q_stride;
-    const float *keys, *values; // of page 0
-    const uint32_t *pages;      // which hold positions 0..15, 16..31, ..
-    size_t page_stride;         // floats between pages
+    const void *keys, *values; // of page 0
+    const uint32_t *pages;     // which hold positions 0..15, 16..31, ..
+    size_t page_stride;        // numbers between pages
+    bool half;                 // they are F16
 };
 
 // One work item's rows in attention. Head h of a row lives at row + h*head_dim.
@@ -215,6 +217,8 @@ struct kern {
                           size_t n); // sums[ceil(n/4096)], one per block, for parallel callers
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const struct kern_adamw *o);
 
+    // To the nearest F16, ties to even; beyond 65504 (infinities too) to that. A NaN stays one.
+    void (*to_f16)(uint16_t *out, const float *in, size_t n);
     // Widening (exact).
     void (*from_f16)(float *out, const uint16_t *in, size_t n);
     void (*from_bf16)(float *out, const uint16_t *in, size_t n);

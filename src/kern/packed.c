@@ -38,8 +38,7 @@ float kern_half_widen(uint16_t half)
     return out;
 }
 
-// To nearest, ties to even.
-static uint16_t half_round(float x)
+uint16_t kern_half_round(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -69,7 +68,7 @@ static struct quant quantise(enum kern_weight type, const float x[KERN_QUANT])
             largest = x[i];
         }
     float d = type == KERN_Q4_0 ? largest / -8.0f : most / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
-    struct quant block = {.d = half_round(d)};
+    struct quant block = {.d = kern_half_round(d)};
     for (size_t i = 0; i < KERN_QUANT; i++) {
         if (type == KERN_Q4_0) {
             float q = x[i] * inverse + 8.5f;

@@ -6,6 +6,7 @@
 
 size_t kern_panel_bytes(enum kern_weight type, size_t k);
 float kern_half_widen(uint16_t half);
+uint16_t kern_half_round(float x); // to nearest, ties to even
 
 // packed_gemm of KERN_INT8.
 void kern_ref_int8_gemm(const struct kern_packed_gemm *g, size_t panel);

@@ -168,13 +168,13 @@ static void quantising_follows_the_formula(void **state)
 struct pages {
     uint32_t *table;
     float *keys, *values;
-    size_t stride;
+    size_t stride, pool;
 };
 
 static struct pages fill_pages(const float *k, const float *v, size_t keys, size_t heads, size_t head_dim)
 {
     struct pages p = {.stride = heads * head_dim * KERN_PAGE + random_below(3)};
-    size_t count = (keys + KERN_PAGE - 1) / KERN_PAGE, pool = count + 5;
+    const size_t count = (keys + KERN_PAGE - 1) / KERN_PAGE, pool = p.pool = count + 5;
     p.table = room(count * sizeof *p.table);
     p.keys = room(pool * p.stride * sizeof(float));
     p.values = room(pool * p.stride * sizeof(float));
@@ -195,6 +195,48 @@ static struct pages fill_pages(const float *k, const float *v, size_t keys, size
     return p;
 }
 
+// n numbers as F16, the same by all tables.
+static uint16_t *halves_of(const float *x, size_t n)
+{
+    const struct kern *table[3];
+    const size_t count = tables(table);
+    uint16_t *out = room(n * sizeof *out), *other = room(n * sizeof *other);
+    table[0]->to_f16(out, x, n);
+    for (size_t t = 1; t < count; t++) {
+        table[t]->to_f16(other, x, n);
+        assert_memory_equal(out, other, n * sizeof *out);
+    }
+    free(other);
+    return out;
+}
+
+static void narrowing_is_to_the_nearest(void **state)
+{
+    (void)state;
+    enum { N = 40000 };
+    const float odd[] = {INFINITY, -INFINITY, 65504, 65519.9f, 65520,      1e30f,
+                         -1e30f,   0,         -0.0f, 0x1p-25f, 0x1.8p-24f, 0x1p-149f};
+    float *x = random_floats(N), *back = room(N * sizeof *back);
+    memcpy(x, odd, sizeof odd);
+    for (size_t i = N / 2; i < N; i++) // some subnormal, some beyond the largest
+        x[i] = ldexpf(x[i], (int)random_below(50) - 28);
+    uint16_t *half = halves_of(x, N);
+    kern_select(0)->from_f16(back, half, N);
+    for (size_t i = 0; i < N; i++) {
+        const double real = fmin(fmax(x[i], -65504.0), 65504.0), step = ldexp(1, ilogb(fmax(fabs(real), 0x1p-14)) - 10);
+        const double nearest = nearbyint(real / step) * step; // ties to even
+        assert_true(back[i] == nearest && !signbit(back[i]) == !signbit(x[i]));
+    }
+    free(x), free(back), free(half);
+}
+
+static void round_to_halves(float *x, size_t n)
+{
+    uint16_t *half = halves_of(x, n);
+    kern_select(0)->from_f16(x, half, n);
+    free(half);
+}
+
 static void paged_attention_is_attention(void **state)
 {
     (void)state;
@@ -208,7 +250,14 @@ static void paged_attention_is_attention(void **state)
                      kv_row = kv_heads * head_dim;
         float *q = random_floats(queries * q_row), *k = random_floats(keys * kv_row), *v = random_floats(keys * kv_row);
         float *want = room(queries * q_row * sizeof(float)), *out = room(queries * q_row * sizeof(float));
+        const bool half = round % 2;
+        if (half) {
+            round_to_halves(k, keys * kv_row);
+            round_to_halves(v, keys * kv_row);
+        }
         struct pages p = fill_pages(k, v, keys, kv_heads, head_dim);
+        uint16_t *half_keys = halves_of(p.keys, p.stride * p.pool),
+                 *half_values = halves_of(p.values, p.stride * p.pool);
         const struct kern_attention plain = {.sequences = 1,
                                              .queries = queries,
                                              .keys = keys,
@@ -224,8 +273,21 @@ static void paged_attention_is_attention(void **state)
                                              .q = q,
                                              .k = k,
                                              .v = v};
-        const struct kern_paged paged = {queries, position, heads, kv_heads, head_dim, 0.3f,    out,
-                                         q_row,   q,        q_row, p.keys,   p.values, p.table, p.stride};
+        const struct kern_paged paged = {.queries = queries,
+                                         .position = position,
+                                         .heads = heads,
+                                         .kv_heads = kv_heads,
+                                         .head_dim = head_dim,
+                                         .scale = 0.3f,
+                                         .out = out,
+                                         .o_stride = q_row,
+                                         .q = q,
+                                         .q_stride = q_row,
+                                         .keys = half ? (const void *)half_keys : p.keys,
+                                         .values = half ? (const void *)half_values : p.values,
+                                         .pages = p.table,
+                                         .page_stride = p.stride,
+                                         .half = half};
         void *scratch = room(table[0]->attention_scratch(&plain));
         for (size_t i = 0; i < table[0]->attention_items(&plain); i++)
             table[0]->attention(&plain, i, scratch);
@@ -239,6 +301,7 @@ static void paged_attention_is_attention(void **state)
             free(scratch);
         }
         free(q), free(k), free(v), free(want), free(out), free(p.table), free(p.keys), free(p.values);
+        free(half_keys), free(half_values);
     }
 }
 
@@ -247,6 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_products_are_chains),
         cmocka_unit_test(quantising_follows_the_formula),
+        cmocka_unit_test(narrowing_is_to_the_nearest),
         cmocka_unit_test(paged_attention_is_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

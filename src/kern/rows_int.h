@@ -37,6 +37,7 @@
     X(isa, sum_squares)                                                                                                \
     X(isa, block_squares)                                                                                              \
     X(isa, adamw)                                                                                                      \
+    X(isa, to_f16)                                                                                                     \
     X(isa, from_f16)                                                                                                   \
     X(isa, from_bf16)                                                                                                  \
     X(isa, fma_burst)

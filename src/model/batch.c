@@ -14,10 +14,11 @@ struct batch {
     const struct kern *kern;
     struct batch_options o;
     size_t q_width, kv_width,
-        page_floats; // page_floats: of one page, all layers: keys, values of layer 0, of layer 1, ..
+        page_numbers; // page_numbers: of one page, all layers: keys, values of layer 0, of layer 1, ..
     float *x, *norm, *q, *k, *v, *att, *branch, *mid, *gate, *up; // (rows_max, ..)
     float *logits;                                                // (logits_max, max(vocab, dim))
-    float *pool;                                                  // (pages, page_floats)
+    char *pool;                                                   // (pages, page_numbers), of number_bytes each
+    size_t number_bytes;                                          // of a key or value: fp32, or F16 in class int8/1
     uint32_t *position, *page;                                    // (rows_max): of each row; the page that it writes
     struct kern_quantised *narrow; // INT8: of norm or att (rows_max, max(dim, q_width) / 32)
     struct kern_quantised *wide;   // INT8: of up (rows_max, ffn / 32)
@@ -80,7 +81,7 @@ static void lay_memory(struct batch *b, struct lay *lay)
     b->gate = lay_take(lay, b->block.gated ? rows * c->ffn : 0);
     b->up = lay_take(lay, rows * c->ffn);
     b->logits = lay_take(lay, b->o.logits_max * larger(c->vocab, c->dim));
-    b->pool = lay_take(lay, b->o.pages * b->page_floats);
+    b->pool = (char *)lay_take(lay, b->o.pages * b->page_numbers / (sizeof(float) / b->number_bytes));
     for (unsigned i = 0; i < b->env->threads; i++)
         b->lane_scratch[i] = lay_take(lay, scratch);
 }
@@ -96,7 +97,8 @@ bg_status batch_create(struct bg_env *env, const struct packed_model *packed, co
     *b = (struct batch){.env = env, .packed = packed, .kern = kern, .o = *options};
     b->q_width = (size_t)c->heads * c->head_dim;
     b->kv_width = (size_t)c->kv_heads * c->head_dim;
-    b->page_floats = (size_t)c->layers * 2 * BATCH_PAGE * b->kv_width;
+    b->page_numbers = (size_t)c->layers * 2 * BATCH_PAGE * b->kv_width;
+    b->number_bytes = packed->type == KERN_INT8 ? sizeof(uint16_t) : sizeof(float);
     b->block = block_of(packed->model, 1, true);
     b->position = bg_alloc_array(options->rows_max, sizeof *b->position);
     b->page = bg_alloc_array(options->rows_max, sizeof *b->page);
@@ -137,13 +139,13 @@ void batch_destroy(struct batch *batch)
 
 size_t batch_page_bytes(const struct batch *batch)
 {
-    return batch->page_floats * sizeof(float);
+    return batch->page_numbers * batch->number_bytes;
 }
 
 void *batch_page(struct batch *batch, uint32_t page)
 {
     BG_ASSERT(page < batch->o.pages);
-    return batch->pool + page * batch->page_floats;
+    return batch->pool + page * batch_page_bytes(batch);
 }
 
 // ---- Linear layers: panels of several layers in one meeting of the lanes ----
@@ -201,9 +203,32 @@ static void norm1_item(void *arg, size_t index, unsigned lane)
     quantise_rows(b, b->norm, b->block.config->dim, at.first, at.count);
 }
 
-static float *layer_keys(const struct batch *b, uint32_t page)
+static char *layer_keys(const struct batch *b, uint32_t page)
 {
-    return b->pool + page * b->page_floats + (size_t)b->layer * 2 * BATCH_PAGE * b->kv_width;
+    return b->pool + (page * b->page_numbers + (size_t)b->layer * 2 * BATCH_PAGE * b->kv_width) * b->number_bytes;
+}
+
+// To slot `slot` of one head's keys and values.
+static void store_numbers(const struct batch *b, float *keys, size_t slot, const float *k, const float *v)
+{
+    const size_t head_dim = b->packed->model->config.head_dim;
+    for (size_t d = 0; d < head_dim; d++)
+        keys[d * BATCH_PAGE + slot] = k[d];
+    memcpy(keys + BATCH_PAGE * b->kv_width + slot * head_dim, v, head_dim * sizeof *keys);
+}
+
+static void store_halves(const struct batch *b, uint16_t *keys, size_t slot, const float *k, const float *v)
+{
+    enum { AT_ONCE = 64 };
+    const size_t head_dim = b->packed->model->config.head_dim;
+    uint16_t half[AT_ONCE];
+    for (size_t first = 0, n; first < head_dim; first += n) {
+        n = head_dim - first < AT_ONCE ? head_dim - first : AT_ONCE;
+        b->kern->to_f16(half, k + first, n);
+        for (size_t d = 0; d < n; d++)
+            keys[(first + d) * BATCH_PAGE + slot] = half[d];
+    }
+    b->kern->to_f16(keys + BATCH_PAGE * b->kv_width + slot * head_dim, v, head_dim);
 }
 
 // Rotates q and k of the heads that share keys `kv`, and puts k and v where the row's page has them.
@@ -214,16 +239,17 @@ static void store_head(struct batch *b, size_t row, size_t kv)
     const size_t group = c->heads / c->kv_heads, slot = b->position[row] % BATCH_PAGE;
     float *q = b->q + row * b->q_width + kv * group * c->head_dim;
     float *k = b->k + row * b->kv_width + kv * c->head_dim;
-    float *keys = layer_keys(b, b->page[row]) + kv * c->head_dim * BATCH_PAGE;
+    const float *v = b->v + row * b->kv_width + kv * c->head_dim;
+    void *keys = layer_keys(b, b->page[row]) + kv * c->head_dim * BATCH_PAGE * b->number_bytes;
     if (b->block.rotary) {
         b->kern->rope(q, model->rope_cos, model->rope_sin, 1, b->q_width, group, c->head_dim, b->position[row], 1,
                       false);
         b->kern->rope(k, model->rope_cos, model->rope_sin, 1, b->kv_width, 1, c->head_dim, b->position[row], 1, false);
     }
-    for (size_t d = 0; d < c->head_dim; d++)
-        keys[d * BATCH_PAGE + slot] = k[d];
-    memcpy(keys + BATCH_PAGE * b->kv_width + slot * c->head_dim, b->v + row * b->kv_width + kv * c->head_dim,
-           c->head_dim * sizeof *keys);
+    if (b->number_bytes == sizeof(float))
+        store_numbers(b, keys, slot, k, v);
+    else
+        store_halves(b, keys, slot, k, v);
 }
 
 // A run with one item a head stores in that item; one with more, before any of them.
@@ -320,7 +346,7 @@ static void run_block(struct batch *b)
     env_parallel_for(b->env, b->long_count * b->packed->model->config.kv_heads, store_item, b);
     for (size_t i = 0; i < b->runs; i++) {
         b->attention[i].keys = layer_keys(b, 0);
-        b->attention[i].values = b->attention[i].keys + BATCH_PAGE * b->kv_width;
+        b->attention[i].values = layer_keys(b, 0) + BATCH_PAGE * b->kv_width * b->number_bytes;
     }
     env_parallel_for(b->env, b->items[b->runs], attention_item, b);
     if (w->o.w.type == KERN_INT8)
@@ -390,7 +416,8 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
                                               .q = b->q + b->rows * b->q_width,
                                               .q_stride = b->q_width,
                                               .pages = r->pages,
-                                              .page_stride = b->page_floats};
+                                              .page_stride = b->page_numbers,
+                                              .half = b->number_bytes == sizeof(uint16_t)};
         b->items[i + 1] = b->items[i] + b->kern->paged_items(&b->attention[i]);
         b->first[i] = (uint32_t)b->rows;
         if (!stores_alone(b, i))

@@ -327,6 +327,31 @@ static void int8_panel(const struct kern_packed_gemm *g, size_t panel, void *scr
         }
 }
 
+// The class's attention from pages of fp32: each key and value to F16 and back.
+static void int8_paged(const struct kern_paged *a, size_t item, void *scratch)
+{
+    const size_t numbers = a->head_dim * 16, stride = a->kv_heads * numbers, at = item % a->kv_heads * numbers;
+    const size_t count = (a->position + a->queries + 15) / 16;
+    float *keys = test_memory(count * stride * sizeof *keys), *values = test_memory(count * stride * sizeof *values);
+    uint16_t *half = test_memory(numbers * sizeof *half);
+    uint32_t *pages = test_memory(count * sizeof *pages);
+    struct kern_paged copy = *a;
+    for (size_t i = 0; i < count; i++) {
+        const size_t from = a->pages[i] * a->page_stride + at;
+        pages[i] = (uint32_t)i;
+        kern_select(0)->to_f16(half, (const float *)a->keys + from, numbers);
+        kern_select(0)->from_f16(keys + i * stride + at, half, numbers);
+        kern_select(0)->to_f16(half, (const float *)a->values + from, numbers);
+        kern_select(0)->from_f16(values + i * stride + at, half, numbers);
+    }
+    copy.keys = keys;
+    copy.values = values;
+    copy.pages = pages;
+    copy.page_stride = stride;
+    kern_select(0)->paged(&copy, item, scratch);
+    free(keys), free(values), free(half), free(pages);
+}
+
 // How far the logits are from those of fp32 products with the same weights, as a part of their size (both root mean
 // squares).
 static double apart(struct world *w, const struct packed_model *packed, const struct kern *kern)
@@ -359,6 +384,7 @@ static void check_int8(struct model_config config)
     const size_t count = kern_tables(w.env->isa, tables);
     struct kern again = *tables[count - 1];
     again.packed_gemm = int8_panel;
+    again.paged = int8_paged;
     memset(sources, 0, w.model->param_count * sizeof *sources);
     quantise(&w, KERN_Q8_0, sources);
     assert_int_equal(packed_create(w.env, w.model, w.weights, sources, KERN_INT8, &err, &packed), BG_OK);

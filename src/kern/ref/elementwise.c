@@ -2,6 +2,7 @@
 // every operation is rounded on its own, in the order written.
 #include "kern/rows_int.h"
 #include "kern/math_int.h"
+#include "kern/packed_int.h"
 #include "base/philox.h"
 
 void kern_ref_swiglu(float *out, const float *gate, const float *up, size_t n)
@@ -94,6 +95,14 @@ void kern_ref_rope(float *x, const float *cos, const float *sin, size_t rows, si
                 high[i] = inverse ? b * c - a * s : b * c + a * s;
             }
         }
+    }
+}
+
+void kern_ref_to_f16(uint16_t *out, const float *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float low = 65504.0f < in[i] ? 65504.0f : in[i];
+        out[i] = kern_half_round(-65504.0f > low ? -65504.0f : low);
     }
 }
 

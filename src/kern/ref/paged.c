@@ -14,16 +14,21 @@ size_t kern_ref_paged_scratch(const struct kern_paged *a)
     return (a->position + a->queries) * sizeof(float);
 }
 
+static float number_at(const struct kern_paged *a, const void *numbers, size_t at)
+{
+    return a->half ? kern_half_widen(((const uint16_t *)numbers)[at]) : ((const float *)numbers)[at];
+}
+
 static void paged_row(const struct kern_paged *a, size_t head, size_t query, float *p)
 {
     const size_t kv = head / (a->heads / a->kv_heads), keys = a->position + query + 1;
     const float *q = a->q + query * a->q_stride + head * a->head_dim;
     float max = -INFINITY, lane[KERN_LANES] = {0};
     for (size_t j = 0; j < keys; j++) {
-        const float *k = a->keys + a->pages[j / KERN_PAGE] * a->page_stride + kv * a->head_dim * KERN_PAGE;
+        const size_t k = a->pages[j / KERN_PAGE] * a->page_stride + kv * a->head_dim * KERN_PAGE;
         float sum = 0;
         for (size_t d = 0; d < a->head_dim; d++)
-            sum = fmaf(q[d], k[d * KERN_PAGE + j % KERN_PAGE], sum);
+            sum = fmaf(q[d], number_at(a, a->keys, k + d * KERN_PAGE + j % KERN_PAGE), sum);
         p[j] = sum * a->scale;
         max = p[j] > max ? p[j] : max;
     }
@@ -35,11 +40,10 @@ static void paged_row(const struct kern_paged *a, size_t head, size_t query, flo
     float sum = kern_fold(lane), *out = a->out + query * a->o_stride + head * a->head_dim;
     memset(out, 0, a->head_dim * sizeof *out);
     for (size_t j = 0; j < keys; j++) {
-        const float *v =
-            a->values + a->pages[j / KERN_PAGE] * a->page_stride + (kv * KERN_PAGE + j % KERN_PAGE) * a->head_dim;
+        const size_t v = a->pages[j / KERN_PAGE] * a->page_stride + (kv * KERN_PAGE + j % KERN_PAGE) * a->head_dim;
         float weight = p[j] / sum;
         for (size_t d = 0; d < a->head_dim; d++)
-            out[d] = fmaf(weight, v[d], out[d]);
+            out[d] = fmaf(weight, number_at(a, a->values, v + d), out[d]);
     }
 }
 

@@ -135,6 +135,16 @@ void SIMD(rope)(float *x, const float *cos, const float *sin, size_t rows, size_
     }
 }
 
+void SIMD(to_f16)(uint16_t *out, const float *in, size_t count)
+{
+    const vf most = v_set(65504.0f), least = v_set(-65504.0f);
+    size_t whole = count - count % KERN_LANES;
+    for (size_t i = 0; i < whole; i += KERN_LANES) {
+        v_to_f16(out + i, v_max(least, v_min(most, v_load(in + i))));
+    }
+    kern_ref_to_f16(out + whole, in + whole, count - whole);
+}
+
 void SIMD(from_f16)(float *out, const uint16_t *in, size_t count)
 {
     size_t whole = count - count % KERN_LANES;

@@ -155,7 +155,12 @@ INLINE float v_fold_max(vf x)
     return _mm512_reduce_max_ps(x);
 }
 
-// Widening.
+// Narrowing and widening.
+INLINE void v_to_f16(uint16_t *p, vf x)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 INLINE vf v_from_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
