@@ -211,7 +211,9 @@ void ctl_market(struct ctl *ctl, uint64_t now_ns, uint32_t tick, const uint32_t 
         hold(ctl, PLAN_RENT_NONE, 0);
         ctl_members_release(ctl, PLAN_RENT_NONE, "spot was taken away");
     }
-    const bool somebody = ctl->o.workers > 0 || ctl_members_live(ctl, MESSAGE_SHADOW) > 0 ||
+    const bool gone = b->fleet.policy && // whose machines are not rented again at once
+                      ctl_members_live(ctl, MESSAGE_WORKER) + ctl_spawns(ctl, MESSAGE_WORKER) == 0;
+    const bool somebody = (ctl->o.workers > 0 && !gone) || ctl_members_live(ctl, MESSAGE_SHADOW) > 0 ||
                           ctl_spawns(ctl, MESSAGE_SHADOW) > 0; // else even the last checkpoint needs machines
     if ((!ctl_rents(ctl) && somebody) || ctl->phase == CTL_OVER)
         return;

@@ -240,6 +240,36 @@ static void shapes(void **state)
     finishes(w);
 }
 
+// All machines of a fleet go with the last weights, or another controller finds the last of them: they are written.
+static void fleet_at_the_end(void **state)
+{
+    (void)state;
+    for (int restart = 0; restart < 2; restart++) {
+        struct ctl_budget budget = budget_of("spot", 2);
+        struct world *w = budget_world("1x2", 4, &budget);
+        const uint32_t spot[] = {2, 2, 2};
+        fleet_question(&budget, "throughput-optimal", 1);
+        w->o.shadow = false;
+        world_start(w);
+        ctl_market(w->ctl, w->now, 0, spot);
+        world_arrive_all(w);
+        world_until(w, 4);
+        if (restart) {
+            world_restart(w);
+            for (size_t i = 0; i < w->fake_count; i++)
+                fake_hello(w, &w->fakes[i]);
+        } else {
+            for (size_t i = 0; i < w->fake_count; i++)
+                fake_kill(w, &w->fakes[i], "killed");
+        }
+        world_settle(w);
+        expect_end(w, CTL_RUNS);
+        ctl_market(w->ctl, w->now, 1, spot);
+        world_arrive_all(w);
+        finishes(w);
+    }
+}
+
 // Everything at once, by seed: the market, deaths of machines, of the shadow and of controllers.
 static void expect_in_one_zone(const struct world *w)
 {
@@ -338,6 +368,7 @@ int main(void)
         cmocka_unit_test(restart),
         cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
+        cmocka_unit_test(fleet_at_the_end),
         cmocka_unit_test(chaos),
         cmocka_unit_test(chaos_over_zones),
     };
