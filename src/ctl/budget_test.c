@@ -240,6 +240,47 @@ static void shapes(void **state)
     finishes(w);
 }
 
+static uint32_t at_work(const struct world *w)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < w->fake_count; i++)
+        count += w->fakes[i].alive && w->fakes[i].role == MESSAGE_WORKER && w->fakes[i].running;
+    return count;
+}
+
+// Of four machines in two stages two go on. Those that stay hold half of the units, and the shadow has not come: the
+// others go once what they alone hold has moved.
+static void shrinks(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 4);
+    struct world *w = budget_world("1x4", 40, &budget);
+    const uint32_t spot[] = {4, 2, 2, 4};
+    fleet_question(&budget, "throughput-optimal", 2);
+    world_start(w);
+    w->spawned_count = 0; // the shadow: on its way for ever
+    ctl_market(w->ctl, w->now, 0, spot);
+    world_arrive_all(w);
+    world_until(w, 4);
+    expect_told(w, "\"shape\": \"2x2\"");
+    hesitate_all(w); // in the middle of a step
+    world_settle(w);
+    ctl_market(w->ctl, w->now, 1, spot);
+    assert_int_equal(at_work(w), 4); // up to the boundary
+    unmute_all(w);
+    world_until(w, 12);
+    expect_told(w, "\"shape\": \"2x1\"");
+    assert_true(alive(w, MESSAGE_WORKER) == 4 && at_work(w) == 2);
+    bg_str_reset(&w->told);
+    ctl_market(w->ctl, w->now, 3, spot);
+    world_until(w, 20);
+    expect_told(w, "\"shape\": \"2x2\"");
+    assert_int_equal(at_work(w), 4);
+    const struct ctl_view view = ctl_view(w->ctl);
+    assert_true(view.rollbacks == 0 && view.steps_redone == 0 && view.deaths == 0);
+    finishes(w);
+}
+
 // All machines of a fleet go with the last weights, or another controller finds the last of them: they are written.
 static void fleet_at_the_end(void **state)
 {
@@ -368,6 +409,7 @@ int main(void)
         cmocka_unit_test(restart),
         cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
+        cmocka_unit_test(shrinks),
         cmocka_unit_test(fleet_at_the_end),
         cmocka_unit_test(chaos),
         cmocka_unit_test(chaos_over_zones),

@@ -314,12 +314,12 @@ void ctl_frame(struct ctl *ctl, uint64_t now_ns, uint32_t member, const struct w
             take_trouble(ctl, m, frame->generation, payload, frame->bytes);
         return;
     }
-    if (frame->generation != ctl->generation || !m->in)
+    if (frame->generation != ctl->generation)
         return;
     ctl->moved_ns = now_ns;
     if (frame->kind == WIRE_REPORT)
         ctl_take_report(ctl, m, payload, frame->bytes);
-    else if (ctl->phase != CTL_RUN)
+    else if (ctl->phase != CTL_RUN || !m->in)
         return;
     else if (frame->kind == WIRE_LOSS)
         ctl_take_loss(ctl, m, frame, payload);
@@ -433,7 +433,7 @@ void ctl_describe(const struct ctl *ctl, char *text, size_t size)
         return;
     case CTL_PREPARE:
         for (uint32_t i = 0; i < ctl->member_count; i++)
-            if (ctl->members[i].in && !ctl->members[i].reported) {
+            if (ctl_member_awaited(&ctl->members[i])) {
                 snprintf(text, size, "generation %u, step %llu: waits for the report of member %u", ctl->generation,
                          (unsigned long long)ctl->committed, ctl->members[i].id);
                 return;

@@ -30,6 +30,8 @@ struct ctl_member { // in the order in which they were started; a lost one is no
     char address[128];
     bool back;       // came back to us with its id: it may hold state
     bool in;         // of the generation that is prepared or runs
+    bool planned;    // goes by the generation that was decided last, or by one of an earlier controller's
+    bool leaving;    // in only until others hold what it alone holds
     uint32_t asked;  // for a report: the newest generation
     bool reported;   // of this generation
     bool voted;      // in this generation, for the open step
@@ -168,6 +170,7 @@ bool ctl_members_wait(const struct ctl *ctl); // somebody lives who ought to be 
 enum ctl_who { CTL_THE_SAME, CTL_EVERYBODY };
 void ctl_generation_admit(struct ctl *ctl); // while it is prepared
 void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, const char *format, ...) BG_PRINTF(4, 5);
+bool ctl_member_awaited(const struct ctl_member *member); // its REPORT, while a generation is prepared
 bool ctl_go_back(struct ctl *ctl); // the open step becomes that of the newest checkpoint; false: the job has failed
 void ctl_take_report(struct ctl *ctl, struct ctl_member *member, const void *payload, size_t bytes);
 bool ctl_member_has(const struct ctl *ctl, const struct ctl_member *member, uint32_t unit); // at the open step

@@ -138,7 +138,7 @@ void ctl_draft_recall(struct ctl *ctl)
 
 static bool usable(const struct ctl_member *m, enum message_role role)
 {
-    return m->in && m->role == role;
+    return m->in && !m->leaving && m->role == role;
 }
 
 // Of the unseated, who holds most of the rank's bytes; the lowest id of equals.

@@ -1,5 +1,7 @@
-// A generation: PREPARE goes to its members, their REPORTs come in, draft.c decides, GENERATION goes out. Whatever
-// happens meanwhile (another loss) begins the next number at once.
+// A generation: PREPARE goes to those that are to be its members and to all that go by the one before, their REPORTs
+// come in, draft.c decides, GENERATION goes out. Nobody writes anew where others read before all have stopped, and what
+// the leaving hold counts until it is decided; then they wait, as they are. Whatever happens meanwhile (another loss)
+// begins the next number at once.
 #include "ctl/ctl_int.h"
 
 #include "base/mem.h"
@@ -24,20 +26,21 @@ void ctl_generation_fini(struct ctl *ctl)
     bg_free(ctl->workers);
 }
 
-// Every worker as far as wanted, those that are in it first, then by id; one shadow. The others wait.
+// Every worker as far as wanted, those that sit first, those that are in it, then by id; one shadow. The others wait.
 static void choose_everybody(struct ctl *ctl)
 {
     uint32_t workers = 0, shadows = 0;
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < 3; pass++)
         for (uint32_t i = 0; i < ctl->member_count; i++) {
             struct ctl_member *m = &ctl->members[i];
-            if (m->presence != CTL_LIVE || m->in != (pass == 0))
+            if (m->presence != CTL_LIVE || pass != (m->rank != CTL_NO_RANK ? 0 : m->in ? 1 : 2))
                 continue;
             uint32_t *count = m->role == MESSAGE_WORKER ? &workers : &shadows;
             const uint32_t most = m->role == MESSAGE_WORKER ? ctl->o.workers : 1;
+            m->leaving = false;
             m->in = *count < most;
             *count += m->in;
-            if (pass == 0 && !m->in)
+            if (!m->in)
                 m->rank = CTL_NO_RANK;
         }
 }
@@ -46,6 +49,11 @@ static void ask(struct ctl *ctl, struct ctl_member *m)
 {
     m->asked = ctl->generation;
     ctl_send(ctl, m->id, WIRE_PREPARE, NULL, 0);
+}
+
+bool ctl_member_awaited(const struct ctl_member *m)
+{
+    return (m->in || m->planned) && !m->reported;
 }
 
 void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, const char *format, ...)
@@ -77,7 +85,7 @@ void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, cons
     if (!ctl_append(ctl, &record))
         return;
     for (uint32_t i = 0; i < ctl->member_count; i++)
-        if (ctl->members[i].in)
+        if (ctl_member_awaited(&ctl->members[i]))
             ask(ctl, &ctl->members[i]);
 }
 
@@ -100,23 +108,32 @@ static bool rolls_forward(const struct ctl *ctl, const struct message_report *re
     return report->complete && report->version + 1 == ctl->committed && ctl_last_commit(ctl, &commit);
 }
 
-bool ctl_member_has(const struct ctl *ctl, const struct ctl_member *m, uint32_t unit)
+static bool holds(const struct ctl *ctl, const struct ctl_member *m, uint32_t unit)
 {
     const struct message_report *report = &m->report;
-    return !ctl->fresh && m->in && m->reported && unit < report->unit_count && report->units[unit] &&
+    return !ctl->fresh && m->reported && unit < report->unit_count && report->units[unit] &&
            (report->version == ctl->committed || rolls_forward(ctl, report));
 }
 
-static bool somebody_has_every_unit(const struct ctl *ctl)
+bool ctl_member_has(const struct ctl *ctl, const struct ctl_member *m, uint32_t unit)
 {
+    return m->in && holds(ctl, m, unit);
+}
+
+// Whether somebody has every unit. Who would go and alone holds one stays until others have it.
+static bool keep_every_unit(struct ctl *ctl)
+{
+    bool every = true;
     for (uint32_t u = 0; u < ctl->o.units; u++) {
-        uint32_t i = 0;
-        while (i < ctl->member_count && !ctl_member_has(ctl, &ctl->members[i], u))
-            i++;
-        if (i == ctl->member_count)
-            return false;
+        struct ctl_member *holder = NULL;
+        for (uint32_t i = 0; i < ctl->member_count; i++)
+            if (holds(ctl, &ctl->members[i], u) && (!holder || (ctl->members[i].in && !holder->in)))
+                holder = &ctl->members[i];
+        every &= holder != NULL;
+        if (holder && !holder->in)
+            holder->in = holder->leaving = true;
     }
-    return true;
+    return every;
 }
 
 // Losses of the open step that went to a controller before us, or were on their way.
@@ -218,6 +235,8 @@ static void adopt(struct ctl *ctl, struct ctl_draft *d)
         m->worker = w;
         m->back = false;
     }
+    for (uint32_t i = 0; i < ctl->member_count; i++)
+        ctl->members[i].planned = ctl->members[i].in;
     plan_fini(&ctl->now);
     plan_fini(&ctl->steady);
     ctl->now = d->now;
@@ -270,7 +289,7 @@ static void send_generation(struct ctl *ctl)
 
 static void decide(struct ctl *ctl)
 {
-    if (!ctl->fresh && !somebody_has_every_unit(ctl)) {
+    if (!ctl->fresh && !keep_every_unit(ctl)) {
         if (!ctl_go_back(ctl))
             return;
         if (ctl_members_wait(ctl)) {
@@ -304,7 +323,7 @@ void ctl_take_report(struct ctl *ctl, struct ctl_member *member, const void *pay
         ctl_member_lose(ctl, member->id, err.text, true);
         return;
     }
-    if (ctl->phase != CTL_PREPARE || !member->in || member->reported) {
+    if (ctl->phase != CTL_PREPARE || member->asked != ctl->generation || member->reported) {
         message_fini(report.memory);
         return;
     }
@@ -321,7 +340,7 @@ void ctl_take_report(struct ctl *ctl, struct ctl_member *member, const void *pay
     if (!ctl->fresh && !take_losses(ctl, member))
         return;
     for (uint32_t i = 0; i < ctl->member_count; i++)
-        if (ctl->members[i].in && !ctl->members[i].reported)
+        if (ctl_member_awaited(&ctl->members[i]))
             return;
     decide(ctl);
 }

@@ -1,8 +1,8 @@
 // Scripted members for a controller: no endpoint, no clock, no disk. They follow the protocol in a few
 // lines (they hold units, report, run whatever the plan gives them, vote, apply) with numbers that are functions of
 // step and place alone, so that the one right curve is known. Every effect is checked as it happens: a commit is in the
-// log before it is sent, commits come in order, equal what one process would have decided, and no member is ever asked
-// to compute with a unit that it does not hold.
+// log before it is sent, commits come in order, equal what one process would have decided, no member is ever asked to
+// compute with a unit that it does not hold, and nobody is told to begin while a member goes by an older plan.
 #ifndef CTL_MEMBER_TEST_H
 #define CTL_MEMBER_TEST_H
 
@@ -114,6 +114,16 @@ static struct fake *fake_of(struct world *w, uint32_t id)
     return NULL;
 }
 
+static void expect_all_stopped(const struct world *w, uint32_t generation)
+{
+    for (size_t i = 0; i < w->fake_count; i++) {
+        const struct fake *f = &w->fakes[i];
+        if (f->alive && f->linked && f->running && f->generation != generation)
+            fail_msg("generation %u begins, and member %u still works by that of %u\n%s", generation, f->id,
+                     f->generation, bg_str_text(&w->told));
+    }
+}
+
 static void host_send(void *arg, uint32_t member, const struct wire_frame *frame, const void *payload, size_t bytes)
 {
     struct world *w = arg;
@@ -121,6 +131,8 @@ static void host_send(void *arg, uint32_t member, const struct wire_frame *frame
         assert_true(w->commits == frame->step + 1);
     if (frame->kind == WIRE_WELCOME || frame->kind == WIRE_PREPARE)
         assert_true(w->log_count > 0);
+    if (frame->kind == WIRE_GENERATION)
+        expect_all_stopped(w, frame->generation);
     bg_str_addf(&w->told, "send %s %u g%u s%llu\n", wire_kind_name(frame->kind), member, frame->generation,
                 (unsigned long long)frame->step);
     struct fake *f = fake_of(w, member);

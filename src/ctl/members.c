@@ -64,6 +64,7 @@ void ctl_members_restore(struct ctl *ctl, const struct store_record *r)
     m->process_start = r->c;
     m->role = r->d == MESSAGE_SHADOW ? MESSAGE_SHADOW : MESSAGE_WORKER;
     m->presence = CTL_AWAITED;
+    m->planned = true;
     member_put_address(m, r->text ? r->text : "");
 }
 
@@ -220,7 +221,7 @@ static void await_link(struct ctl *ctl, struct ctl_member *m)
 {
     if (m->in && !ctl->lost_ns)
         ctl->lost_ns = ctl->now_ns;
-    if (m->in && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE))
+    if ((m->in || m->planned) && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE))
         ctl_members_gather(ctl);
     m->in = false;
     m->presence = CTL_AWAITED;
@@ -356,7 +357,7 @@ void ctl_member_lose(struct ctl *ctl, uint32_t id, const char *why, bool drop)
     struct ctl_member *m = ctl_member_find(ctl, id);
     if (!m || ctl->phase == CTL_OVER)
         return;
-    const bool in = m->in, counted = m->presence != CTL_HELLOED || m->back;
+    const bool in = m->in, works = in || m->planned, counted = m->presence != CTL_HELLOED || m->back;
     if (drop && m->presence != CTL_AWAITED)
         ctl->host.drop(ctl->host.arg, id);
     member_remove(ctl, id);
@@ -379,7 +380,7 @@ void ctl_member_lose(struct ctl *ctl, uint32_t id, const char *why, bool drop)
             ctl->members[i].in = false;
         if (ctl_go_back(ctl))
             ctl_members_gather(ctl);
-    } else if (in && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE)) {
+    } else if (works && (ctl->phase == CTL_RUN || ctl->phase == CTL_PREPARE)) {
         ctl_generation_begin(ctl, CTL_THE_SAME, false, "member %u is lost", id);
     }
 }
@@ -416,7 +417,7 @@ void ctl_members_release(struct ctl *ctl, enum plan_rent keep, const char *why)
         if (m.presence != CTL_AWAITED)
             ctl->host.drop(ctl->host.arg, m.id);
         member_remove(ctl, m.id);
-        in |= m.in;
+        in |= m.in || m.planned;
         const struct store_record record = {.kind = STORE_LOST, .a = m.id};
         if ((m.presence != CTL_HELLOED || m.back) && !ctl_append(ctl, &record))
             return;
