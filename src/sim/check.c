@@ -48,6 +48,7 @@ void sim_check_turn(struct sim_process *p)
     if (view.member != p->member) { // fenced: its state is void
         p->version = view.version;
         p->voted = 0;
+        p->planned = 0;
     }
     p->member = view.member;
     p->generation = view.generation;
@@ -81,7 +82,30 @@ void sim_check_turn(struct sim_process *p)
 
 // ---- Frames ----
 
-static void check_generation_sent(struct sim_world *w, const struct wire_frame *frame, const void *payload)
+static bool is_member(const struct sim_world *w, uint32_t id)
+{
+    bool member = false;
+    for (size_t i = 0; i < w->control.log_count; i++) {
+        const struct store_record *record = &w->control.log[i];
+        if (record->a == id && (record->kind == STORE_MEMBER || record->kind == STORE_LOST))
+            member = record->kind == STORE_MEMBER;
+    }
+    return member;
+}
+
+// Before others begin by a plan, every member that goes by an older one has stopped: they will write where it reads.
+static void check_all_stopped(struct sim_world *w, uint32_t generation)
+{
+    for (size_t i = 0; i < w->process_count; i++) {
+        const struct sim_process *p = w->processes[i];
+        if (p->worker && !p->dying && p->planned && p->reported <= p->planned && is_member(w, p->member))
+            sim_fail(w, "GENERATION %u begins, and pid %u member %u still works by that of %u", generation, p->pid,
+                     p->member, p->planned);
+    }
+}
+
+static void check_generation_sent(struct sim_world *w, struct sim_process *to, const struct wire_frame *frame,
+                                  const void *payload)
 {
     struct message_generation m;
     struct bg_error err;
@@ -93,6 +117,7 @@ static void check_generation_sent(struct sim_world *w, const struct wire_frame *
     if (frame->generation < votes->generation)
         sim_fail(w, "GENERATION %u was sent after %u", frame->generation, votes->generation);
     if (frame->generation != votes->generation) {
+        check_all_stopped(w, frame->generation);
         *votes = (struct sim_votes){.controller = w->control.process->pid,
                                     .generation = frame->generation,
                                     .step = m.step,
@@ -100,6 +125,7 @@ static void check_generation_sent(struct sim_world *w, const struct wire_frame *
         for (uint32_t i = 0; i < m.member_count && i < SIM_PROCESSES_MAX; i++)
             votes->members[i] = m.members[i].member;
     }
+    to->planned = frame->generation;
     if (m.step != w->committed)
         sim_fail(w, "GENERATION %u begins at step %llu, the log at %llu", frame->generation, (unsigned long long)m.step,
                  (unsigned long long)w->committed);
@@ -109,10 +135,16 @@ static void check_generation_sent(struct sim_world *w, const struct wire_frame *
     message_fini(m.memory);
 }
 
-// The others have gone on without it: it may read what they write there by now, and nobody believes what it says.
+// The others have gone on without it: it may read what they write there by now, and nobody believes what it says. Not
+// so of a member: it was stopped first.
+static bool fenced(const struct sim_process *p)
+{
+    return p->generation < p->world->votes.generation && !is_member(p->world, p->member);
+}
+
 bool sim_left_behind(const struct sim_process *p)
 {
-    return p->generation < p->world->votes.generation || p->world->control.finished;
+    return fenced(p) || p->world->control.finished;
 }
 
 // Nobody of the newest generation is gone, and neither is the controller that began it.
@@ -143,13 +175,16 @@ static void check_trouble(struct sim_world *w, const struct sim_process *from, c
         sim_note(w, from, "trouble: %s", m.text);
 }
 
-void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload)
+void sim_check_sent(struct sim_world *w, const struct sim_delivery *d)
 {
+    struct sim_process *from = d->from;
+    const struct wire_frame *frame = d->frame;
+    const void *payload = d->payload;
     sim_mix(w, frame->kind | (uint64_t)frame->generation << 16, (uint64_t)frame->a << 32 | frame->b,
             frame->step << 32 | frame->c);
     if (from == w->control.process) {
         if (frame->kind == WIRE_GENERATION)
-            check_generation_sent(w, frame, payload);
+            check_generation_sent(w, d->to, frame, payload);
         if (frame->kind == WIRE_COMMIT && frame->step >= w->committed)
             sim_fail(w, "COMMIT of step %llu was sent before the log had it", (unsigned long long)frame->step);
     } else if (frame->kind == WIRE_REPORT) {
@@ -193,12 +228,12 @@ void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_fr
 }
 
 // The promise of comm.h: what lies in reserved memory keeps its bytes until the step's end. Who has voted for the step
-// or has gone on to a newer generation or version does not read it any more.
+// or has stopped for a newer generation, or is at a newer version, does not read it any more.
 void sim_check_changed(void *arg, const struct sim_delivery *d, const char *when)
 {
     struct sim_world *w = arg;
     const struct sim_process *to = d->to;
-    if (!to->worker || to->dying || d->frame->generation < to->reported || d->frame->generation < w->votes.generation ||
+    if (!to->worker || to->dying || d->frame->generation < to->reported || fenced(to) ||
         d->frame->step < worker_view(to->worker).version || d->frame->step < to->voted)
         return;
     char text[160];
@@ -367,13 +402,14 @@ void sim_check_ended(struct sim_world *w, const struct ctl_view *view)
     if (!w->disk[s->steps])
         sim_fail(w, "the job ended without a checkpoint of step %llu", (unsigned long long)s->steps);
     uint64_t step = (uint64_t)w->job->micro_batches * s->ranks * s->chunks, units = w->job->model->unit_count;
-    if (!w->faults_done && view->generations == 1 && w->leaves != s->steps * step)
+    if (!w->faults_done && !s->fleet && view->generations == 1 && w->leaves != s->steps * step)
         sim_fail(w, "%llu leaves were computed in a run without faults, expected %llu", (unsigned long long)w->leaves,
                  (unsigned long long)(s->steps * step));
     if (w->leaves > (s->steps + w->redone + w->generations) * w->job->micro_batches * units)
         sim_fail(w, "%llu leaves were computed in %llu generations: more than each of them could lose",
                  (unsigned long long)w->leaves, (unsigned long long)w->generations);
-    if (!w->faults_done && (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
+    if (!w->faults_done && !s->fleet &&
+        (view->leaves_recomputed || view->steps_redone || view->deaths || view->rollbacks))
         sim_fail(w, "a run without faults reports deaths or work done again");
     if (w->o->strike && !w->o->strike->pause)
         check_matrix(w, view);

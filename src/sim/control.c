@@ -179,7 +179,7 @@ static void options_of(struct sim_world *w, struct ctl_options *o, double *costs
         .recovery_checkpoint = s->baseline,
         .join_ns = 100000000,
         .patience_ns = 400000000,
-        .budget = sim_market_budget(w, workers),
+        .budget = sim_market_budget(w, s->fleet ? s->fleet : workers),
     };
     memcpy(o->signature, w->job->signature, sizeof o->signature);
 }
@@ -224,6 +224,7 @@ void sim_control_start(struct sim_world *w)
                             .rent = sim_market_rent,
                             .give_back = sim_market_give_back,
                             .decided = sim_market_decided,
+                            .reshaped = sim_market_reshaped,
                             .committed = host_committed,
                             .event = host_event,
                             .point = host_point};
@@ -380,14 +381,14 @@ uint64_t sim_control_wake(const struct sim_world *w)
     return w->scenario.rents && w->market.told < w->market.ticks ? w->now_ns : at;
 }
 
-void sim_control_child_ended(struct sim_world *w, const struct sim_process *p)
+void sim_control_child_ended(struct sim_world *w, uint32_t parent, uint64_t token)
 {
     struct sim_control_plane *c = &w->control;
-    if (!c->process || p->parent != c->process->pid || !p->token)
+    if (!c->process || parent != c->process->pid || !token)
         return;
     BG_ASSERT(c->ended_count < SIM_PROCESSES_MAX);
     uint64_t delay_ns = sim_random_time(&w->choices, PROCESS_NS);
-    c->ended[c->ended_count++] = (struct sim_ended){w->now_ns + delay_ns, p->token};
+    c->ended[c->ended_count++] = (struct sim_ended){w->now_ns + delay_ns, token};
 }
 
 void sim_control_forget(struct sim_world *w, uint32_t records)

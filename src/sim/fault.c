@@ -252,7 +252,7 @@ static enum sim_fate frame_fault(struct sim_world *w, struct sim_fault *f, const
 enum sim_fate sim_fault_frame(void *arg, const struct sim_delivery *d, uint64_t *delay_ns)
 {
     struct sim_world *w = arg;
-    sim_check_sent(w, d->from, d->frame, d->payload);
+    sim_check_sent(w, d);
     w->result->frames++;
     enum sim_fate fate = SIM_DELIVER;
     struct sim_fault *f;

@@ -62,17 +62,21 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->passes.held = sim_random_chance(r, 250);
     s->passes.owner = sim_random_chance(r, 300) ? sim_random_between(r, 1, 3) : 0;
     s->passes.chunks = sim_random_chance(r, 300) ? sim_random_between(r, 1, 4) : 0;
-    char passes[64];
+    s->fleet = s->rents && sim_random_chance(r, 500) ? sim_random_between(r, 2, 5) : 0;
+    s->market_ns = (s->turn_ns + s->latency_ns) * (sim_random_chance(r, 500) ? 20 : 200);
+    char passes[64], fleet[32] = "";
+    if (s->fleet)
+        snprintf(fleet, sizeof fleet, " up to %u in any shape", s->fleet);
     plan_passes_text(&s->passes, passes);
     snprintf(text, size,
              "job %u, shape %s, %s in %u slices%s%s, passes %s, group %u, %llu steps, evaluation every %llu, "
              "checkpoint every %llu, shadow %s, "
-             "respawn %s%s%s, %u faults",
+             "respawn %s%s%s%s, %u faults",
              s->job, shapes[shape].name, plan_schedule_kind(s->schedule)->name, s->slices, s->split ? ", split" : "",
              s->recompute ? ", recompute" : "", passes, s->group, (unsigned long long)s->steps,
              (unsigned long long)s->eval_every, (unsigned long long)s->checkpoint_every, s->shadow ? "on" : "off",
              s->respawn ? "on" : "off", s->baseline ? ", back to the checkpoint on any death" : "",
-             s->rents ? ", rents" : "", s->fault_count);
+             s->rents ? ", rents" : "", fleet, s->fault_count);
 }
 
 void sim_scenario_matrix(uint32_t variant, struct sim_scenario *s, char *text, size_t size)

@@ -128,7 +128,7 @@ void sim_process_end(struct sim_world *w, struct sim_process *p, const char *why
         sim_control_end(w);
     } else {
         sim_member_end(p);
-        sim_control_child_ended(w, p);
+        sim_control_child_ended(w, p->parent, p->token);
     }
     p->comm->ops->destroy(p->comm);
     if (w->current == p)
@@ -352,6 +352,7 @@ void sim_run(struct sim *sim, const struct sim_options *o, struct sim_result *re
     w->job = *job;
     w->choices = sim_random_make(o->seed, 1);
     w->faults_random = sim_random_make(o->seed, 2);
+    w->market.random = sim_random_make(o->seed, 5);
     struct sim_watcher watcher = {
         .arg = w, .fate = sim_fault_frame, .delivered = sim_check_delivered, .changed = sim_check_changed};
     w->net = sim_net_create(&(struct sim_net_options){.now_ns = &w->now_ns,

@@ -19,9 +19,11 @@ struct sim_scenario {
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
     bool split, recompute, offload, shadow, respawn, baseline, rents;
+    uint32_t
+        fleet; // at most so many machines, of a policy that changes its mind all the time; 0: the shape, or nothing
     struct plan_passes passes;
     uint64_t steps, eval_every, checkpoint_every;
-    uint64_t latency_ns, turn_ns;
+    uint64_t latency_ns, turn_ns, market_ns; // market_ns: of a fleet, between two changes of mind
     uint32_t fault_count;
 };
 
@@ -72,6 +74,7 @@ struct sim_process {
     uint64_t version;
     bool new_generation;    // a GENERATION was handed to it in this turn
     uint32_t reported;      // generation of its newest REPORT
+    uint32_t planned;       // of the newest GENERATION that was sent to it
     uint64_t stale_frames;  // handed to it after that, of older generations
     uint64_t leaves, voted; // voted: for the steps before
     uint64_t leaves_before; // of the open step
@@ -119,6 +122,7 @@ struct sim_birth {
 
 struct sim_market { // of a job with a budget
     struct ctl_budget budget;
+    struct sim_random random;
     uint32_t spot[SIM_TICKS_MAX], ticks, told; // told to the controller that is there
     uint64_t next_ns;                          // tick
     uint64_t back_ns;                          // spot is, 0: it is there
@@ -187,7 +191,7 @@ void sim_control_start(struct sim_world *w);
 void sim_control_turn(struct sim_world *w);
 void sim_control_end(struct sim_world *w);
 void sim_control_forget(struct sim_world *w, uint32_t records); // power was lost: the end of the log is gone
-void sim_control_child_ended(struct sim_world *w, const struct sim_process *p);
+void sim_control_child_ended(struct sim_world *w, uint32_t parent, uint64_t token);
 uint64_t sim_control_wake(const struct sim_world *w); // next time it has something to do besides frames
 void sim_control_fini(struct sim_world *w);
 
@@ -201,6 +205,8 @@ bg_status sim_market_rent(void *arg, uint64_t token, struct bg_error *err);
 void sim_market_give_back(void *arg, uint64_t token);
 bg_status sim_market_decided(void *arg, const struct plan_snapshot *now, struct plan_choice decided,
                              struct bg_error *err);
+bg_status sim_market_reshaped(void *arg, const struct plan_fleet_question *now, struct plan_fleet_shape decided,
+                              struct bg_error *err);
 
 // fault.c
 void sim_faults_plan(struct sim_world *w);
@@ -213,7 +219,7 @@ bool sim_left_behind(const struct sim_process *p);
 void sim_check_turn(struct sim_process *p);
 void sim_check_replay(struct sim_world *w, const struct store_record *record);
 void sim_check_record(struct sim_world *w, const struct store_record *record);
-void sim_check_sent(struct sim_world *w, struct sim_process *from, const struct wire_frame *frame, const void *payload);
+void sim_check_sent(struct sim_world *w, const struct sim_delivery *d);
 void sim_check_delivered(void *arg, const struct sim_delivery *d, struct wire_frame *frame);
 void sim_check_changed(void *arg, const struct sim_delivery *d, const char *when);
 void sim_check_stopped(struct sim_world *w, enum ctl_end end);
