@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 8, ROWS = 6 };
+enum { LANES = 8 };
 #define INT8_NAME(verb) kern_avx2_int8_##verb
 
 typedef __m256 chains;

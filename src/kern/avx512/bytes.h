@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, ROWS = 6 };
+enum { LANES = 16 };
 
 typedef __m512 chains;
 typedef __m512i sums, inputs;

@@ -1,7 +1,7 @@
 // ref/int8.c over vectors of outputs: products of weights of one byte with quantised inputs. The file that includes
 // this says how a vector multiplies bytes (weights, inputs, sums), how many outputs a vector has (LANES) and what its
-// register tile is: at most ROWS rows by `tile_vecs(rows)` vectors, a sum and a chain for each. A panel's inputs are
-// taken CHUNK at a time, so that they stay in the first cache while all rows pass; the chains wait in scratch
+// register tile is: up to ROWS rows by `tile_vecs(rows)` vectors, a sum and a chain for each. A panel's inputs are
+// taken CHUNK blocks at a time, so that they stay in the first cache while all rows pass; the chains wait in scratch
 // meanwhile. Rows are dealt out evenly to tiles. One row reads every weight once, in order: memory's speed is the limit
 // then.
 #ifndef KERN_SIMD_INT8_H
@@ -12,7 +12,8 @@
 #include "kern/simd/vec.h"
 
 enum {
-    CHUNK = KERN_PACK_K / KERN_QUANT,
+    ROWS = 6,                         // of a register tile, at most
+    CHUNK = KERN_PACK_K / KERN_QUANT, // blocks
     PANEL_VECS = KERN_PANEL / LANES,
     D_BYTES = KERN_PANEL * sizeof(uint16_t),
     BLOCK_BYTES = D_BYTES + KERN_PANEL * KERN_QUANT,
