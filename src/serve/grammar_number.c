@@ -251,10 +251,10 @@ static bool keep_near(struct decimal *bound, bool upper)
 // Few enough digits after the point that what is written is not taken for the bound; false: it has too many itself.
 static bool keep_apart(const struct decimal *bound, uint32_t *room)
 {
-    const size_t whole = strlen(bound->whole);
+    const size_t whole = strlen(bound->whole), part = *room > 0 ? strlen(bound->part) : 0;
     if (!bound->there || !bound->open)
         return true;
-    if (whole + strlen(bound->part) > EXACT_DIGITS)
+    if (whole + part > EXACT_DIGITS)
         return false;
     if (*room > EXACT_DIGITS - whole)
         *room = (uint32_t)(EXACT_DIGITS - whole);

@@ -155,6 +155,7 @@ static void long_digits_too(void **state)
         {"{\"type\": \"integer\", \"minimum\": 1e3, \"exclusiveMaximum\": 1.0015e3}",
          {"1000", "1001"},
          {"999", "1002", "1001.5", "10010"}},
+        {"{\"type\": \"integer\", \"exclusiveMinimum\": -5.295885940790326}", {"-5", "7"}, {"-6"}},
         {"{\"type\": \"integer\", \"exclusiveMinimum\": -0.0, \"maximum\": 1.7976931348623157e308}",
          {"1", "9999999999999999"},
          {"0", "-1", "-0"}},
@@ -170,6 +171,9 @@ static void long_digits_too(void **state)
         {"{\"type\": \"number\", \"exclusiveMaximum\": 0.1}",
          {"0.09999999999999", "0", "-0.1"},
          {"0.1", "0.10", "0.099999999999999999", "1"}},
+        {"{\"type\": \"number\", \"exclusiveMinimum\": 1234567.5}", // 15 digits, so that no two are one double
+         {"1234567.50000001", "1234567.6"},
+         {"1234567.500000001", "1234567.5", "1234567.50000000"}},
         {"{\"type\": \"number\", \"minimum\": 2.5e-7, \"maximum\": 1e-6}",
          {"0.00000025", "0.000001", "0.0000007"},
          {"0", "0.00000024", "0.0000011", "0.0000002"}},
