@@ -33,6 +33,21 @@ struct batch {
 };
 
 // ---- Memory ----
+static size_t page_numbers(const struct model_config *c)
+{
+    return (size_t)c->layers * 2 * BATCH_PAGE * c->kv_heads * c->head_dim;
+}
+
+static size_t number_bytes(const struct packed_model *packed)
+{
+    return packed->type == KERN_INT8 ? sizeof(uint16_t) : sizeof(float);
+}
+
+size_t packed_page_bytes(const struct packed_model *packed)
+{
+    return page_numbers(&packed->model->config) * number_bytes(packed);
+}
+
 static size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -97,8 +112,8 @@ bg_status batch_create(struct bg_env *env, const struct packed_model *packed, co
     *b = (struct batch){.env = env, .packed = packed, .kern = kern, .o = *options};
     b->q_width = (size_t)c->heads * c->head_dim;
     b->kv_width = (size_t)c->kv_heads * c->head_dim;
-    b->page_numbers = (size_t)c->layers * 2 * BATCH_PAGE * b->kv_width;
-    b->number_bytes = packed->type == KERN_INT8 ? sizeof(uint16_t) : sizeof(float);
+    b->page_numbers = page_numbers(c);
+    b->number_bytes = number_bytes(packed);
     b->block = block_of(packed->model, 1, true);
     b->position = bg_alloc_array(options->rows_max, sizeof *b->position);
     b->page = bg_alloc_array(options->rows_max, sizeof *b->page);
@@ -139,7 +154,7 @@ void batch_destroy(struct batch *batch)
 
 size_t batch_page_bytes(const struct batch *batch)
 {
-    return batch->page_numbers * batch->number_bytes;
+    return packed_page_bytes(batch->packed);
 }
 
 void *batch_page(struct batch *batch, uint32_t page)

@@ -29,8 +29,10 @@ void batch_destroy(struct batch *batch);
 // BG_INVALID: a token outside the vocabulary, a position beyond the context, too many rows; nothing was written then.
 BG_MUST_USE bg_status batch_forward(struct batch *batch, const struct batch_run *runs, size_t count,
                                     struct bg_error *err, const float **logits);
-// The bytes of a page: the same on every machine, so that a page can be copied, kept on disk, shipped.
+// The bytes of a page: the same on every machine, so that a page can be copied, kept on disk, shipped. Keys and values
+// are fp32, in class int8/1 F16.
 size_t batch_page_bytes(const struct batch *batch);
+size_t packed_page_bytes(const struct packed_model *packed); // the same, before there is a batch
 void *batch_page(struct batch *batch, uint32_t page);
 // The final norm's output of the rows whose logits the last call gave (.., dim), in their order.
 const float *batch_hidden(const struct batch *batch);

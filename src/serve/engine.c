@@ -43,7 +43,7 @@ static void set_defaults(struct engine *e)
 {
     struct engine_options *o = &e->o;
     const struct model_config *c = &e->packed->model->config;
-    const uint64_t page = (uint64_t)c->layers * 2 * BATCH_PAGE * c->kv_heads * c->head_dim * sizeof(float);
+    const uint64_t page = packed_page_bytes(e->packed);
     o->slots = o->slots ? o->slots : 16;
     o->chunk = o->chunk ? o->chunk : 256;
     o->queue_max = o->queue_max ? o->queue_max : 256;

@@ -119,7 +119,7 @@ static void nothing_shows_together(void **state)
 }
 
 // Pages made with one type of weights are none of another's, also where the numbers of the weights are the same: Q8_0
-// and INT8.
+// and INT8. Keys and values of the latter are F16: as much memory holds twice as many.
 static void types_share_no_pages(void **state)
 {
     (void)state;
@@ -136,7 +136,7 @@ static void types_share_no_pages(void **state)
     for (enum kern_weight type = KERN_F32; type <= KERN_INT8; type++) {
         packed_destroy(w.packed);
         assert_int_equal(packed_create(w.env, w.model, w.weights, NULL, type, &err, &w.packed), BG_OK);
-        start(&w, (struct engine_options){.slots = 2});
+        start(&w, (struct engine_options){.slots = 2, .kv_bytes = 20 * page_bytes()});
         prints[type] = engine_fingerprint(w.engine);
         for (enum kern_weight other = KERN_F32; other < type; other++)
             assert_true(prints[other] != prints[type]);
@@ -146,6 +146,9 @@ static void types_share_no_pages(void **state)
         submit(&w, longest);
         while (engine_step(w.engine))
             continue;
+        struct engine_stats stats;
+        engine_get_stats(w.engine, &stats, NULL, 0);
+        assert_int_equal(stats.pages, type == KERN_INT8 ? 40 : 20);
         assert_int_equal(engine_save(w.engine, w.asked[longest].prompt, w.asked[longest].request.prompt_count, &err,
                                      &bytes, &size, &tokens),
                          BG_OK);
