@@ -281,6 +281,86 @@ static void shrinks(void **state)
     finishes(w);
 }
 
+// Two machines of a fleet, the second to be started sits alone, with the shadow; then one is enough for both.
+static struct world *one_of_two(struct ctl_budget *budget, struct fake **sits, struct fake **waits)
+{
+    static const uint32_t spot[] = {2, 1};
+    struct world *w = budget_world("1x2", 12, budget);
+    fleet_question(budget, "throughput-optimal", 1);
+    world_start(w);
+    world_arrive_all(w);
+    ctl_market(w->ctl, w->now, 0, spot);
+    const uint64_t first = w->spawned[0], second = w->spawned[1];
+    w->spawned_count = 0;
+    *sits = fake_add(w, second, MESSAGE_WORKER);
+    fake_hello(w, *sits);
+    ctl_tick(w->ctl, w->now);
+    w->now += 2 * w->o.join_ns;
+    world_until(w, 2);
+    ctl_market(w->ctl, w->now, 1, spot);
+    *waits = fake_add(w, first, MESSAGE_WORKER);
+    fake_hello(w, *waits);
+    world_until(w, 4);
+    assert_true((*sits)->running && !(*waits)->running);
+    return w;
+}
+
+// The controller was stopped, and members took it for dead: who comes back has its seat, and who waited goes on
+// waiting.
+static void who_sits_stays(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 2);
+    struct fake *sits, *waits;
+    struct world *w = one_of_two(&budget, &sits, &waits);
+    w->now += 400000000;
+    sits->linked = false;
+    ctl_lost(w->ctl, w->now, sits->id, "closed by the peer");
+    fake_hello(w, sits);
+    world_until(w, 8);
+    assert_true(sits->running && !waits->running && ctl_view(w->ctl).deaths == 0);
+    finishes(w);
+}
+
+// Who is left out is asked to stop. It may die before it has said so, or its link may.
+static void left_out_and_gone(void **state)
+{
+    (void)state;
+    for (int comes_back = 0; comes_back < 2; comes_back++) {
+        struct ctl_budget budget = budget_of("spot", 2);
+        struct world *w = budget_world("1x2", 12, &budget);
+        const uint32_t spot[] = {2, 1};
+        char asked[64];
+        fleet_question(&budget, "throughput-optimal", 1);
+        world_start(w);
+        world_arrive_all(w);
+        ctl_market(w->ctl, w->now, 0, spot);
+        world_arrive_all(w);
+        world_until(w, 2);
+        struct fake *leaves = &w->fakes[2];
+        ctl_market(w->ctl, w->now, 1, spot);
+        bg_str_reset(&w->told);
+        snprintf(asked, sizeof asked, "send PREPARE %u ", leaves->id);
+        while (!told(w, asked))
+            assert_true(world_turn(w));
+        for (size_t i = 0; i < w->fake_count; i++) // all others have
+            while (&w->fakes[i] != leaves && w->fakes[i].count > 0)
+                fake_take(w, &w->fakes[i]);
+        if (comes_back) {
+            w->now += 400000000;
+            leaves->linked = false;
+            fake_silence(leaves); // what was on its way is lost
+            ctl_lost(w->ctl, w->now, leaves->id, "closed by the peer");
+            fake_hello(w, leaves);
+        } else {
+            fake_kill(w, leaves, "killed");
+        }
+        world_until(w, 8);
+        assert_true(!leaves->alive || !leaves->running);
+        finishes(w);
+    }
+}
+
 // All machines of a fleet go with the last weights, or another controller finds the last of them: they are written.
 static void fleet_at_the_end(void **state)
 {
@@ -410,6 +490,8 @@ int main(void)
         cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
         cmocka_unit_test(shrinks),
+        cmocka_unit_test(who_sits_stays),
+        cmocka_unit_test(left_out_and_gone),
         cmocka_unit_test(fleet_at_the_end),
         cmocka_unit_test(chaos),
         cmocka_unit_test(chaos_over_zones),
