@@ -281,6 +281,31 @@ static void shrinks(void **state)
     finishes(w);
 }
 
+// The one for whom another stayed dies: who would have gone goes on.
+static void only_the_leaving_is_left(void **state)
+{
+    (void)state;
+    struct ctl_budget budget = budget_of("spot", 2);
+    struct world *w = budget_world("1x2", 40, &budget);
+    const uint32_t spot[] = {2, 1};
+    fleet_question(&budget, "throughput-optimal", 1);
+    budget.fleet.model.link_bytes_s = 1e6; // sums take longer than boundary tensors
+    world_start(w);
+    w->spawned_count = 0;
+    ctl_market(w->ctl, w->now, 0, spot);
+    world_arrive_all(w);
+    world_until(w, 4);
+    expect_told(w, "\"shape\": \"2x1\"");
+    ctl_market(w->ctl, w->now, 1, spot);
+    bg_str_reset(&w->told);
+    while (!told(w, "event generation"))
+        assert_true(world_turn(w));
+    fake_kill(w, &w->fakes[0], "killed");
+    world_until(w, 8);
+    expect_told(w, "event rollback"); // half of the units died
+    finishes(w);
+}
+
 // Two machines of a fleet, the second to be started sits alone, with the shadow; then one is enough for both.
 static struct world *one_of_two(struct ctl_budget *budget, struct fake **sits, struct fake **waits)
 {
@@ -490,6 +515,7 @@ int main(void)
         cmocka_unit_test(moves_between_zones),
         cmocka_unit_test(shapes),
         cmocka_unit_test(shrinks),
+        cmocka_unit_test(only_the_leaving_is_left),
         cmocka_unit_test(who_sits_stays),
         cmocka_unit_test(left_out_and_gone),
         cmocka_unit_test(fleet_at_the_end),

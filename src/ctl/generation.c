@@ -37,7 +37,6 @@ static void choose_everybody(struct ctl *ctl)
                 continue;
             uint32_t *count = m->role == MESSAGE_WORKER ? &workers : &shadows;
             const uint32_t most = m->role == MESSAGE_WORKER ? ctl->o.workers : 1;
-            m->leaving = false;
             m->in = *count < most;
             *count += m->in;
             if (!m->in)
@@ -68,7 +67,7 @@ void ctl_generation_begin(struct ctl *ctl, enum ctl_who who, bool boundary, cons
     for (uint32_t i = 0; i < ctl->member_count; i++) {
         struct ctl_member *m = &ctl->members[i];
         forget_report(m);
-        m->voted = false;
+        m->voted = m->leaving = false;
         count += m->in;
         workers += m->in && m->role == MESSAGE_WORKER;
     }
