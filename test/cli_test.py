@@ -257,12 +257,40 @@ class Command(unittest.TestCase):
         finally:
             subprocess.run(["umount", mount], check=True)
 
-    def test_read_only(self):
+    def test_outputs_that_cannot_be_created(self):
+        """Into no directory, into one a file stands for, onto a directory: 73, and the path is said."""
         with open(self.path("file"), "w") as out:
             out.write("x")
-        code, _, err = run("train", self.path("corpus.txt"), *TINY, "run.dir=" + self.path("file") + "/run")
-        self.assertIn(code, (66, 73, 74, 77, 78), err)
-        self.assertIn(self.path("file"), err)
+        corpus, profile, events = self.path("corpus.txt"), self.path("profile.txt"), self.path("events.csv")
+        counts = self.path("counts.json")
+        with open(events, "w") as out:
+            out.write("0,add,1\n1000,remove,1\n")
+        with open(counts, "w") as out:
+            json.dump({"metadata": {"gap_seconds": 600}, "data": [1] * 40}, out)
+        code, _, err = run("plan", "--profile", corpus, *TINY, "--out", profile)
+        self.assertEqual(code, 0, err)
+        job, schedule = [corpus, *TINY, "--profile", profile], "--schedule 1f1b --stages 2 --micro-batches 2".split()
+        deadline = ["sim", "deadline", "--trace", counts, "--policy", "greedy",
+                    *"--work 1h --deadline 3h --overhead 0s --spot-price 1 --on-demand-price 3 --window 0".split()]
+        verbs = [["plan", *job, "--out"], ["plan", *job, "--svg"], ["plan", *job, "--map-svg"],
+                 ["plan", *schedule, "--svg"],
+                 ["plan", *"--placement vshape --devices 2 --micro-batches 2 --svg".split()],
+                 ["plot", self.path("run"), "--out"], ["trace", events, "--out"], ["trace", events, "--svg"],
+                 ["sim", "fleet", "--trace", events, "--policy", "varuna", "--svg"], [*deadline, "--svg"], [*deadline, "--log"]]
+        os.mkdir(self.path("taken.csv"))
+        for verb in verbs:
+            for where in (self.path("nowhere/x.csv"), self.path("file/x.csv"), self.path("taken.csv")):
+                with self.subTest(verb=verb):
+                    self.fails(73, [where], *verb, where)
+        run_dir = self.path("run")
+        for verb in (["train", corpus, *TINY, "run.dir={}"], ["plan", "--profile", corpus, *TINY, "--out", "{}"],
+                     ["import", run_dir, "--out", "{}"],
+                     ["export", run_dir, "--to", "safetensors", "--out", "{}"],
+                     ["export", run_dir, "--to", "gguf", "--out", "{}"],
+                     ["tokenizer", "train", corpus, "--vocab", "300", "--out", "{}"]):
+            where = self.path("file/x")
+            with self.subTest(verb=verb):
+                self.fails(73, [self.path("file")], *(word.replace("{}", where) for word in verb))
 
     def test_eval_and_plot(self):
         code, out, err = run("eval", self.path("run"), "--data", self.path("corpus.txt"), "--json", cwd=self.dir)

@@ -121,7 +121,7 @@ class Schedules(unittest.TestCase):
                 self.assertEqual(names, left)
                 shutil.rmtree(self.path(name))
         nowhere = self.path("nowhere")
-        err = self.end(self.start("homeless", *SHORT, "run.plan=2x1", "run.offload=true", "run.scratch=" + nowhere), 66)
+        err = self.end(self.start("homeless", *SHORT, "run.plan=2x1", "run.offload=true", "run.scratch=" + nowhere), 73)
         self.assertIn(nowhere, err)
         self.assertIn("run.scratch", err)
         err = self.end(self.start("both", *SHORT, "run.plan=2x1", "run.offload=true", "run.recompute=true"), 78)

@@ -19,7 +19,8 @@
     X(IO, 11, OP, "input/output error")                                                                                \
     X(STOPPED, 12, OP, "stopped by request")                                                                           \
     X(NOT_FINITE, 13, JOB, "a loss or norm is not finite")                                                             \
-    X(INTERNAL, 14, PROCESS, "internal error")
+    X(INTERNAL, 14, PROCESS, "internal error")                                                                         \
+    X(NOT_CREATED, 15, OP, "cannot be created")
 
 enum bg_scope {
     BG_SCOPE_NONE,

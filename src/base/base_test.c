@@ -33,6 +33,9 @@ static void statuses(void **state)
     assert_string_equal(bg_status_text(BG_FULL), "no room left");
     assert_string_equal(bg_status_text((bg_status)999), "unknown status");
     assert_int_equal(bg_status_scope(BG_NOT_FINITE), BG_SCOPE_JOB);
+    assert_int_equal(bg_status_told(BG_NOT_CREATED), BG_NOT_CREATED);
+    assert_int_equal(bg_status_told(0), BG_INTERNAL);
+    assert_int_equal(bg_status_told(UINT32_MAX), BG_INTERNAL);
 }
 
 static void memory(void **state)

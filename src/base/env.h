@@ -47,7 +47,8 @@ struct bg_env_ops {
     int64_t (*wall_ms)(struct bg_env *env);
     bg_status (*entropy)(struct bg_env *env, void *bytes, size_t size, struct bg_error *err);
 
-    // Disk. Paths are UTF-8. Every failure names the path and the reason.
+    // Disk. Paths are UTF-8. Every failure names the path and the reason. BG_NOT_FOUND: what is read is not there;
+    // BG_NOT_CREATED: what is written cannot be put there (no such directory, not allowed, something in its way).
     bg_status (*map_open)(struct bg_env *env, const char *path, struct bg_error *err, struct bg_map *map);
     void (*map_close)(struct bg_env *env, struct bg_map *map);
     bg_status (*file_open)(struct bg_env *env, const char *path, enum bg_file_mode mode, struct bg_error *err,

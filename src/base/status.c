@@ -68,6 +68,18 @@ enum bg_scope bg_status_scope(bg_status status)
     return BG_SCOPE_PROCESS;
 }
 
+bg_status bg_status_told(uint32_t code)
+{
+    switch (code) {
+#define STATUS_TOLD(name, number, scope, text)                                                                         \
+    case number:                                                                                                       \
+        return (number) ? BG_##name : BG_INTERNAL;
+        BG_STATUS_LIST(STATUS_TOLD)
+#undef STATUS_TOLD
+    }
+    return BG_INTERNAL;
+}
+
 void bg_assert_failed(const char *file, int line, const char *condition)
 {
     fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);

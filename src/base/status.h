@@ -6,6 +6,8 @@
 
 #include <brigade/status.h>
 
+#include <stdint.h>
+
 typedef enum bg_status bg_status;
 
 #define BG_MUST_USE     __attribute__((warn_unused_result))
@@ -24,5 +26,8 @@ bg_status bg_fail_prefix(struct bg_error *err, const char *format, ...) BG_PRINT
 
 const char *bg_status_text(bg_status status);
 enum bg_scope bg_status_scope(bg_status status);
+
+// The failure another process told by its code: BG_INTERNAL where that is no failure known here.
+bg_status bg_status_told(uint32_t code);
 
 #endif

@@ -203,6 +203,7 @@ int cli_exit_code(bg_status status)
         return EX_NOINPUT;
     case BG_EXISTS:
     case BG_FULL:
+    case BG_NOT_CREATED:
         return EX_CANTCREAT;
     case BG_FORMAT:
     case BG_UNSUPPORTED:

@@ -279,7 +279,7 @@ static void take_trouble(struct ctl *ctl, const struct ctl_member *member, uint3
     json_object_set_new(fields, "text", ctl_text(trouble.text));
     ctl_say(ctl, "trouble", fields);
     if (trouble.kind == MESSAGE_FAILED) {
-        bg_status status = trouble.status && trouble.status <= BG_INTERNAL ? (bg_status)trouble.status : BG_INTERNAL;
+        const bg_status status = bg_status_told(trouble.status);
         if (bg_status_scope(status) == BG_SCOPE_PROCESS && ++ctl->failures < FAILURES_MAX)
             ctl_member_lose(ctl, member->id, trouble.text, true);
         else

@@ -221,8 +221,8 @@ void ctl_take_task_done(struct ctl *ctl, struct ctl_member *member, const void *
         return;
     }
     if (done.status) {
-        ctl_failf(ctl, done.status > BG_INTERNAL ? BG_INTERNAL : (bg_status)done.status, "member %u at step %llu: %s",
-                  member->id, (unsigned long long)task->step, done.text);
+        ctl_failf(ctl, bg_status_told(done.status), "member %u at step %llu: %s", member->id,
+                  (unsigned long long)task->step, done.text);
         return;
     }
     if (task->evaluate != done.evaluated || task->checkpoint != done.checkpointed || task->hash != done.hashed ||

@@ -70,11 +70,24 @@ static const char *advice_of(int code)
     }
 }
 
-bg_status os_fail(struct bg_error *err, int code, const char *action, const char *path)
+static bg_status fail_as(struct bg_error *err, bg_status status, int code, const char *action, const char *path)
 {
     char reason[128];
     uv_strerror_r(code, reason, sizeof reason);
-    return bg_fail(err, status_of(code), "%s %s: %s%s", action, path, reason, advice_of(code));
+    return bg_fail(err, status, "%s %s: %s%s", action, path, reason, advice_of(code));
+}
+
+bg_status os_fail(struct bg_error *err, int code, const char *action, const char *path)
+{
+    return fail_as(err, status_of(code), code, action, path);
+}
+
+bg_status os_fail_to_create(struct bg_error *err, int code, const char *action, const char *path)
+{
+    bg_status status = status_of(code);
+    if (status == BG_NOT_FOUND || status == BG_DENIED || status == BG_INVALID)
+        status = BG_NOT_CREATED;
+    return fail_as(err, status, code, action, path);
 }
 
 bg_status os_file_open(struct bg_env *env, const char *path, enum bg_file_mode mode, struct bg_error *err,
@@ -91,10 +104,10 @@ bg_status os_file_open(struct bg_env *env, const char *path, enum bg_file_mode m
     int fd = uv_fs_open(NULL, &request, path, UV_FS_O_WRONLY | UV_FS_O_NONBLOCK | flags[mode], 0666, NULL);
     uv_fs_req_cleanup(&request);
     if (fd == UV_ENXIO)
-        return bg_fail(err, BG_INVALID, "opening %s: it is a fifo or device without a reader; name a regular file",
+        return bg_fail(err, BG_NOT_CREATED, "opening %s: it is a fifo or device without a reader; name a regular file",
                        path);
     if (fd < 0)
-        return os_fail(err, fd, mode == BG_FILE_APPEND ? "opening" : "creating", path);
+        return os_fail_to_create(err, fd, mode == BG_FILE_APPEND ? "opening" : "creating", path);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); // writing to a full pipe waits all the same
     *file = bg_alloc(sizeof **file);
     (*file)->fd = fd;
@@ -217,12 +230,13 @@ bg_status os_path_rename(struct bg_env *env, const char *from, const char *to, s
     (void)env;
     uv_fs_t request;
     if (is_special(to))
-        return bg_fail(err, BG_INVALID, "renaming %s: %s is a pipe or device, expected a file", from, to);
+        return bg_fail(err, BG_NOT_CREATED, "renaming %s: %s is a pipe or device, expected a file", from, to);
     int code = uv_fs_rename(NULL, &request, from, to, NULL);
     uv_fs_req_cleanup(&request);
     if (code == 0)
         return BG_OK;
-    bg_status status = os_fail(err, code, "to", to);
+    // Where the source is not there nothing is wrong with the target.
+    bg_status status = code == UV_ENOENT ? os_fail(err, code, "to", to) : os_fail_to_create(err, code, "to", to);
     bg_fail_prefix(err, "renaming %s", from);
     return status;
 }
@@ -327,11 +341,11 @@ bg_status os_make_directories(struct bg_env *env, const char *path, struct bg_er
         if (code < 0 && os_path_info(env, partial, NULL, &info) == BG_OK && info.exists)
             code = info.is_directory ? 0 : UV_ENOTDIR;
         if (code < 0)
-            status = os_fail(err, code, "making directory", partial);
+            status = os_fail_to_create(err, code, "making directory", partial);
         *at = saved;
     }
     if (!*path)
-        status = bg_fail(err, BG_INVALID, "making a directory: its path is empty");
+        status = bg_fail(err, BG_NOT_CREATED, "making a directory: its path is empty");
     bg_free(partial);
     return status;
 }

@@ -99,9 +99,9 @@ static void replaces_whole_files(void **state)
     assert_int_not_equal(access(in(f, "w.tmp"), F_OK), 0);
     // A directory in the way: the error names it, and the temporary file is gone.
     assert_int_equal(f->env->ops->make_directories(f->env, in(f, "d/e"), &f->err), BG_OK);
-    expect_error(f, env_write_file(f->env, in(f, "d"), "x", 1, &f->err), BG_INVALID, "renaming");
+    expect_error(f, env_write_file(f->env, in(f, "d"), "x", 1, &f->err), BG_NOT_CREATED, "renaming");
     assert_int_not_equal(access(in(f, "d.tmp"), F_OK), 0);
-    expect_error(f, env_write_file(f->env, in(f, "no/such/file"), "x", 1, &f->err), BG_NOT_FOUND, "no such file");
+    expect_error(f, env_write_file(f->env, in(f, "no/such/file"), "x", 1, &f->err), BG_NOT_CREATED, "no such file");
 }
 
 static void refuses_odd_files(void **state)
@@ -113,21 +113,21 @@ static void refuses_odd_files(void **state)
     expect_error(f, ops->map_open(f->env, in(f, "absent"), &f->err, &map), BG_NOT_FOUND, "no such file");
     assert_int_equal(mkdir(in(f, "dir"), 0777), 0);
     expect_error(f, ops->map_open(f->env, f->path, &f->err, &map), BG_INVALID, "directory");
-    expect_error(f, ops->file_open(f->env, f->path, BG_FILE_TRUNCATE, &f->err, &file), BG_INVALID, "directory");
+    expect_error(f, ops->file_open(f->env, f->path, BG_FILE_TRUNCATE, &f->err, &file), BG_NOT_CREATED, "directory");
     assert_int_equal(mkfifo(in(f, "fifo"), 0666), 0);
     expect_error(f, ops->map_open(f->env, f->path, &f->err, &map), BG_INVALID, "pipe");
-    expect_error(f, ops->file_open(f->env, f->path, BG_FILE_TRUNCATE, &f->err, &file), BG_INVALID, "fifo");
-    expect_error(f, ops->path_rename(f->env, "/tmp/x", f->path, &f->err), BG_INVALID, "pipe or device");
+    expect_error(f, ops->file_open(f->env, f->path, BG_FILE_TRUNCATE, &f->err, &file), BG_NOT_CREATED, "fifo");
+    expect_error(f, ops->path_rename(f->env, "/tmp/x", f->path, &f->err), BG_NOT_CREATED, "pipe or device");
     expect_error(f, ops->path_truncate(f->env, in(f, "absent"), 0, &f->err), BG_NOT_FOUND, "absent");
     expect_error(f, ops->path_rename(f->env, in(f, "absent"), "/tmp/x", &f->err), BG_NOT_FOUND, "renaming");
     expect_error(f, ops->list_directory(f->env, in(f, "absent"), NULL, NULL, &f->err), BG_NOT_FOUND, "directory");
     write_text(f, "plain", BG_FILE_CREATE, "x");
-    expect_error(f, ops->make_directories(f->env, in(f, "plain"), &f->err), BG_INVALID, "not a directory");
-    assert_int_equal(ops->make_directories(f->env, "", &f->err), BG_INVALID);
+    expect_error(f, ops->make_directories(f->env, in(f, "plain"), &f->err), BG_NOT_CREATED, "not a directory");
+    assert_int_equal(ops->make_directories(f->env, "", &f->err), BG_NOT_CREATED);
     if (geteuid() != 0) { // root may write anywhere
         assert_int_equal(mkdir(in(f, "locked"), 0555), 0);
         in(f, "locked/x");
-        expect_error(f, ops->file_open(f->env, f->path, BG_FILE_CREATE, &f->err, &file), BG_DENIED, "mode");
+        expect_error(f, ops->file_open(f->env, f->path, BG_FILE_CREATE, &f->err, &file), BG_NOT_CREATED, "mode");
     }
 }
 
@@ -222,7 +222,7 @@ static void reserves_on_disk(void **state)
     assert_int_equal(rmdir(f->directory), 0); // nothing is in it
     assert_int_equal(mkdir(f->directory, 0755), 0);
     ops->release(f->env, memory, bytes);
-    assert_int_equal(ops->reserve_on_disk(f->env, in(f, "none"), 1, &f->err, &memory), BG_NOT_FOUND);
+    assert_int_equal(ops->reserve_on_disk(f->env, in(f, "none"), 1, &f->err, &memory), BG_NOT_CREATED);
     assert_non_null(strstr(f->err.text, "none"));
     struct rlimit before, small;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);

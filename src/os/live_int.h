@@ -15,6 +15,8 @@ struct os_live {
 
 // A bg_status and text for libuv's error code (negative): "<action> <path>: reason (advice)".
 bg_status os_fail(struct bg_error *err, int code, const char *action, const char *path);
+// The same for what is to be written and cannot be put where `path` says: BG_NOT_CREATED, not an input that is absent.
+bg_status os_fail_to_create(struct bg_error *err, int code, const char *action, const char *path);
 
 // disk.c, mapping.c: the entries of bg_env_ops of the same names.
 bg_status os_map_open(struct bg_env *env, const char *path, struct bg_error *err, struct bg_map *map);

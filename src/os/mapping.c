@@ -135,13 +135,13 @@ bg_status os_reserve_on_disk(struct bg_env *env, const char *directory, size_t b
     const size_t size = rounded(bytes ? bytes : 1);
     const int fd = open_nameless(directory);
     if (fd < 0)
-        return os_fail(err, -errno, "making a file in", directory);
+        return os_fail_to_create(err, -errno, "making a file in", directory);
     const int code = posix_fallocate(fd, 0, (off_t)size);
     void *start = code ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     const int mapped = errno;
     close(fd);
     if (code) {
-        os_fail(err, -code, "reserving room in", directory);
+        os_fail_to_create(err, -code, "reserving room in", directory);
         return bg_fail_prefix(err, "%.1f MiB", (double)bytes / 0x1p20);
     }
     if (start == MAP_FAILED)
