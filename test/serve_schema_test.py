@@ -206,6 +206,13 @@ class Drawn(unittest.TestCase):
         self.assertEqual(refused, 0)
         self.assertGreater(valid, cut)
 
+    def test_what_cannot_go_on_is_cut_off(self):
+        """After two characters too much is possible to look at: the text does not end as if it were whole."""
+        status, answer = self.server.post("/v1/chat/completions", {
+            "messages": [{"role": "user", "content": "Hey"}], "max_tokens": 120, "response_format": {
+                "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "^x." + ".*" * 300 + "z$"}}}})
+        self.assertEqual((status, answer["choices"][0]["finish_reason"]), (200, "length"), answer)
+
     def test_the_oracle_sees_errors(self):
         for schema, value in (({"format": "duration"}, "P1Y3D"), ({"format": "hostname"}, "a..b"), ({"format": "email"}, "a@b@c"),
                               ({"format": "ipv6"}, "1::2::3"), ({"format": "time"}, "12:00:00"), ({"pattern": "^a$"}, "b"),

@@ -531,6 +531,10 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
                        "the grammar can begin in more than %d ways: repeat less of what may be empty or left out",
                        REACHED_MAX);
     }
+    if (g->start == DEAD) {
+        grammar_release(g);
+        return bg_fail(err, BG_INVALID, "no text fits the grammar");
+    }
     *grammar = g;
     return BG_OK;
 }

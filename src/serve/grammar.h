@@ -23,8 +23,8 @@ struct grammar_state *grammar_begin(const struct grammar *grammar);
 struct grammar_state *grammar_state_copy(const struct grammar_state *state);
 void grammar_state_destroy(struct grammar_state *state);
 // Bit i of mask (ceil(vocab / 64) words): token i may come next; what ends a text (tokenizer_ends, but for bos) may
-// come where the text may end, or where no token can go on (a grammar that asks for bytes which no token has). Never
-// empty.
+// come where the text may end, or where no token can go on (a grammar that asks for bytes which no token has, or that
+// took too long); who draws it there has a text that was cut off. Never empty.
 void grammar_mask(struct grammar_state *state, uint64_t *mask);
 // False: the token is not allowed (the state is as it was).
 bool grammar_accept(struct grammar_state *state, int32_t token);

@@ -14,6 +14,7 @@ enum {
     EDGES_MAX = 1 << 16,
     END = GRAMMAR_POINTS_END,
 };
+enum { BEGIN, ANY_BEFORE, ANY_AFTER }; // the first positions
 
 // A part of the pattern. Its positions and edges are those from here to the last ones made so far.
 struct part {
@@ -25,7 +26,6 @@ struct pattern {
     struct grammar_text *g;
     struct grammar_automaton made;
     uint32_t *points, count, next; // the text; ended by END
-    uint32_t any;                  // a rule: any character
     char *why;
     size_t why_size;
     bool failed;
@@ -388,11 +388,13 @@ static void quantified(struct pattern *p, struct part *x)
         fail_at(p, p->next, "a quantifier after a quantifier");
 }
 
-static void any_text(struct pattern *p, struct part *after)
+// Then any text, read by a position that all alternatives share.
+static void any_text(struct pattern *p, struct part *x, uint32_t position)
 {
-    struct part any = character(p, p->any);
-    repeat(p, &any, 0, UINT32_MAX);
-    follow(p, after, any);
+    struct part any = {.empty = true};
+    grammar_list_add(&any.first, position);
+    grammar_list_add(&any.last, position);
+    follow(p, x, any);
 }
 
 // One alternative; an outermost one says by anchors where it begins and ends, else any text may stand there.
@@ -401,7 +403,7 @@ static struct part sequence(struct pattern *p, uint32_t depth)
     struct part all = nothing(p);
     bool anchored = depth > 0;
     if (depth == 0 && !take(p, '^'))
-        any_text(p, &all);
+        any_text(p, &all, ANY_BEFORE);
     while (!p->failed && peek(p) != END && peek(p) != '|' && (peek(p) != ')' || depth == 0)) {
         const uint32_t after = p->points[p->next + 1];
         if (depth == 0 && peek(p) == '$' && (after == END || after == '|')) {
@@ -418,7 +420,7 @@ static struct part sequence(struct pattern *p, uint32_t depth)
         follow(p, &all, x);
     }
     if (!anchored)
-        any_text(p, &all);
+        any_text(p, &all, ANY_AFTER);
     return all;
 }
 
@@ -449,14 +451,18 @@ static bool decode(struct pattern *p, const char *text)
     return true;
 }
 
-bool grammar_rule_of_pattern(struct grammar_text *g, const char *text, uint32_t character_rule, uint32_t least,
-                             uint32_t most, char *why, size_t why_size, uint32_t *rule)
+bool grammar_rule_of_pattern(struct grammar_text *g, const char *text, uint32_t any, uint32_t least, uint32_t most,
+                             char *why, size_t why_size, uint32_t *rule)
 {
-    struct pattern p = {.g = g, .any = character_rule, .why = why, .why_size = why_size};
-    grammar_list_add(&p.made.reads, GRAMMAR_NO_RULE); // where the text begins
+    struct pattern p = {.g = g, .why = why, .why_size = why_size};
+    for (uint32_t position = BEGIN; position <= ANY_AFTER; position++) {
+        grammar_list_add(&p.made.reads, position == BEGIN ? GRAMMAR_NO_RULE : any);
+        if (position != BEGIN)
+            add_edge(&p, position, position);
+    }
     if (decode(&p, text)) {
         struct part begin = {.empty = true}, all = alternatives(&p, 0);
-        grammar_list_add(&begin.last, 0);
+        grammar_list_add(&begin.last, BEGIN);
         follow(&p, &begin, all);
         p.made.last = begin.last;
         const char *failure = p.failed ? NULL : grammar_cross(g, &p.made, least, most, rule);

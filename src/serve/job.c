@@ -72,8 +72,8 @@ void job_take_token(struct engine *e, struct job *job, int32_t token, struct bg_
     if (job->grammar && !grammar_accept(job->grammar, token))
         end = true; // only the end of the text is both drawn and not part of the grammar
     end = end && (!r->ignore_eos || job->grammar);
-    if (end) {
-        job->finish = SERVE_STOP;
+    if (end) { // where nothing can go on a grammar's text is cut off
+        job->finish = job->grammar && !grammar_may_end(job->grammar) ? SERVE_LENGTH : SERVE_STOP;
     } else {
         BG_ASSERT(job->count < job->capacity);
         tokenizer_token_bytes(e->tokenizer, job->tokens[job->count - 1], token, &bytes, &size);
