@@ -107,6 +107,23 @@ class PlanJob(unittest.TestCase):
         best = json.loads(self.must(*base))
         self.assertLessEqual(best["step_s"], flush["step_s"])
 
+    def test_a_given_shape_is_explained(self):
+        """Beside the one that would be chosen: its step, and where the difference is."""
+        base = ("plan", self.job(), "--profile", self.profile(), "--machines", self.machines(4, slow=2))
+        best = json.loads(self.must(*base, "--json"))
+        given = json.loads(self.must(*base, "run.plan=4x1", "run.group=1", "--explain", "--json"))
+        self.assertEqual(given["shape"], "4x1")
+        self.assertEqual(given["freely"]["shape"], json.loads(self.must(*base, "run.group=1", "--json"))["shape"])
+        self.assertLess(given["freely"]["step_s"], given["step_s"])
+        less = 100 * (1 - given["freely"]["step_s"] / given["step_s"])
+        out = self.must(*base, "run.plan=4x1", "run.group=1", "--explain")
+        self.assertRegex(out, r"The shape was given; chosen freely it is %s in items of 1, [\d.]+ m?s, %.1f %% less\." %
+                         (re.escape(given["freely"]["shape"]), less))
+        self.assertIn("What bounds it: ", out)
+        self.assertNotIn("no plan of another shape", out)
+        out = self.must(*base, "run.plan=" + best["shape"], "--explain")
+        self.assertIn("The shape was given; chosen freely it is the same.\nNext: ", out)
+
     def test_unequal_stages_keep_up(self):
         """Stages of one and of more machines: each gets its items when it is ready for them, as the formula has it."""
         base = ("plan", self.job(14, 32), "--profile", self.profile(14), "--machines", self.machines(16), "--json")

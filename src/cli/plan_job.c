@@ -190,6 +190,18 @@ static void set_priced(struct plan_job *p)
         p->priced |= best->machines[i].dollars_hour > 0;
 }
 
+// What a given shape is compared with; nothing, where nothing is found.
+static void choose_freely(struct plan_job *p, const struct plan_choose *given)
+{
+    struct plan_choose options = *given;
+    struct bg_error why;
+    options.replicas = NULL;
+    options.cut = NULL;
+    options.stages = 0;
+    options.brief = true;
+    (void)!plan_choose(&options, &why, &p->freely);
+}
+
 static bg_status choose(struct plan_job *p, struct bg_error *err)
 {
     const struct job *job = &p->job;
@@ -218,7 +230,10 @@ static bg_status choose(struct plan_job *p, struct bg_error *err)
                                         .shadow_always = strcmp(job->run.shadow, "true") == 0,
                                         .passes = &p->wish,
                                         .rows = (double)p->length * job->train.micro_batch};
-    return plan_choose(&options, err, &p->list);
+    bg_status status = plan_choose(&options, err, &p->list);
+    if (!status && p->list.given && p->explain)
+        choose_freely(p, &options);
+    return status;
 }
 
 // ---- Output ----
@@ -301,7 +316,7 @@ static bg_status plan_it(struct plan_job *p, struct bg_error *err)
         status = write_files(p, err);
     }
     if (!status && (p->explain || p->cli->json))
-        status = plan_chosen_explain(&p->list, err, &p->explanation);
+        status = plan_chosen_explain(&p->list, p->freely.count ? &p->freely : NULL, err, &p->explanation);
     if (!status && p->cli->json)
         plan_job_json(p);
     else if (!status)
@@ -369,6 +384,7 @@ int cli_plan_job(struct cli *cli, int argc, char **argv)
         code = run(&p, &words);
     bg_strlist_fini(&words);
     plan_chosen_list_fini(&p.list);
+    plan_chosen_list_fini(&p.freely);
     plan_profile_fini(&p.given);
     plan_profile_fini(&p.others);
     bg_free(p.measure);

@@ -26,6 +26,7 @@ struct plan_job {
     bool priced;                // machines have prices
     // What came of it.
     struct plan_chosen_list list;
+    struct plan_chosen_list freely; // of a shape that is given, to be explained: what there is without one
     char *explanation;
 };
 

@@ -183,16 +183,19 @@ static json_t *stages_json(const struct plan_job *p)
     return stages;
 }
 
+static json_t *other_json(const struct plan_chosen *c)
+{
+    char shape[64];
+    plan_chosen_shape(c, shape);
+    return json_pack("{s:s, s:i, s:f, s:f}", "shape", shape, "group", (int)c->group, "step_s", c->timeline.step_s,
+                     "formula_s", c->choice.step_s);
+}
+
 static json_t *next_json(const struct plan_job *p)
 {
     json_t *next = json_array();
-    for (uint32_t i = 1; i < p->list.count; i++) {
-        const struct plan_chosen *c = &p->list.items[i];
-        char shape[64];
-        plan_chosen_shape(c, shape);
-        json_array_append_new(next, json_pack("{s:s, s:i, s:f, s:f}", "shape", shape, "group", (int)c->group, "step_s",
-                                              c->timeline.step_s, "formula_s", c->choice.step_s));
-    }
+    for (uint32_t i = 1; i < p->list.count; i++)
+        json_array_append_new(next, other_json(&p->list.items[i]));
     return next;
 }
 
@@ -245,6 +248,8 @@ void plan_job_json(const struct plan_job *p)
     json_object_set_new(object, "joules_step", json_real(t->joules));
     json_object_set_new(object, "passes", passes_json(best));
     json_object_set_new(object, "next", next_json(p));
+    if (p->freely.count)
+        json_object_set_new(object, "freely", other_json(&p->freely.items[0]));
     json_object_set_new(object, "explain", lines_json(p->explanation));
     json_object_set_new(object, "keys", json_string(keys));
     bg_free(keys);

@@ -456,7 +456,7 @@ static bg_status search(const struct plan_choose *o, struct bg_error *err, struc
 
 bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, struct plan_chosen_list *list)
 {
-    struct plan_chosen_list found = {.exact = true};
+    struct plan_chosen_list found = {.exact = true, .given = choose->replicas != NULL};
     struct plan_choose asked = *choose;
     asked.brief = choose->brief || choose_is_small(choose);
     bg_status status = search(&asked, err, &found);

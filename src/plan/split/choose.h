@@ -50,6 +50,7 @@ struct plan_chosen_list { // the shortest step first; of one shape, the best onl
     struct plan_chosen items[PLAN_CHOSEN_MAX];
     uint32_t count;
     bool exact; // the planner's: no plan of any size of items has a shorter step by its prediction
+    bool given; // the shape was
 };
 void plan_chosen_fini(struct plan_chosen *chosen);
 void plan_chosen_list_fini(struct plan_chosen_list *list);
@@ -76,7 +77,9 @@ BG_MUST_USE bg_status plan_chosen_gains(const struct plan_chosen *chosen, struct
 uint32_t plan_chosen_slowest(const struct plan_chosen *chosen); // the worker that computes longest
 double plan_chosen_idle(const struct plan_chosen *chosen);      // part of the time of all workers with a seat
 
-// Why the first beat the next two and what bounds it, in sentences, a line each. bg_free it.
-BG_MUST_USE bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_error *err, char **text);
+// Why the first beat the next two and what bounds it, in sentences, a line each. Where the shape was given they are
+// those of `freely`, what there is for the same machines without one (NULL: nobody looked). bg_free it.
+BG_MUST_USE bg_status plan_chosen_explain(const struct plan_chosen_list *list, const struct plan_chosen_list *freely,
+                                          struct bg_error *err, char **text);
 
 #endif

@@ -360,16 +360,33 @@ static void what_bounds_it(void **state)
     must(plan_choose(&options, &err, &list), &err);
     must(plan_chosen_gains(&list.items[0], &err, gains), &err);
     assert_true(gains[PLAN_GAIN_LINK] > 0.3 && gains[PLAN_GAIN_COMPUTE] < 0.1);
-    must(plan_chosen_explain(&list, &err, &text), &err);
+    must(plan_chosen_explain(&list, NULL, &err, &text), &err);
     assert_non_null(strstr(text, "What bounds it: the link."));
-    assert_non_null(strstr(text, "There is no plan of another shape"));
+    assert_non_null(strstr(text, "The shape was given: no other was considered."));
     bg_free(text);
+    struct plan_chosen_list freely; // a second a cut: one stage, or one machine alone
+    options.replicas = NULL;
+    options.stages = 0;
+    must(plan_choose(&options, &err, &freely), &err);
+    must(plan_chosen_explain(&list, &freely, &err, &text), &err);
+    assert_non_null(strstr(text, "The shape was given; chosen freely it is 1x"));
+    assert_non_null(strstr(text, " % less. By the formula it needs "));
+    assert_null(strstr(text, "\nNext: "));
+    bg_free(text);
+    plan_chosen_list_fini(&list);
+    options.replicas = (const uint32_t[]){freely.items[0].choice.seat_count}; // as it would have been anyway
+    options.stages = 1;
+    must(plan_choose(&options, &err, &list), &err);
+    must(plan_chosen_explain(&list, &freely, &err, &text), &err);
+    assert_non_null(strstr(text, "The shape was given; chosen freely it is the same.\nNext: "));
+    bg_free(text);
+    plan_chosen_list_fini(&freely);
     plan_chosen_list_fini(&list);
 
     make(&w, 8, 3, &seed);
     options = options_of(&w, 8);
     must(plan_choose(&options, &err, &list), &err);
-    must(plan_chosen_explain(&list, &err, &text), &err);
+    must(plan_chosen_explain(&list, NULL, &err, &text), &err);
     assert_true(list.count > 2);
     assert_non_null(strstr(text, "What bounds it: the "));
     assert_non_null(strstr(strstr(text, "\nNext: ") + 1, "\nNext: "));
@@ -405,7 +422,7 @@ static void passes_only_shorten(void **state)
         assert_true(plan_validate(&some.items[0].plan, &err) == BG_OK);
         shorter += some.items[0].timeline.step_s < 0.99 * none.items[0].timeline.step_s;
         const struct plan_pass_gain *first = &some.items[0].gains[PLAN_PASS_WAIT_FREE];
-        must(plan_chosen_explain(&some, &err, &text), &err);
+        must(plan_chosen_explain(&some, NULL, &err, &text), &err);
         assert_non_null(strstr(text, "Pass wait-free"));
         assert_int_equal(first->applied, !strstr(text, "is computed) would not"));
         assert_int_equal(some.items[0].factors.units > 0, !!strstr(text, "not the canonical tree"));

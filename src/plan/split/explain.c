@@ -199,7 +199,8 @@ static void explain_memory(const struct plan_chosen *c, struct bg_str *text)
 }
 
 // What the other plan has more of, and less of, by the planner's terms.
-static void explain_next(const struct plan_chosen *best, const struct plan_chosen *next, struct bg_str *text)
+static void explain_other(const struct plan_chosen *best, const struct plan_chosen *next, const char *title,
+                          struct bg_str *text)
 {
     const struct plan_sync_choice *a = &best->choice, *b = &next->choice;
     const struct {
@@ -208,11 +209,12 @@ static void explain_next(const struct plan_chosen *best, const struct plan_chose
     } terms[] = {{"to fill the pipeline", b->fill_s - a->fill_s},
                  {"at the slowest stage", b->wait_s - a->wait_s},
                  {"for gradients and optimizer", b->exposed_s - a->exposed_s}};
+    const double more = next->timeline.step_s / best->timeline.step_s - 1;
     char shape[64];
     plan_chosen_shape(next, shape);
-    bg_str_addf(text, "Next: %s in items of %u", shape, next->group);
+    bg_str_addf(text, "%s %s in items of %u", title, shape, next->group);
     say(text, ", ", next->timeline.step_s, "");
-    bg_str_addf(text, ", %.1f %% more.", 100 * (next->timeline.step_s / best->timeline.step_s - 1));
+    bg_str_addf(text, ", %.1f %% %s.", 100 * fabs(more), more < 0 ? "less" : "more");
     const char *between = " By the formula it needs ";
     for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
         if (fabs(terms[i].more) < 1e-3 * a->step_s)
@@ -228,7 +230,37 @@ static void explain_next(const struct plan_chosen *best, const struct plan_chose
         bg_str_add(text, "It fits only with stashes on disk.\n");
 }
 
-bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_error *err, char **text)
+static bool same(const struct plan_chosen *a, const struct plan_chosen *b)
+{
+    char one[64], other[64];
+    plan_chosen_shape(a, one);
+    plan_chosen_shape(b, other);
+    return strcmp(one, other) == 0 && fabs(a->timeline.step_s - b->timeline.step_s) <= 1e-9 * a->timeline.step_s;
+}
+
+static void explain_others(const struct plan_chosen_list *list, const struct plan_chosen_list *freely,
+                           struct bg_str *text)
+{
+    const struct plan_chosen *best = &list->items[0];
+    if (list->given && !freely) {
+        bg_str_add(text, "The shape was given: no other was considered.\n");
+        return;
+    }
+    const struct plan_chosen_list *others = list->given ? freely : list;
+    if (list->given && !same(best, &freely->items[0])) {
+        explain_other(best, &freely->items[0], "The shape was given; chosen freely it is", text);
+        return;
+    }
+    if (list->given)
+        bg_str_add(text, "The shape was given; chosen freely it is the same.\n");
+    for (uint32_t i = 1; i < others->count && i <= NEXT; i++)
+        explain_other(best, &others->items[i], "Next:", text);
+    if (others->count == 1)
+        bg_str_add(text, "There is no plan of another shape for these machines.\n");
+}
+
+bg_status plan_chosen_explain(const struct plan_chosen_list *list, const struct plan_chosen_list *freely,
+                              struct bg_error *err, char **text)
 {
     struct bg_str out = {0};
     const struct plan_chosen *best = &list->items[0];
@@ -236,12 +268,9 @@ bg_status plan_chosen_explain(const struct plan_chosen_list *list, struct bg_err
     bg_status status = explain_bound(best, err, &out);
     explain_passes(best, &out);
     explain_memory(best, &out);
-    for (uint32_t i = 1; i < list->count && i <= NEXT; i++)
-        explain_next(best, &list->items[i], &out);
-    if (list->count == 1)
-        bg_str_add(&out, "There is no plan of another shape for these machines.\n");
+    explain_others(list, freely, &out);
     bg_str_addf(&out, "%s\n",
-                list->exact
+                list->exact && (!freely || freely->exact)
                     ? "Every way to cut and to place was considered; of each shape the best was simulated."
                     : "There are too many ways to cut and to place: the best that a search found was simulated.");
     if (status)
