@@ -356,8 +356,7 @@ static bg_status drain(struct server *s, struct bg_error *err)
         return status;
     os_signals_stop();
     fprintf(stderr, "brigade: draining %u requests for at most %u s\n", http_open_requests(s->http), s->r.grace_s);
-    http_drain(s->http);
-    engine_drain(s->engine, false);
+    http_drain(s->http); // who was let in before may still be submitted
     finish_open(s, gate, (uint64_t)s->r.grace_s * 1000000000u);
     engine_drain(s->engine, true);
     engine_step(s->engine);

@@ -109,7 +109,7 @@ static bool read_stops(struct openai_ask *ask, struct openai_error *error)
             return openai_refuse(error, 400, invalid, "stop",
                                  "stop: expected a string of 1 to %d bytes without NUL, or a list of such",
                                  OPENAI_STOP_BYTES_MAX);
-        stops[ask->request.stop_count++] = json_string_value(each);
+        stops[ask->request.stop_count++] = bg_strdup(json_string_value(each));
     }
     return true;
 }
@@ -409,13 +409,22 @@ bool openai_parse(enum openai_kind kind, const char *body, size_t size, uint32_t
     return good;
 }
 
+void openai_ask_release(struct openai_ask *ask)
+{
+    json_decref(ask->ids);
+    json_decref(ask->body);
+    ask->body = ask->messages = ask->ids = ask->schema = NULL;
+    ask->grammar = ask->model = NULL;
+}
+
 void openai_ask_fini(struct openai_ask *ask)
 {
+    openai_ask_release(ask);
     bg_strlist_fini(&ask->texts);
-    json_decref(ask->ids);
+    for (uint32_t i = 0; i < ask->request.stop_count; i++)
+        bg_free((void *)(uintptr_t)ask->request.stops[i]);
     bg_free((void *)(uintptr_t)ask->request.stops);
     bg_free((void *)(uintptr_t)ask->request.sampling.biases);
     bg_free(ask->drawn);
-    json_decref(ask->body);
     *ask = (struct openai_ask){0};
 }

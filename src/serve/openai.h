@@ -25,7 +25,7 @@ bool openai_refuse(struct openai_error *error, int http, const char *type, const
 enum openai_kind { OPENAI_COMPLETION, OPENAI_CHAT };
 enum { OPENAI_CHOICES_MAX = 32, OPENAI_STOPS_MAX = 16, OPENAI_STOP_BYTES_MAX = 1024, OPENAI_BIASES_MAX = 1024 };
 
-struct openai_ask { // what one body asks for. Its pointers live as long as it does
+struct openai_ask { // what one body asks for. Its pointers live as long as it does, or until its release
     enum openai_kind kind;
     json_t *body;
     json_t *messages;        // of a chat; borrowed
@@ -43,6 +43,8 @@ struct openai_ask { // what one body asks for. Its pointers live as long as it d
 // vocab: ids are below it. tokens_max: for where nothing is asked for.
 bool openai_parse(enum openai_kind kind, const char *body, size_t size, uint32_t vocab, uint32_t tokens_max,
                   struct openai_error *error, struct openai_ask *ask);
+// Frees what the body was read into. What is left: request, texts, flags, seed.
+void openai_ask_release(struct openai_ask *ask);
 void openai_ask_fini(struct openai_ask *ask);
 // Checks a list of messages; contents of several parts of text become one text.
 bool openai_messages(json_t *messages, struct openai_error *error);
@@ -62,9 +64,10 @@ struct openai_choice { // of one answer, gathered or in the making
     uint32_t index;
     struct bg_str echo; // goes before the text
     struct bg_str text;
-    json_int_t offset; // characters of the tokens with logprobs so far
-    json_t *logprobs;  // array; NULL: none wanted
-    json_t *tokens;    // array of ids; NULL: none wanted
+    json_int_t offset;              // characters of the tokens with logprobs so far
+    int32_t *tokens;                // gathered: (token_count)
+    struct serve_logprob *logprobs; // gathered: (token_count, 1 + top_logprobs); NULL: none wanted
+    size_t token_count, token_capacity;
     enum serve_finish finish;
     uint32_t prompt_tokens, cached_tokens, drawn_tokens;
     bool begun; // a first chunk has gone out
@@ -77,6 +80,7 @@ void openai_usage_chunk(const struct openai_reply *reply, const struct openai_ch
 // Adds an event to a choice that will be answered whole; then the whole answer.
 void openai_gather(const struct openai_reply *reply, struct openai_choice *choice, const struct serve_event *event);
 json_t *openai_answer(const struct openai_reply *reply, struct openai_choice *choices, uint32_t count);
+void openai_choice_fini(struct openai_choice *choice);
 const char *openai_finish(enum serve_finish finish); // "stop", "length", ..; NULL while it runs
 
 enum { OPENAI_INPUTS_MAX = 256 };
@@ -88,6 +92,6 @@ struct openai_embed {      // what one body asks embeddings of
 bool openai_parse_embed(const char *body, size_t size, uint32_t vocab, struct openai_error *error,
                         struct openai_embed *embed);
 void openai_embed_fini(struct openai_embed *embed);
-json_t *openai_embedding(const struct openai_embed *embed, size_t index, const float *values, size_t dim);
+json_t *openai_embedding(bool as_base64, size_t index, const float *values, size_t dim);
 
 #endif

@@ -92,10 +92,10 @@ static json_t *base64(const void *bytes, size_t size)
     return json;
 }
 
-json_t *openai_embedding(const struct openai_embed *embed, size_t index, const float *values, size_t dim)
+json_t *openai_embedding(bool as_base64, size_t index, const float *values, size_t dim)
 {
     json_t *list;
-    if (embed->base64) { // 32-bit floats, little-endian, as everything that runs this
+    if (as_base64) { // 32-bit floats, little-endian, as everything that runs this
         list = base64(values, dim * sizeof *values);
     } else {
         list = json_array();

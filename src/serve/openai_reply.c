@@ -157,6 +157,14 @@ static void put(struct bg_str *out, json_t *o)
     json_decref(o);
 }
 
+static json_t *ids_json(const int32_t *ids, size_t count)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(list, json_integer(ids[i]));
+    return list;
+}
+
 static void put_choice(const struct openai_reply *reply, struct openai_choice *c, json_t *what,
                        const struct serve_event *event, const char *finish, struct bg_str *out)
 {
@@ -167,12 +175,8 @@ static void put_choice(const struct openai_reply *reply, struct openai_choice *c
                                reply->ask->kind == OPENAI_CHAT ? "delta" : "text", what, "logprobs",
                                event ? logprobs_json(reply, list, &c->offset) : (json_decref(list), json_null()),
                                "finish_reason", finish ? json_string(finish) : json_null());
-    if (event && reply->ask->return_tokens) {
-        json_t *ids = json_array();
-        for (uint32_t i = 0; i < event->token_count; i++)
-            json_array_append_new(ids, json_integer(event->tokens[i]));
-        json_object_set_new(choice, "tokens", ids);
-    }
+    if (event && reply->ask->return_tokens)
+        json_object_set_new(choice, "tokens", ids_json(event->tokens, event->token_count));
     json_t *o = frame(reply, true, json_pack("[o]", choice));
     if (!c->begun)
         add_seed(reply, o);
@@ -223,13 +227,27 @@ void openai_gather(const struct openai_reply *reply, struct openai_choice *choic
     bg_str_add_bytes(&choice->text, bg_str_text(&choice->echo), choice->echo.size);
     bg_str_reset(&choice->echo);
     bg_str_add_bytes(&choice->text, event->text, event->text_bytes);
-    if (!choice->logprobs)
-        choice->logprobs = json_array();
-    add_logprobs(reply, choice->logprobs, event);
-    if (!choice->tokens)
-        choice->tokens = json_array();
-    for (uint32_t i = 0; i < event->token_count; i++)
-        json_array_append_new(choice->tokens, json_integer(event->tokens[i]));
+    const size_t count = choice->token_count + event->token_count, stride = 1 + reply->ask->request.top_logprobs;
+    if (count > choice->token_capacity) {
+        choice->token_capacity = count * 2;
+        choice->tokens = bg_realloc_array(choice->tokens, choice->token_capacity, sizeof *choice->tokens);
+        if (event->logprobs)
+            choice->logprobs =
+                bg_realloc_array(choice->logprobs, choice->token_capacity * stride, sizeof *choice->logprobs);
+    }
+    for (size_t i = 0; i < event->token_count; i++)
+        choice->tokens[choice->token_count + i] = event->tokens[i];
+    for (size_t i = 0; event->logprobs && i < event->token_count * stride; i++)
+        choice->logprobs[choice->token_count * stride + i] = event->logprobs[i];
+    choice->token_count = count;
+}
+
+void openai_choice_fini(struct openai_choice *choice)
+{
+    bg_str_fini(&choice->echo);
+    bg_str_fini(&choice->text);
+    bg_free(choice->tokens);
+    bg_free(choice->logprobs);
 }
 
 json_t *openai_answer(const struct openai_reply *reply, struct openai_choice *choices, uint32_t count)
@@ -237,17 +255,18 @@ json_t *openai_answer(const struct openai_reply *reply, struct openai_choice *ch
     json_t *list = json_array();
     for (uint32_t i = 0; i < count; i++) {
         struct openai_choice *c = &choices[i];
-        json_t *text = openai_text(bg_str_text(&c->text), c->text.size);
+        const struct serve_event all = {.token_count = (uint32_t)c->token_count, .logprobs = c->logprobs};
+        json_t *text = openai_text(bg_str_text(&c->text), c->text.size), *probs = json_array();
+        add_logprobs(reply, probs, &all);
         json_t *what = reply->ask->kind == OPENAI_CHAT
                            ? json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text, "refusal")
                            : text;
         json_t *o = json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->index,
                               reply->ask->kind == OPENAI_CHAT ? "message" : "text", what, "logprobs",
-                              logprobs_json(reply, c->logprobs ? c->logprobs : json_array(), &c->offset),
-                              "finish_reason", openai_finish(c->finish) ? openai_finish(c->finish) : "stop");
-        c->logprobs = NULL;
-        if (reply->ask->return_tokens && c->tokens)
-            json_object_set(o, "tokens", c->tokens);
+                              logprobs_json(reply, probs, &c->offset), "finish_reason",
+                              openai_finish(c->finish) ? openai_finish(c->finish) : "stop");
+        if (reply->ask->return_tokens)
+            json_object_set_new(o, "tokens", ids_json(c->tokens, c->token_count));
         json_array_append_new(list, o);
     }
     json_t *answer = frame(reply, false, list);

@@ -258,7 +258,7 @@ static void embeddings(void **state)
         assert_int_equal(json_array_size(embed.inputs), counts[i]);
         assert_int_equal(embed.base64, i == 3);
         const float values[] = {1, -2, 0.5f};
-        json_t *json = openai_embedding(&embed, i, values, 3);
+        json_t *json = openai_embedding(embed.base64, i, values, 3);
         const json_t *list = json_object_get(json, "embedding");
         if (embed.base64)
             assert_string_equal(json_string_value(list), "AACAPwAAAMAAAAA/");

@@ -1,4 +1,4 @@
-// Text requests: prompts from texts, ids and chats; submitting them; what the engine tells.
+// Text requests: prompts from texts, ids and chats; submitting them; what the engine tells; the answer.
 #include "serve/http/http_int.h"
 
 #include "base/mem.h"
@@ -113,7 +113,6 @@ static bool compile_grammar(struct exchange *x, struct grammar **grammar, struct
            openai_refuse(error, 400, invalid, x->ask.grammar ? "grammar" : "response_format", "%.900s", err.text);
 }
 
-// Also: the client is gone.
 static void cancel_all(struct exchange *x)
 {
     for (uint32_t i = 0; i < x->choice_count && x->http->engine; i++)
@@ -125,7 +124,7 @@ static void cancel_all(struct exchange *x)
 static void echo(struct exchange *x, size_t p, const struct token_list *tokens, uint32_t index)
 {
     struct bg_str *text = &x->choices[index].echo;
-    if (!x->ask.ids) {
+    if (x->ask.texts.count > 0) {
         bg_str_add(text, x->ask.texts.items[p]);
         return;
     }
@@ -137,82 +136,128 @@ static void echo(struct exchange *x, size_t p, const struct token_list *tokens, 
     }
 }
 
-static bool submit_all(struct exchange *x, struct engine *engine, struct openai_error *error)
+// ---- On its way: read by a worker, drawn by the engine, written by a worker where it is large ----
+struct text_work {
+    enum openai_kind kind;
+    enum { READING, DRAWING, WRITING } stage;
+    struct openai_error error; // http 0: none
+    struct grammar *grammar;   // NULL: free
+    struct token_list *prompts;
+    size_t prompt_count;
+    char *answer; // JSON
+};
+
+static bool read_ask(struct exchange *x, struct text_work *w)
 {
     struct http *http = x->http;
-    const size_t prompts = x->ask.kind == OPENAI_CHAT ? 1
-                           : x->ask.ids               ? json_array_size(x->ask.ids)
-                                                      : x->ask.texts.count;
-    struct grammar *grammar = NULL;
-    bool good = compile_grammar(x, &grammar, error);
-    x->choice_count = (uint32_t)prompts * x->ask.n;
+    struct bg_error err;
+    if (!openai_parse(w->kind, bg_str_text(&x->body), x->body.size, http->model.config->vocab, http->model.context,
+                      &w->error, &x->ask))
+        return false;
+    x->asking = true;
+    if (x->ask.model && strcmp(x->ask.model, http->model.name) != 0 && strcmp(x->ask.model, "default") != 0)
+        return openai_refuse(&w->error, 404, "not_found_error", "model",
+                             "there is no model \"%.100s\" here: it is \"%s\"", x->ask.model, http->model.name);
+    if (!x->ask.seed_given && http->env->ops->entropy(http->env, &x->ask.request.sampling.seed, sizeof(uint64_t), &err))
+        return openai_refuse(&w->error, 500, "server_error", "", "%s", err.text);
+    if (!x->ask.seed_given) // a number that every reader of JSON can hold
+        x->ask.request.sampling.seed &= ((uint64_t)1 << 53) - 1;
+    if (!compile_grammar(x, &w->grammar, &w->error))
+        return false;
+    w->prompt_count = w->kind == OPENAI_CHAT ? 1 : x->ask.ids ? json_array_size(x->ask.ids) : x->ask.texts.count;
+    w->prompts = bg_alloc_array(w->prompt_count + 1, sizeof *w->prompts);
+    for (size_t p = 0; p < w->prompt_count; p++)
+        if (!ask_prompt(x, p, &w->prompts[p], &w->error))
+            return false;
+    return true;
+}
+
+// Everything that takes longer the more is asked.
+static void read_all(struct exchange *x)
+{
+    read_ask(x, x->work_of);
+    if (x->asking)
+        openai_ask_release(&x->ask);
+}
+
+static void let_go(struct text_work *w)
+{
+    for (size_t p = 0; p < w->prompt_count; p++)
+        token_list_fini(&w->prompts[p]);
+    bg_free(w->prompts);
+    w->prompts = NULL;
+    w->prompt_count = 0;
+    if (w->grammar)
+        grammar_release(w->grammar);
+    w->grammar = NULL;
+}
+
+static bool submit_all(struct exchange *x, struct text_work *w)
+{
+    struct http *http = x->http;
+    bool good = true;
+    x->choice_count = (uint32_t)w->prompt_count * x->ask.n;
     x->choices = bg_alloc_array(x->choice_count + 1u, sizeof *x->choices);
     x->requests = bg_alloc_array(x->choice_count + 1u, sizeof *x->requests);
-    for (size_t p = 0; p < prompts && good; p++) {
-        struct token_list tokens = {0};
-        good = ask_prompt(x, p, &tokens, error);
-        for (uint32_t c = 0; c < x->ask.n && good; c++) {
-            const uint32_t index = (uint32_t)p * x->ask.n + c;
-            struct serve_request request = x->ask.request;
-            struct bg_error err;
-            double retry = 1;
-            request.prompt = tokens.ids;
-            request.prompt_count = (uint32_t)tokens.count;
-            request.sampling.choice += index;
-            request.grammar = grammar;
-            request.user = x;
-            x->choices[index].index = index;
-            if (x->ask.echo)
-                echo(x, p, &tokens, index);
-            bg_status status = engine_submit(engine, &request, &err, &x->requests[index], &retry);
-            good = !status || refuse_submit(status, &err, request.prompt_count, http->model.context, retry, error);
-            x->running += !status;
-        }
-        token_list_fini(&tokens);
+    for (uint32_t index = 0; index < x->choice_count && good; index++) {
+        const uint32_t p = index / x->ask.n;
+        struct serve_request request = x->ask.request;
+        struct bg_error err;
+        double retry = 1;
+        request.prompt = w->prompts[p].ids;
+        request.prompt_count = (uint32_t)w->prompts[p].count;
+        request.sampling.choice += index;
+        request.grammar = w->grammar;
+        request.user = x;
+        x->choices[index].index = index;
+        bg_status status = engine_submit(http->engine, &request, &err, &x->requests[index], &retry);
+        good = !status || refuse_submit(status, &err, request.prompt_count, http->model.context, retry, &w->error);
+        x->running += !status;
+        if (x->ask.echo && good)
+            echo(x, p, &w->prompts[p], index);
     }
-    if (grammar)
-        grammar_release(grammar);
     if (!good)
         cancel_all(x);
     return good;
 }
 
-static void hear(struct exchange *x, const struct serve_event *event);
-static enum MHD_Result answer(struct exchange *x);
-
-static enum MHD_Result ask_text(struct exchange *x, struct engine *engine, enum openai_kind kind)
+static void begin_drawing(struct exchange *x, struct text_work *w)
 {
-    static const struct exchange_work work = {hear, answer, cancel_all, NULL};
     struct http *http = x->http;
-    struct openai_error error;
-    struct bg_error err;
-    if (!openai_parse(kind, bg_str_text(&x->body), x->body.size, http->model.config->vocab, http->model.context, &error,
-                      &x->ask))
-        return exchange_refuse(x, &error);
-    x->asking = true;
-    if (x->ask.model && strcmp(x->ask.model, http->model.name) != 0 && strcmp(x->ask.model, "default") != 0) {
-        openai_refuse(&error, 404, "not_found_error", "model", "there is no model \"%.100s\" here: it is \"%s\"",
-                      x->ask.model, http->model.name);
-        return exchange_refuse(x, &error);
-    }
-    if (!x->ask.seed_given &&
-        http->env->ops->entropy(http->env, &x->ask.request.sampling.seed, sizeof(uint64_t), &err)) {
-        openai_refuse(&error, 500, "server_error", "", "%s", err.text);
-        return exchange_refuse(x, &error);
-    }
-    if (!x->ask.seed_given) // a number that every reader of JSON can hold
-        x->ask.request.sampling.seed &= ((uint64_t)1 << 53) - 1;
-    snprintf(x->id, sizeof x->id, "%s-%llx-%llx", kind == OPENAI_CHAT ? "chatcmpl" : "cmpl",
-             (unsigned long long)http->env->ops->wall_ms(http->env), (unsigned long long)++http->next_id);
+    w->stage = DRAWING;
     x->reply = (struct openai_reply){&x->ask, http->model.tokenizer, x->id, http->model.name,
                                      http->env->ops->wall_ms(http->env) / 1000};
-    x->work = &work;
-    if (!submit_all(x, engine, &error))
-        return exchange_refuse(x, &error);
-    return x->ask.stream ? exchange_stream(x) : exchange_wait(x);
+    const bool good = !w->error.http && submit_all(x, w);
+    x->ready = !good || x->ask.stream;
+    let_go(w);
 }
 
-static void hear(struct exchange *x, const struct serve_event *event)
+static void write_answer(struct exchange *x)
+{
+    struct text_work *w = x->work_of;
+    json_t *answer = openai_answer(&x->reply, x->choices, x->choice_count);
+    w->answer = exchange_json(answer);
+    json_decref(answer);
+}
+
+static void begin_writing(struct exchange *x, struct text_work *w)
+{
+    enum { LOGPROB_BYTES = 64 }; // about
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < x->choice_count; i++)
+        bytes += x->choices[i].text.size +
+                 (x->ask.request.logprobs ? x->choices[i].drawn_tokens * (1 + x->ask.request.top_logprobs) : 0) *
+                     (size_t)LOGPROB_BYTES;
+    w->stage = WRITING;
+    if (worker_for(bytes) == WORKER_LARGE) {
+        exchange_chore(x, WORKER_LARGE, write_answer);
+        return;
+    }
+    write_answer(x);
+    x->ready = true;
+}
+
+static void drawn(struct exchange *x, struct text_work *w, const struct serve_event *event)
 {
     uint32_t index = 0;
     while (index < x->choice_count && x->requests[index] != event->request)
@@ -234,39 +279,86 @@ static void hear(struct exchange *x, const struct serve_event *event)
     x->requests[index] = 0;
     if (--x->running > 0)
         return;
-    x->complete = true;
     if (x->ask.stream) {
         if (x->ask.include_usage)
             openai_usage_chunk(&x->reply, x->choices, x->choice_count, &x->out);
         bg_str_add(&x->out, "data: [DONE]\n\n");
+        x->complete = true;
+    } else if (!w->error.http && !x->gone && x->wait.connection) {
+        begin_writing(x, w);
     }
+}
+
+static void hear(struct exchange *x, const struct serve_event *event)
+{
+    struct text_work *w = x->work_of;
+    if (event->request) {
+        drawn(x, w, event);
+        return;
+    }
+    x->running = 0;
+    if (w->stage == WRITING)
+        x->ready = true;
+    else if (!x->gone && x->wait.connection)
+        begin_drawing(x, w);
 }
 
 static enum MHD_Result answer(struct exchange *x)
 {
-    return exchange_send_json(x, 200, openai_answer(&x->reply, x->choices, x->choice_count));
+    struct text_work *w = x->work_of;
+    if (w->error.http)
+        return exchange_refuse(x, &w->error);
+    if (x->ask.stream)
+        return exchange_stream(x);
+    char *text = w->answer;
+    w->answer = NULL;
+    return exchange_send_text(x, text);
+}
+
+static void abandon(struct exchange *x)
+{
+    worker_drop(x);
+    cancel_all(x);
+}
+
+static void forget(struct exchange *x)
+{
+    struct text_work *w = x->work_of;
+    let_go(w);
+    json_decref(w->error.more);
+    bg_free(w->answer);
+    bg_free(w);
 }
 
 void ask_fini(struct exchange *x)
 {
-    for (uint32_t i = 0; i < x->choice_count; i++) {
-        bg_str_fini(&x->choices[i].echo);
-        bg_str_fini(&x->choices[i].text);
-        json_decref(x->choices[i].logprobs);
-        json_decref(x->choices[i].tokens);
-    }
+    for (uint32_t i = 0; i < x->choice_count; i++)
+        openai_choice_fini(&x->choices[i]);
     bg_free(x->choices);
     bg_free(x->requests);
     if (x->asking)
         openai_ask_fini(&x->ask);
 }
 
+static enum MHD_Result ask_text(struct exchange *x, enum openai_kind kind)
+{
+    static const struct exchange_work work = {hear, answer, abandon, forget};
+    struct http *http = x->http;
+    struct text_work *w = bg_alloc(sizeof *w);
+    *w = (struct text_work){.kind = kind};
+    snprintf(x->id, sizeof x->id, "%s-%llx-%llx", kind == OPENAI_CHAT ? "chatcmpl" : "cmpl",
+             (unsigned long long)http->env->ops->wall_ms(http->env), (unsigned long long)++http->next_id);
+    return exchange_begin(x, worker_for(x->body.size), read_all, &work, w);
+}
+
 enum MHD_Result ask_completion(struct exchange *x, struct engine *engine)
 {
-    return ask_text(x, engine, OPENAI_COMPLETION);
+    (void)engine;
+    return ask_text(x, OPENAI_COMPLETION);
 }
 
 enum MHD_Result ask_chat(struct exchange *x, struct engine *engine)
 {
-    return ask_text(x, engine, OPENAI_CHAT);
+    (void)engine;
+    return ask_text(x, OPENAI_CHAT);
 }

@@ -1,5 +1,6 @@
-// /v1/embeddings: the final norm's output after the last token, of length 1. Every input is a request of the engine, in
-// turn with all others; only so many of one body wait or run at once that they fill no queue.
+// /v1/embeddings: the final norm's output after the last token, of length 1. A worker reads the inputs; then every one
+// is a request of the engine, in turn with all others; only so many of one body wait or run at once that they fill no
+// queue.
 #include "serve/http/http_int.h"
 
 #include "base/mem.h"
@@ -11,10 +12,11 @@
 enum { AT_ONCE_MAX = 8 };
 
 struct embedding_work {
-    struct openai_embed ask;
-    struct openai_error error; // http 0: none so far
-    uint64_t *requests;        // (inputs): of the engine; 0: not asked for yet, or answered
-    char **found;              // (inputs): JSON
+    bool base64;
+    struct openai_error error;  // http 0: none so far
+    struct token_list *prompts; // (inputs)
+    uint64_t *requests;         // (inputs): of the engine; 0: not asked for yet, or answered
+    char **found;               // (inputs): JSON
     size_t inputs, asked;
     json_int_t tokens;
 };
@@ -43,6 +45,34 @@ static bg_status tokens_of(const struct exchange *x, const json_t *input, struct
     return BG_OK;
 }
 
+static bool read_inputs(struct exchange *x, struct embedding_work *w, const struct openai_embed *ask)
+{
+    const struct http_model *m = &x->http->model;
+    struct bg_error err;
+    if (ask->model && strcmp(ask->model, m->name) != 0 && strcmp(ask->model, "default") != 0)
+        return openai_refuse(&w->error, 404, "not_found_error", "model",
+                             "there is no model \"%.100s\" here: it is \"%s\"", ask->model, m->name);
+    w->inputs = json_array_size(ask->inputs);
+    w->prompts = bg_alloc_array(w->inputs + 1, sizeof *w->prompts);
+    w->requests = bg_alloc_array(w->inputs + 1, sizeof *w->requests);
+    w->found = bg_alloc_array(w->inputs + 1, sizeof *w->found);
+    w->base64 = ask->base64;
+    for (size_t i = 0; i < w->inputs; i++)
+        if (tokens_of(x, json_array_get(ask->inputs, i), &err, &w->prompts[i]))
+            return openai_refuse(&w->error, 400, "invalid_request_error", "input", "input %zu: %.900s", i, err.text);
+    return true;
+}
+
+static void read_all(struct exchange *x)
+{
+    struct embedding_work *w = x->work_of;
+    struct openai_embed ask;
+    if (!openai_parse_embed(bg_str_text(&x->body), x->body.size, x->http->model.config->vocab, &w->error, &ask))
+        return;
+    read_inputs(x, w, &ask);
+    openai_embed_fini(&ask);
+}
+
 static bool refuse(bg_status status, const struct bg_error *err, size_t i, double retry, struct openai_error *error)
 {
     if (status == BG_FULL) {
@@ -57,34 +87,30 @@ static bool refuse(bg_status status, const struct bg_error *err, size_t i, doubl
 
 static bool ask_one(struct exchange *x, struct embedding_work *w, size_t i)
 {
-    struct token_list tokens = {0};
     struct bg_error err;
     double retry = 1;
-    bg_status status = tokens_of(x, json_array_get(w->ask.inputs, i), &err, &tokens);
-    const size_t most = x->http->model.context, got = tokens.count;
-    const bool fits = got <= most;
-    if (!status && fits) {
-        const struct serve_request request = {.prompt = tokens.ids,
-                                              .prompt_count = (uint32_t)got,
-                                              .embed = true,
-                                              .follows = i > 0,
-                                              .cache_prompt = true,
-                                              .user = x};
-        status = engine_submit(x->http->engine, &request, &err, &w->requests[i], &retry);
-    }
-    token_list_fini(&tokens);
-    if (!status && !fits) {
+    const size_t most = x->http->model.context, got = w->prompts[i].count;
+    if (got > most) {
         openai_refuse(&w->error, 400, "exceed_context_size_error", "input",
                       "input %zu exceeds the available context size: it has %zu tokens, the context %zu", i, got, most);
         w->error.more = json_pack("{s:I, s:I}", "n_prompt_tokens", (json_int_t)got, "n_ctx", (json_int_t)most);
         return false;
     }
+    const struct serve_request request = {.prompt = w->prompts[i].ids,
+                                          .prompt_count = (uint32_t)got,
+                                          .embed = true,
+                                          .follows = i > 0,
+                                          .cache_prompt = true,
+                                          .user = x};
+    bg_status status = engine_submit(x->http->engine, &request, &err, &w->requests[i], &retry);
+    token_list_fini(&w->prompts[i]);
     return !status || refuse(status, &err, i, retry, &w->error);
 }
 
 static void abandon(struct exchange *x)
 {
     const struct embedding_work *w = x->work_of;
+    worker_drop(x);
     for (size_t i = 0; i < w->asked; i++)
         if (w->requests[i])
             engine_cancel(x->http->engine, w->requests[i]);
@@ -111,6 +137,12 @@ static void hear(struct exchange *x, const struct serve_event *event)
     struct embedding_work *w = x->work_of;
     const size_t dim = x->http->model.config->dim;
     size_t i = 0;
+    if (event->request == 0) { // they are read
+        x->running = 0;
+        ask_more(x);
+        x->ready = x->running == 0;
+        return;
+    }
     while (i < w->asked && w->requests[i] != event->request)
         i++;
     if (i == w->asked)
@@ -119,7 +151,7 @@ static void hear(struct exchange *x, const struct serve_event *event)
         float *values = bg_alloc_array(dim, sizeof *values);
         memcpy(values, event->embedding, dim * sizeof *values);
         normalise(values, dim);
-        json_t *entry = openai_embedding(&w->ask, i, values, dim);
+        json_t *entry = openai_embedding(w->base64, i, values, dim);
         w->found[i] = json_dumps(entry, JSON_COMPACT | JSON_REAL_PRECISION(9));
         w->tokens += event->prompt_tokens;
         json_decref(entry);
@@ -132,7 +164,7 @@ static void hear(struct exchange *x, const struct serve_event *event)
     w->requests[i] = 0;
     x->running--;
     ask_more(x);
-    x->complete = x->running == 0;
+    x->ready = x->running == 0;
 }
 
 static enum MHD_Result answer(struct exchange *x)
@@ -144,49 +176,36 @@ static enum MHD_Result answer(struct exchange *x)
     json_t *model = json_string(x->http->model.name);
     char *name = json_dumps(model, JSON_ENCODE_ANY);
     bg_str_add(&text, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < w->inputs; i++)
-        bg_str_addf(&text, "%s%s", i ? "," : "", w->found[i] ? w->found[i] : "{}");
+    for (size_t i = 0; i < w->inputs; i++) {
+        bg_str_add(&text, i ? "," : "");
+        bg_str_add(&text, w->found[i] ? w->found[i] : "{}");
+    }
     bg_str_addf(&text, "],\"model\":%s,\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld}}", name ? name : "\"\"",
                 (long long)w->tokens, (long long)w->tokens);
-    enum MHD_Result result = exchange_send(x, 200, "application/json; charset=utf-8", bg_str_text(&text), text.size);
     json_decref(model);
     bg_free(name);
-    bg_str_fini(&text);
-    return result;
+    return exchange_send_text(x, bg_str_take(&text));
 }
 
 static void forget(struct exchange *x)
 {
     struct embedding_work *w = x->work_of;
-    for (size_t i = 0; i < w->inputs; i++)
+    for (size_t i = 0; i < w->inputs; i++) {
+        token_list_fini(&w->prompts[i]);
         bg_free(w->found[i]);
+    }
     json_decref(w->error.more);
+    bg_free(w->prompts);
     bg_free(w->found);
     bg_free(w->requests);
-    openai_embed_fini(&w->ask);
     bg_free(w);
 }
 
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine)
 {
     static const struct exchange_work kind = {hear, answer, abandon, forget};
-    const struct http_model *m = &x->http->model;
-    struct openai_error error;
-    struct openai_embed ask;
     (void)engine;
-    if (!openai_parse_embed(bg_str_text(&x->body), x->body.size, m->config->vocab, &error, &ask))
-        return exchange_refuse(x, &error);
     struct embedding_work *w = bg_alloc(sizeof *w);
-    *w = (struct embedding_work){.ask = ask, .inputs = json_array_size(ask.inputs)};
-    w->requests = bg_alloc_array(w->inputs + 1, sizeof *w->requests);
-    w->found = bg_alloc_array(w->inputs + 1, sizeof *w->found);
-    x->work = &kind;
-    x->work_of = w;
-    if (ask.model && strcmp(ask.model, m->name) != 0 && strcmp(ask.model, "default") != 0)
-        openai_refuse(&w->error, 404, "not_found_error", "model", "there is no model \"%.100s\" here: it is \"%s\"",
-                      ask.model, m->name);
-    ask_more(x);
-    if (x->running == 0)
-        return answer(x);
-    return exchange_wait(x);
+    *w = (struct embedding_work){0};
+    return exchange_begin(x, worker_for(x->body.size), read_all, &kind, w);
 }

@@ -15,12 +15,23 @@ struct told { // an event, copied
 };
 
 struct exchange;
-// What is not answered at once: the exchange is suspended until x->complete.
+// What is not answered at once: the exchange is suspended until x->ready.
 struct exchange_work {
-    void (*hear)(struct exchange *x, const struct serve_event *event); // of one of its requests; counts x->running down
-    enum MHD_Result (*answer)(struct exchange *x);                     // when it is complete
-    void (*abandon)(struct exchange *x); // the client is gone; what runs still ends by hear()
-    void (*forget)(struct exchange *x);  // frees; NULL: nothing
+    // Of one of its requests, or, where event->request is 0, the end of its chore; counts x->running down.
+    void (*hear)(struct exchange *x, const struct serve_event *event);
+    enum MHD_Result (*answer)(struct exchange *x); // when it is ready
+    void (*abandon)(struct exchange *x);           // the client is gone; what runs still ends by hear()
+    void (*forget)(struct exchange *x);            // frees; NULL: nothing
+};
+
+// Threads for what the HTTP thread must not wait for. WORKER_WAITS waits for the engine and for files. The others
+// compute: they read bodies and write answers, large ones apart so that small ones need not wait for them.
+enum worker_kind { WORKER_SMALL, WORKER_LARGE, WORKER_WAITS, WORKERS };
+struct worker {
+    struct http *http;
+    enum worker_kind kind;
+    struct bg_thread *thread;
+    struct exchange *chores, **chores_end; // gate: in order of arrival
 };
 
 struct exchange { // one HTTP request
@@ -40,9 +51,12 @@ struct exchange { // one HTTP request
     const struct exchange_work *work; // NULL: none
     void *work_of;
     uint32_t running;                  // requests to the engine, or a chore, whose end was not told yet
-    bool complete;                     // all have ended
+    bool ready;                        // to be answered
+    bool complete;                     // of a stream: nothing more comes
     void (*chore)(struct exchange *x); // worker.c
-    struct exchange *next_chore;
+    struct worker *waits_for;          // gate: to begin it; NULL: it has begun
+    struct exchange *next_chore;       // gate
+    size_t held;                       // gate: bytes of the body, while they count in http->held
     // Of a text request:
     bool asking; // the ask is in use
     struct openai_ask ask;
@@ -64,12 +78,14 @@ struct http {
     struct MHD_Daemon *daemon;
     uint16_t port;
     int epoll, bell;
-    struct bg_thread *thread, *worker;
+    struct bg_thread *thread;
     struct bg_gate *gate;
-    struct exchange *chores, **chores_end; // gate
-    struct told *told, **told_end;         // gate
-    bool stopping, draining;               // gate
-    uint32_t open;                         // gate: exchanges that began before draining and are not over yet
+    struct worker workers[WORKERS];
+    size_t held;                   // gate: bytes of bodies that wait for a worker, or are with one
+    struct told *told, **told_end; // gate
+    struct told *taken;            // of those: to be heard before all others
+    bool stopping, draining;       // gate
+    uint32_t open;                 // gate: exchanges that began before draining and are not over yet
     struct exchange *exchanges;
     struct door_keys keys;
     uint64_t answers[600]; // by status
@@ -82,6 +98,9 @@ void exchange_suspend(struct exchange *x);
 void exchange_resume(struct exchange *x);
 enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size);
 enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json);
+enum MHD_Result exchange_give(struct exchange *x, const char *type, void *bytes, size_t size); // 200; frees them
+enum MHD_Result exchange_send_text(struct exchange *x, char *text); // JSON, which it frees; NULL: 500
+char *exchange_json(json_t *json);                                  // as text; NULL: it cannot be written
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error);
 enum MHD_Result exchange_stream(struct exchange *x); // what comes into x->out, until x->complete
 
@@ -100,12 +119,17 @@ bool ask_render(struct exchange *x, json_t *messages, json_t *extra, char **text
 bool ask_prompt(struct exchange *x, size_t p, struct token_list *tokens, struct openai_error *error); // the p-th
 void ask_fini(struct exchange *x);
 
-// worker.c: has the worker's thread do what may take a while, and waits for it.
-enum MHD_Result exchange_chore(struct exchange *x, void (*chore)(struct exchange *x), const struct exchange_work *work,
-                               void *work_of);
-void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of all such work
-void worker_abandon(struct exchange *x);                                      // abandon() of it: goes on
-void worker_loop(void *http, struct bg_env *own);
+// worker.c. A chore has the exchange for itself: until its end is told nobody else writes to it, and only what the log
+// and the socket need is read.
+// Suspends the exchange and puts it to work, which begins with a chore; 429 where too many bodies wait for that.
+enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x),
+                               const struct exchange_work *work, void *work_of);
+void exchange_chore(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x)); // a further one
+enum worker_kind worker_for(size_t bytes);                                    // that are read, or written
+void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of work that is one chore
+void worker_finish(struct exchange *x); // abandon() of chores that are done to their end, come what may
+void worker_drop(struct exchange *x);   // abandon() of those that need not begin any more
+void worker_loop(void *worker, struct bg_env *own);
 
 // embeddings.c, slots.c, ship.c
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine);

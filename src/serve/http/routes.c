@@ -1,4 +1,4 @@
-// What each path does, but for text requests (ask.c): all of it is answered at once.
+// What each path does, but for those that have a file of their own: answered at once, or by a worker alone.
 #include "serve/http/http_int.h"
 
 #include "base/mem.h"
@@ -81,22 +81,58 @@ json_t *route_body(struct exchange *x, struct openai_error *error)
     return body;
 }
 
-static enum MHD_Result tokenize(struct exchange *x, struct engine *engine)
-{
-    (void)engine;
+// ---- Answers that a worker makes of bodies ----
+struct making {
+    json_t *(*make)(struct exchange *x, json_t *body, struct openai_error *error); // NULL: refused
     struct openai_error error;
+    char *answer;
+};
+
+static void make(struct exchange *x)
+{
+    struct making *m = x->work_of;
+    json_t *body = route_body(x, &m->error), *answer = body ? m->make(x, body, &m->error) : NULL;
+    m->answer = answer ? exchange_json(answer) : NULL;
+    json_decref(answer);
+    json_decref(body);
+}
+
+static enum MHD_Result send_made(struct exchange *x)
+{
+    struct making *m = x->work_of;
+    if (m->error.http)
+        return exchange_refuse(x, &m->error);
+    char *answer = m->answer;
+    m->answer = NULL;
+    return exchange_send_text(x, answer);
+}
+
+static void forget_made(struct exchange *x)
+{
+    struct making *m = x->work_of;
+    bg_free(m->answer);
+    bg_free(m);
+}
+
+static enum MHD_Result begin_making(struct exchange *x,
+                                    json_t *(*how)(struct exchange *x, json_t *body, struct openai_error *error))
+{
+    static const struct exchange_work kind = {worker_chore_ended, send_made, worker_drop, forget_made};
+    struct making *m = bg_alloc(sizeof *m);
+    *m = (struct making){.make = how};
+    return exchange_begin(x, worker_for(x->body.size), make, &kind, m);
+}
+
+static json_t *make_tokens(struct exchange *x, json_t *body, struct openai_error *error)
+{
     struct bg_error err;
     struct token_list tokens = {0};
-    json_t *body = route_body(x, &error), *content = json_object_get(body, "content");
-    if (!body)
-        return exchange_refuse(x, &error);
+    const json_t *content = json_object_get(body, "content");
     content = content ? content : json_object_get(body, "prompt");
     const struct tokenizer *t = x->http->model.tokenizer;
     bool special = false, parse = true;
-    if (!openai_flag(body, "add_special", &special, &error) || !openai_flag(body, "parse_special", &parse, &error)) {
-        json_decref(body);
-        return exchange_refuse(x, &error);
-    }
+    if (!openai_flag(body, "add_special", &special, error) || !openai_flag(body, "parse_special", &parse, error))
+        return NULL;
     bg_status status = BG_OK;
     if (!json_is_string(content))
         status = bg_fail(&err, BG_INVALID, "content: expected a string");
@@ -104,70 +140,74 @@ static enum MHD_Result tokenize(struct exchange *x, struct engine *engine)
         status = generate_prompt(t, json_string_value(content), json_string_length(content), parse, &err, &tokens);
     else
         status = tokenizer_encode(t, json_string_value(content), json_string_length(content), parse, &err, &tokens);
-    json_decref(body);
-    if (status) {
-        token_list_fini(&tokens);
-        openai_refuse(&error, 400, invalid, "content", "%.900s", err.text);
-        return exchange_refuse(x, &error);
-    }
     json_t *list = json_array();
     for (size_t i = 0; i < tokens.count; i++)
         json_array_append_new(list, json_integer(tokens.ids[i]));
     token_list_fini(&tokens);
-    return exchange_send_json(x, 200, json_pack("{s:o}", "tokens", list));
+    if (!status)
+        return json_pack("{s:o}", "tokens", list);
+    json_decref(list);
+    openai_refuse(error, 400, invalid, "content", "%.900s", err.text);
+    return NULL;
 }
 
-static enum MHD_Result detokenize(struct exchange *x, struct engine *engine)
+static json_t *make_text(struct exchange *x, json_t *body, struct openai_error *error)
 {
-    (void)engine;
-    struct openai_error error;
-    json_t *body = route_body(x, &error), *ids = json_object_get(body, "tokens");
+    const json_t *ids = json_object_get(body, "tokens");
+    const uint32_t vocab = x->http->model.config->vocab;
     struct bg_str text = {0};
-    bool good = body != NULL;
-    if (good && !json_is_array(ids))
-        good = openai_refuse(&error, 400, invalid, "tokens", "tokens: expected a list of token ids");
+    bool good =
+        json_is_array(ids) || openai_refuse(error, 400, invalid, "tokens", "tokens: expected a list of token ids");
     int32_t previous = -1;
     for (size_t i = 0; good && i < json_array_size(ids); i++) {
         const json_t *id = json_array_get(ids, i);
         const char *bytes;
         size_t size;
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) >= x->http->model.config->vocab) {
-            good = openai_refuse(&error, 400, invalid, "tokens", "tokens[%zu]: expected a token id below %u", i,
-                                 x->http->model.config->vocab);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= vocab) {
+            good = openai_refuse(error, 400, invalid, "tokens", "tokens[%zu]: expected a token id below %u", i, vocab);
             break;
         }
         tokenizer_token_bytes(x->http->model.tokenizer, previous, (int32_t)json_integer_value(id), &bytes, &size);
         bg_str_add_bytes(&text, bytes, size);
         previous = (int32_t)json_integer_value(id);
     }
-    json_t *answer = json_pack("{s:o}", "content", openai_text(bg_str_text(&text), text.size));
+    json_t *answer = good ? json_pack("{s:o}", "content", openai_text(bg_str_text(&text), text.size)) : NULL;
     bg_str_fini(&text);
-    json_decref(body);
-    if (good)
-        return exchange_send_json(x, 200, answer);
-    json_decref(answer);
-    return exchange_refuse(x, &error);
+    return answer;
+}
+
+static json_t *make_chat(struct exchange *x, json_t *body, struct openai_error *error)
+{
+    json_t *messages = json_object_get(body, "messages");
+    char *text = NULL;
+    size_t size = 0;
+    if (!openai_messages(messages, error) ||
+        !ask_render(x, messages, json_object_get(body, "chat_template_kwargs"), &text, &size, error))
+        return NULL;
+    json_t *answer = json_pack("{s:o}", "prompt", openai_text(text, size));
+    bg_free(text);
+    return answer;
+}
+
+static enum MHD_Result tokenize(struct exchange *x, struct engine *engine)
+{
+    (void)engine;
+    return begin_making(x, make_tokens);
+}
+
+static enum MHD_Result detokenize(struct exchange *x, struct engine *engine)
+{
+    (void)engine;
+    return begin_making(x, make_text);
 }
 
 static enum MHD_Result apply_template(struct exchange *x, struct engine *engine)
 {
     (void)engine;
-    struct openai_error error;
-    json_t *body = route_body(x, &error), *messages = json_object_get(body, "messages");
-    char *text = NULL;
-    size_t size = 0;
-    bool good = body != NULL;
-    good = good && openai_messages(messages, &error) &&
-           ask_render(x, messages, json_object_get(body, "chat_template_kwargs"), &text, &size, &error);
-    json_decref(body);
-    if (!good)
-        return exchange_refuse(x, &error);
-    json_t *answer = json_pack("{s:o}", "prompt", openai_text(text, size));
-    bg_free(text);
-    return exchange_send_json(x, 200, answer);
+    return begin_making(x, make_chat);
 }
 
+// ---- What this server is ----
 // The text of a control token; "" without one.
 static json_t *piece(const struct tokenizer *t, int32_t id)
 {
@@ -296,8 +336,8 @@ enum MHD_Result route_handle(struct exchange *x)
 {
     struct openai_error error;
     bool draining;
-    if (x->work)                                                      // was suspended until now
-        return x->complete && !x->gone ? x->work->answer(x) : MHD_NO; // not complete: the client has gone
+    if (x->work)                                                   // was suspended until now
+        return x->ready && !x->gone ? x->work->answer(x) : MHD_NO; // not ready: the client has gone
     struct engine *engine = let_in(x, &draining);
     x->digest = engine && x->knows_key ? x->http->model.digest : NULL;
     if (strcmp(x->method, "OPTIONS") == 0)

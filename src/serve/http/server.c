@@ -14,6 +14,7 @@
 
 enum {
     TAKEN_MAX = 1 << 30, // bytes of a body; more, and the connection is closed without an answer
+    TOLD_AT_ONCE = 64,   // events; then it is the sockets' turn
 };
 
 // ---- Answers ----
@@ -24,12 +25,10 @@ static void add_headers(const struct exchange *x, struct MHD_Response *response,
         MHD_add_response_header(response, DOOR_DIGEST, x->digest);
 }
 
-static enum MHD_Result send_all(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size,
-                                double retry_s)
+static enum MHD_Result send_response(struct exchange *x, uint32_t status, const char *type,
+                                     struct MHD_Response *response, double retry_s)
 {
     char seconds[16];
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(size, (void *)(uintptr_t)bytes, MHD_RESPMEM_MUST_COPY);
     if (!response)
         return MHD_NO;
     add_headers(x, response, type);
@@ -49,27 +48,56 @@ static enum MHD_Result send_all(struct exchange *x, uint32_t status, const char 
 
 enum MHD_Result exchange_send(struct exchange *x, uint32_t status, const char *type, const void *bytes, size_t size)
 {
-    return send_all(x, status, type, bytes, size, 0);
+    return send_response(x, status, type,
+                         MHD_create_response_from_buffer(size, (void *)(uintptr_t)bytes, MHD_RESPMEM_MUST_COPY), 0);
 }
 
-static enum MHD_Result send_json(struct exchange *x, uint32_t status, json_t *json, double retry_s)
+static enum MHD_Result give(struct exchange *x, uint32_t status, const char *type, void *bytes, size_t size,
+                            double retry_s)
 {
-    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    json_decref(json);
-    enum MHD_Result result = send_all(x, text ? status : 500, "application/json; charset=utf-8", text ? text : "{}",
-                                      text ? strlen(text) : 2, retry_s);
-    bg_free(text);
-    return result;
+    struct MHD_Response *response = MHD_create_response_from_buffer(size, bytes, MHD_RESPMEM_MUST_FREE);
+    if (!response)
+        bg_free(bytes);
+    return send_response(x, status, type, response, retry_s);
+}
+
+enum MHD_Result exchange_give(struct exchange *x, const char *type, void *bytes, size_t size)
+{
+    return give(x, 200, type, bytes, size, 0);
+}
+
+static enum MHD_Result send_text(struct exchange *x, uint32_t status, char *text, double retry_s)
+{
+    if (!text) {
+        text = bg_strdup("{}");
+        status = 500;
+    }
+    return give(x, status, "application/json; charset=utf-8", text, strlen(text), retry_s);
+}
+
+char *exchange_json(json_t *json)
+{
+    return json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9));
+}
+
+enum MHD_Result exchange_send_text(struct exchange *x, char *text)
+{
+    return send_text(x, 200, text, 0);
 }
 
 enum MHD_Result exchange_send_json(struct exchange *x, uint32_t status, json_t *json)
 {
-    return send_json(x, status, json, 0);
+    char *text = exchange_json(json);
+    json_decref(json);
+    return send_text(x, status, text, 0);
 }
 
 enum MHD_Result exchange_refuse(struct exchange *x, struct openai_error *error)
 {
-    return send_json(x, (uint32_t)error->http, openai_error_json(error), error->retry_s);
+    json_t *json = openai_error_json(error);
+    char *text = exchange_json(json);
+    json_decref(json);
+    return send_text(x, (uint32_t)error->http, text, error->retry_s);
 }
 
 static ssize_t read_stream(void *arg, uint64_t position, char *to, size_t most)
@@ -267,30 +295,36 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **st
         log_access(x);
     door_forget(&x->wait, http->epoll);
     if (x->running > 0)
-        x->work->abandon(x); // freed when the engine has let go of it
-    else
+        x->work->abandon(x);
+    if (x->running == 0) // else freed when the engine, or a worker, has let go of it
         exchange_destroy(x);
 }
 
 // ---- The loop ----
-static void take_told(struct http *http)
+// True: there may be more.
+static bool take_told(struct http *http)
 {
-    http->env->ops->gate_enter(http->env, http->gate);
-    struct told *list = http->told;
-    http->told = NULL;
-    http->told_end = &http->told;
-    http->env->ops->gate_leave(http->env, http->gate);
-    for (struct told *t = list, *next; t; t = next) {
+    const bool rest = http->taken != NULL;
+    if (!rest) {
+        http->env->ops->gate_enter(http->env, http->gate);
+        http->taken = http->told;
+        http->told = NULL;
+        http->told_end = &http->told;
+        http->env->ops->gate_leave(http->env, http->gate);
+    }
+    for (uint32_t i = 0; http->taken && i < TOLD_AT_ONCE; i++) {
+        struct told *t = http->taken;
         struct exchange *x = t->event.user;
-        next = t->next;
+        http->taken = t->next;
         x->work->hear(x, &t->event);
         const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
         bg_free(t);
         if (!x->wait.connection && last)
             exchange_destroy(x);
-        else if (x->wait.connection && (x->complete || x->out.size > x->sent))
+        else if (x->wait.connection && ((x->ready && !x->answered) || x->complete || x->out.size > x->sent))
             exchange_resume(x);
     }
+    return rest || http->taken;
 }
 
 static void loop(void *arg, struct bg_env *own)
@@ -298,11 +332,11 @@ static void loop(void *arg, struct bg_env *own)
     struct http *http = arg;
     struct epoll_event events[64];
     (void)own;
-    for (bool stop = false; !stop;) {
+    for (bool stop = false, more = false; !stop;) {
         MHD_UNSIGNED_LONG_LONG most = 1000;
         if (MHD_get_timeout(http->daemon, &most) != MHD_YES || most > 1000)
             most = 1000;
-        int count = epoll_wait(http->epoll, events, 64, (int)most);
+        int count = epoll_wait(http->epoll, events, 64, more ? 0 : (int)most);
         for (int i = 0; i < count; i++) {
             uint64_t rings;
             if (events[i].data.ptr == http)
@@ -314,7 +348,7 @@ static void loop(void *arg, struct bg_env *own)
                 on_peer(events[i].data.ptr, events[i].events);
             }
         }
-        take_told(http);
+        more = take_told(http);
         MHD_run(http->daemon);
         http->env->ops->gate_enter(http->env, http->gate);
         stop = http->stopping;
@@ -386,7 +420,10 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     struct http *http = bg_alloc(sizeof *http);
     *http = (struct http){.env = env, .o = *options, .epoll = -1, .bell = -1};
     http->told_end = &http->told;
-    http->chores_end = &http->chores;
+    for (size_t i = 0; i < WORKERS; i++) {
+        http->workers[i] = (struct worker){.http = http, .kind = (enum worker_kind)i};
+        http->workers[i].chores_end = &http->workers[i].chores;
+    }
     http->o.host = options->host ? options->host : "127.0.0.1";
     http->o.body_max = options->body_max ? options->body_max : (size_t)4 << 20;
     http->o.connections_max = options->connections_max ? options->connections_max : 4096;
@@ -398,8 +435,8 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
         status = listen_at(http, err);
     if (!status)
         status = env->ops->thread_start(env, loop, http, err, &http->thread);
-    if (!status)
-        status = env->ops->thread_start(env, worker_loop, http, err, &http->worker);
+    for (size_t i = 0; i < WORKERS && !status; i++)
+        status = env->ops->thread_start(env, worker_loop, &http->workers[i], err, &http->workers[i].thread);
     if (status)
         http_stop(http);
     else
@@ -449,16 +486,19 @@ void http_stop(struct http *http)
         (void)rung;
         http->env->ops->thread_join(http->env, http->thread);
     }
-    if (http->worker)
-        http->env->ops->thread_join(http->env, http->worker);
+    for (size_t i = 0; i < WORKERS; i++)
+        if (http->workers[i].thread)
+            http->env->ops->thread_join(http->env, http->workers[i].thread);
     for (struct exchange *x = http->exchanges; x; x = x->next)
         exchange_resume(x);
     if (http->daemon)
         MHD_stop_daemon(http->daemon);
-    for (struct told *t = http->told, *next; t; t = next) {
-        next = t->next;
-        bg_free(t);
-    }
+    struct told *const lists[] = {http->taken, http->told};
+    for (size_t i = 0; i < 2; i++)
+        for (struct told *t = lists[i], *next; t; t = next) {
+            next = t->next;
+            bg_free(t);
+        }
     while (http->exchanges)
         exchange_destroy(http->exchanges);
     if (http->epoll >= 0)

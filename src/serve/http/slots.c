@@ -99,40 +99,58 @@ struct slot_work {
     uint32_t count;
     size_t size;
     double ms;
-    bg_status status;
-    struct bg_error err;
+    struct openai_error error; // http 0: none
 };
+
+static void refuse(struct slot_work *w, bg_status status, const struct bg_error *err)
+{
+    const bool here = status != BG_IO && status != BG_STOPPED;
+    const int http = status == BG_NOT_FOUND ? 404 : here ? 400 : status == BG_STOPPED ? 503 : 500;
+    openai_refuse(&w->error, http, here ? invalid : "server_error", "filename", "%.900s", err->text);
+}
+
+static bool read_name(struct exchange *x, struct slot_work *w)
+{
+    json_t *body = route_body(x, &w->error);
+    if (!body)
+        return false;
+    const char *name = json_string_value(json_object_get(body, "filename"));
+    const bool good =
+        name_fits(name) ||
+        openai_refuse(
+            &w->error, 400, invalid, "filename",
+            "filename: expected at most 128 letters, digits, dots, dashes and underscores, without a dot first");
+    w->name = good ? bg_strdup(name) : NULL;
+    json_decref(body);
+    return good;
+}
 
 static void act(struct exchange *x)
 {
     struct bg_env *env = x->http->env;
     struct engine *engine = x->http->engine;
     struct slot_work *w = x->work_of;
+    struct bg_error err;
+    if (w->action != ERASE && !read_name(x, w))
+        return;
     const uint64_t begin = env_now_ns(env);
     char *path = bg_format("%s/%s", x->http->o.slot_save_path, w->name ? w->name : "");
-    w->status = w->action == SAVE      ? save(env, engine, w->slot, path, &w->err, &w->count, &w->size)
-                : w->action == RESTORE ? restore(env, engine, path, &w->err, &w->count, &w->size)
-                                       : forget(engine, w->slot, &w->err, &w->count);
+    bg_status status = w->action == SAVE      ? save(env, engine, w->slot, path, &err, &w->count, &w->size)
+                       : w->action == RESTORE ? restore(env, engine, path, &err, &w->count, &w->size)
+                                              : forget(engine, w->slot, &err, &w->count);
+    if (status)
+        refuse(w, status, &err);
     w->ms = (double)(env_now_ns(env) - begin) * 1e-6;
     bg_free(path);
-}
-
-static enum MHD_Result refuse(struct exchange *x, const struct slot_work *w)
-{
-    struct openai_error error;
-    const bool here = w->status != BG_IO && w->status != BG_STOPPED;
-    const int http = w->status == BG_NOT_FOUND ? 404 : here ? 400 : w->status == BG_STOPPED ? 503 : 500;
-    openai_refuse(&error, http, here ? invalid : "server_error", "filename", "%.900s", w->err.text);
-    return exchange_refuse(x, &error);
 }
 
 static enum MHD_Result answer(struct exchange *x)
 {
     static const char *const counts[] = {"n_saved", "n_restored", "n_erased"}, *const sizes[] = {"n_written", "n_read"},
                              *const times[] = {"save_ms", "restore_ms"};
-    const struct slot_work *w = x->work_of;
-    if (w->status)
-        return refuse(x, w);
+    struct slot_work *w = x->work_of;
+    if (w->error.http)
+        return exchange_refuse(x, &w->error);
     json_t *o = json_pack("{s:I, s:I}", "id_slot", (json_int_t)w->slot, counts[w->action], (json_int_t)w->count);
     if (w->action != ERASE) {
         json_object_set_new(o, "filename", json_string(w->name));
@@ -149,20 +167,9 @@ static void forget_work(struct exchange *x)
     bg_free(w);
 }
 
-static enum MHD_Result begin(struct exchange *x, uint32_t slot, const char *action, const char *name)
-{
-    static const struct exchange_work kind = {worker_chore_ended, answer, worker_abandon, forget_work};
-    struct slot_work *w = bg_alloc(sizeof *w);
-    *w = (struct slot_work){.slot = slot,
-                            .action = strcmp(action, "save") == 0      ? SAVE
-                                      : strcmp(action, "restore") == 0 ? RESTORE
-                                                                       : ERASE,
-                            .name = name ? bg_strdup(name) : NULL};
-    return exchange_chore(x, act, &kind, w);
-}
-
 enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
 {
+    static const struct exchange_work kind = {worker_chore_ended, answer, worker_finish, forget_work};
     struct openai_error error;
     struct engine_stats stats;
     char *end;
@@ -178,25 +185,14 @@ enum MHD_Result slots_act(struct exchange *x, struct engine *engine)
                       stats.slots);
         return exchange_refuse(x, &error);
     }
-    if (action && strcmp(action, "erase") == 0)
-        return begin(x, (uint32_t)slot, action, NULL);
-    if (!action || (strcmp(action, "save") != 0 && strcmp(action, "restore") != 0)) {
-        openai_refuse(&error, 400, invalid, "action", "action: expected save, restore or erase");
-        return exchange_refuse(x, &error);
+    static const char *const actions[] = {[SAVE] = "save", [RESTORE] = "restore", [ERASE] = "erase"};
+    for (size_t i = 0; action && i < sizeof actions / sizeof *actions; i++) {
+        if (strcmp(action, actions[i]) != 0)
+            continue;
+        struct slot_work *w = bg_alloc(sizeof *w);
+        *w = (struct slot_work){.slot = (uint32_t)slot, .action = i};
+        return exchange_begin(x, WORKER_WAITS, act, &kind, w);
     }
-    json_t *body = route_body(x, &error);
-    if (!body)
-        return exchange_refuse(x, &error);
-    const char *name = json_string_value(json_object_get(body, "filename"));
-    enum MHD_Result result;
-    if (name_fits(name)) {
-        result = begin(x, (uint32_t)slot, action, name);
-    } else {
-        openai_refuse(
-            &error, 400, invalid, "filename",
-            "filename: expected at most 128 letters, digits, dots, dashes and underscores, without a dot first");
-        result = exchange_refuse(x, &error);
-    }
-    json_decref(body);
-    return result;
+    openai_refuse(&error, 400, invalid, "action", "action: expected save, restore or erase");
+    return exchange_refuse(x, &error);
 }
