@@ -162,6 +162,32 @@ class PlanJob(unittest.TestCase):
         self.assertEqual(row["workers"], 64)
         self.assertLess(best["step_s"], row["step_s"])
 
+    def test_odd_machines(self):
+        """One, 300, without memory, of one name, lines that end as elsewhere: the sums are those of any plan."""
+        def plan(machines, *more, micro_batches=8):
+            self.write("odd.txt", "profile 1\n" + machines)
+            out = self.must("plan", self.job(4, micro_batches), "--profile", "profile.txt", "--machines", "odd.txt",
+                            "--json", *more)
+            found = json.loads(out, parse_constant=self.fail)
+            for stage in found["stages"]:
+                self.assertEqual(sum(machine["share"] for machine in stage["machines"]), micro_batches)
+            return found
+
+        self.profile()
+        self.assertEqual(plan("machine a\n")["shape"], "1x1")
+        self.assertEqual(plan("machine a\nmachine a\n", micro_batches=1)["items"], 1)
+        plan("".join(f"machine m{i} speed {1 + i % 3} host {i // 4}\n" for i in range(300)))
+        limit = plan("machine a memory 0\nmachine b memory 0\n", "run.plan=2x1")["stages"][0]["machines"][0]
+        self.assertEqual(limit["memory_limit_bytes"], 0)
+        unix = plan("machine a\nmachine b speed 3\n")
+        self.write("profile.txt", self.read("profile.txt").replace("\n", "\r\n"))
+        self.assertEqual(plan("machine a\r\nmachine b speed 3\r\n"), unix)
+        self.write("profile.txt", self.read("profile.txt").replace("parameter_bytes 3e7", "parameter_bytes 1e18"))
+        self.assertGreater(plan("machine a\n")["stages"][0]["machines"][0]["memory_bytes"], 1e19)
+        out = self.must("plan", "job.yaml", "--profile", "profile.txt", "--machines", "odd.txt", "--out", "its plan.txt")
+        self.assertIn("brigade train JOB run.plan='its plan.txt' ", out)
+        self.assertRegex(out, r" \d+ PB ")
+
     def test_this_host_is_measured(self):
         code, out, err = self.brigade("plan", self.job(), "--machines", "2", "run.threads=1")
         self.assertEqual(code, 0, err)
@@ -278,7 +304,15 @@ class PlanJob(unittest.TestCase):
         self.write("bad.txt", "profile 1\nmachine a speed fast\n")
         self.assertIn("bad.txt: line 2", self.refused(65, *base, "--profile", self.profile(), "--machines", "bad.txt"))
         self.assertIn("no machine in it", self.refused(65, *base, "--profile", self.profile(), "--machines", "profile.txt"))
-        self.assertIn("none.txt", self.refused(66, *base, "--profile", "none.txt"))
+        self.write("still.txt", "profile 1\n" + "unit embed\n" * 6)
+        self.assertIn("still.txt: no unit takes any time", self.refused(65, *base, "--profile", "still.txt"))
+        for option in ("--profile", "--machines", "--prices"):
+            err = self.refused(66, *base, "--profile", "profile.txt", "--machines", self.machines(2), option, "none.txt")
+            self.assertIn(option + ": opening none.txt", err)
+        for line in ("'fast 1': 1", "fast-*: 1e300", "fast-*: nan"):
+            self.write("prices", "slow-*: 2\n" + line)
+            self.assertIn("--prices: prices: line 2", self.refused(
+                65, *base, "--profile", "profile.txt", "--machines", self.machines(2), "--prices", "prices"))
         self.write("prices", "fast-* 1\n")
         self.assertIn("prices: no price for machine slow-0", self.refused(
             78, *base, "--profile", "profile.txt", "--machines", self.machines(2), "--prices", "prices"))

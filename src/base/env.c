@@ -27,6 +27,8 @@ static bg_status write_all(struct bg_env *env, const char *path, const void *byt
 
 bg_status env_write_file(struct bg_env *env, const char *path, const void *bytes, size_t size, struct bg_error *err)
 {
+    if (!*path)
+        return bg_fail(err, BG_NOT_CREATED, "writing a file: its path is empty");
     // A fixed name: what a kill leaves behind is overwritten by the next attempt, not collected.
     char *temporary = bg_format("%s.tmp", path);
     bg_status status = write_all(env, temporary, bytes, size, err);

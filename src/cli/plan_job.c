@@ -39,9 +39,12 @@ static bg_status read_machines(struct plan_job *p, struct bg_error *err)
     const bool automatic = job_is_auto(job);
     if (p->machines && !is_number(p->machines)) {
         bg_status status = read_profile(p->cli->env, p->machines, err, &p->others);
+        if (status)
+            bg_fail_prefix(err, "--machines");
         if (!status && p->others.machine_count == 0)
-            status = bg_fail(err, BG_FORMAT, "%s: no machine in it: expected lines \"machine NAME speed X ..\"",
-                             p->machines);
+            status =
+                bg_fail(err, BG_FORMAT, "--machines: %s: no machine in it: expected lines \"machine NAME speed X ..\"",
+                        p->machines);
         return status;
     }
     if (!p->machines && p->given.machine_count)
@@ -66,14 +69,14 @@ static bg_status read_prices(struct plan_job *p, struct plan_profile *profile, s
     struct bg_map map;
     bg_status status = env->ops->map_open(env, p->prices_path, err, &map);
     if (status)
-        return status;
+        return bg_fail_prefix(err, "--prices");
     status = plan_prices_parse((const char *)map.data, map.size, err, &prices);
     env->ops->map_close(env, &map);
     if (!status) {
         status = plan_prices_apply(&prices, err, profile);
         plan_prices_fini(&prices);
     }
-    return status ? bg_fail_prefix(err, "%s", p->prices_path) : BG_OK;
+    return status ? bg_fail_prefix(err, "--prices: %s", p->prices_path) : BG_OK;
 }
 
 // ---- Profiles ----
@@ -246,13 +249,31 @@ static bool unequal(const struct plan_chosen *c)
     return some;
 }
 
+// As a shell reads it back.
+static void add_word(struct bg_str *text, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,.:/@%";
+    if (!word[strspn(word, plain)]) {
+        bg_str_add(text, word);
+        return;
+    }
+    bg_str_add(text, "'");
+    for (; *word; word++)
+        if (*word == '\'')
+            bg_str_add(text, "'\\''");
+        else
+            bg_str_add_bytes(text, word, 1);
+    bg_str_add(text, "'");
+}
+
 char *plan_job_keys(const struct plan_job *p, const char *plan)
 {
     const struct plan_chosen *best = &p->list.items[0];
     struct bg_str keys = {0};
     char shape[64], passes[64];
     plan_chosen_shape(best, shape);
-    bg_str_addf(&keys, "run.plan=%s", plan ? plan : strchr(shape, ' ') ? "" : shape);
+    bg_str_add(&keys, "run.plan=");
+    add_word(&keys, plan ? plan : strchr(shape, ' ') ? "" : shape);
     for (uint32_t s = 0; s < best->choice.stage_count && !plan && strchr(shape, ' '); s++) // too many for `shape`
         bg_str_addf(&keys, "%s%u", s ? "+" : "", best->choice.stages[s].seat_end - best->choice.stages[s].seat_first);
     bg_str_addf(&keys, " run.schedule=%s run.group=%u", p->job.run.schedule, best->group);
@@ -339,8 +360,8 @@ static int run(struct plan_job *p, struct bg_strlist *words)
     bg_status status = job_spread(p->cli->env, &p->job, 0, &err, &p->spread);
     if (!status && plan_passes_parse(p->passes ? p->passes : p->job.run.passes, &err, &p->wish))
         status = bg_fail_prefix(&err, "--passes");
-    if (!status && p->profile_path)
-        status = read_profile(p->cli->env, p->profile_path, &err, &p->given);
+    if (!status && p->profile_path && read_profile(p->cli->env, p->profile_path, &err, &p->given))
+        status = bg_fail_prefix(&err, "--profile");
     if (!status)
         status = read_machines(p, &err);
     code = status ? cli_fail(&err) : 0;

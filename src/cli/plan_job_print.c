@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define BYTES_SHOWN_MAX 1.8e19 // as many as 64 bits count
+
 struct sums { // of the whole job
     double tokens_step, tokens_second, job_s;
     double dollars_step, dollars_million, dollars_job;
@@ -67,7 +69,7 @@ static void seconds_text(double seconds, char text[32])
 static void memory_text(const struct plan_worker_time *time, const struct plan_machine *machine, char text[48])
 {
     char part[16], whole[16];
-    cli_bytes(part, sizeof part, (uint64_t)time->peak_bytes);
+    cli_bytes(part, sizeof part, (uint64_t)fmin(time->peak_bytes, BYTES_SHOWN_MAX));
     cli_bytes(whole, sizeof whole, (uint64_t)machine->memory_bytes);
     snprintf(text, 48, machine->memory_bytes > 0 ? "%s of %s" : "%s", part, whole);
 }

@@ -101,6 +101,7 @@ static void replaces_whole_files(void **state)
     assert_int_equal(f->env->ops->make_directories(f->env, in(f, "d/e"), &f->err), BG_OK);
     expect_error(f, env_write_file(f->env, in(f, "d"), "x", 1, &f->err), BG_NOT_CREATED, "renaming");
     assert_int_not_equal(access(in(f, "d.tmp"), F_OK), 0);
+    assert_int_equal(env_write_file(f->env, "", "x", 1, &f->err), BG_NOT_CREATED);
     expect_error(f, env_write_file(f->env, in(f, "no/such/file"), "x", 1, &f->err), BG_NOT_CREATED, "no such file");
 }
 

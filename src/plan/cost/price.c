@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,7 +79,7 @@ static bool take_number(const char *line, size_t size, double *value)
     memcpy(copy, line, size);
     copy[size] = '\0';
     *value = strtod(copy, &end);
-    return !*end && isfinite(*value) && *value >= 0;
+    return !*end && *value >= 0 && *value <= PLAN_PROFILE_NUMBER_MAX;
 }
 
 static int compare(const void *a, const void *b)
@@ -119,8 +118,10 @@ bg_status plan_prices_parse(const char *text, size_t size, struct bg_error *err,
         const char *whole = line;
         const int shown = length < 60 ? (int)length : 60;
         if (!take_name(&line, &length, &price) || !take_number(line, length, &price.dollars_hour)) {
-            status = bg_fail(err, BG_FORMAT, "line %zu: found \"%.*s\", expected NAME DOLLARS_AN_HOUR", number, shown,
-                             whole);
+            status = bg_fail(err, BG_FORMAT,
+                             "line %zu: found \"%.*s\", expected NAME DOLLARS_AN_HOUR, a name without blanks and at "
+                             "most 1e18 dollars",
+                             number, shown, whole);
         } else if (made.count == PLAN_PRICES_MAX) {
             status = bg_fail(err, BG_UNSUPPORTED, "line %zu: more than %d prices", number, PLAN_PRICES_MAX);
         } else {

@@ -187,8 +187,11 @@ static bg_status read_fields(struct reader *r, const struct key *keys, void *rec
             return status;
         }
         seen |= (uint64_t)1 << k;
-        if (!next_number(r, &value))
-            return expected(r, "a number from 0 to 1e18 behind the key");
+        if (!next_number(r, &value)) {
+            char what[80];
+            snprintf(what, sizeof what, "a number from 0 to 1e18 behind %s", keys[k].name);
+            return expected(r, what);
+        }
         if (keys[k].at != SIZE_MAX)
             memcpy((char *)record + keys[k].at, &value, sizeof value);
         else if (value <= UINT32_MAX && value == floor(value))
@@ -277,6 +280,17 @@ static bg_status read_record(struct reader *r)
     return expected(r, "unit, overhead, link or machine");
 }
 
+// Parts of a step that takes no time mean nothing.
+static bg_status check_times(const struct plan_profile *profile, struct bg_error *err)
+{
+    double seconds = 0;
+    for (uint32_t u = 0; u < profile->unit_count; u++)
+        seconds += profile->units[u].forward_s + profile->units[u].input_s + profile->units[u].weight_s;
+    if (profile->unit_count == 0 || seconds >= 1e-12)
+        return BG_OK;
+    return bg_fail(err, BG_FORMAT, "no unit takes any time: expected a forward_s, input_s or weight_s of more than 0");
+}
+
 bg_status plan_profile_parse(const char *text, size_t size, struct bg_error *err, struct plan_profile *profile)
 {
     struct reader r = {.err = err};
@@ -299,6 +313,8 @@ bg_status plan_profile_parse(const char *text, size_t size, struct bg_error *err
     }
     if (!status && !begun)
         status = bg_fail(err, BG_FORMAT, "no line in this profile, expected \"profile 1\" as the first one");
+    if (!status)
+        status = check_times(&r.profile, err);
     if (status)
         plan_profile_fini(&r.profile);
     else

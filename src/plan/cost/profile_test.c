@@ -124,7 +124,8 @@ static void bad_lines_are_named(void **state)
     refuses("profile 1\nunit\n", "the end of the line, expected embed, block, head or other");
     refuses("profile 1\nunit blocks\n", "found \"blocks\", expected embed");
     refuses("profile 1\n\nunit block forward_s\n", "line 3: found the end of the line, expected a number");
-    refuses("profile 1\nunit block forward_s -1\n", "found \"-1\", expected a number from 0 to 1e18");
+    refuses("profile 1\nunit block forward_s -1\n", "found \"-1\", expected a number from 0 to 1e18 behind forward_s");
+    refuses("profile 1\nunit embed\nunit head parameter_bytes 1\n", "no unit takes any time");
     refuses("profile 1\nunit block forward_s nan\n", "found \"nan\"");
     refuses("profile 1\nunit block forward_s inf\n", "found \"inf\"");
     refuses("profile 1\nunit block forward_s 1.1e18\n", "found \"1.1e18\"");
