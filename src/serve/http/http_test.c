@@ -1,0 +1,439 @@
+// Bodies that are being read hold up nobody else: readers that stand still where the test says so, clients that leave
+// the line, too many, draining, stopping; and all kinds of requests at once against the same one by one. labels:
+// threads
+#include "serve/http/http.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "model/step_test.h"
+
+#include <arpa/inet.h>
+#include <jansson.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+enum { CONTEXT = 96, LARGE = 100000 }; // bytes: read apart from small bodies
+
+static const struct model_config config = {.family = MODEL_LLAMA,
+                                           .layers = 1,
+                                           .dim = 16,
+                                           .heads = 2,
+                                           .kv_heads = 1,
+                                           .head_dim = 8,
+                                           .ffn = 16,
+                                           .context = CONTEXT,
+                                           .vocab = 257,
+                                           .rope_theta = 10000.0,
+                                           .norm_eps = 1e-5,
+                                           .bos = -1,
+                                           .eos = -1};
+
+static struct place {
+    struct bg_env *env;
+    struct bg_env_ops ops;
+    const struct bg_env_ops *own_ops;
+    struct bg_gate *gate;
+    bool hold, held; // gate: the next reader shall stand still; one does
+    struct model *model;
+    float *weights;
+    struct packed_model *packed;
+    struct tokenizer *tokenizer;
+    struct chat_template *chat;
+    struct engine *engine;
+    struct bg_thread *thread; // NULL: the engine was stopped
+    struct http *http;
+} place;
+
+// ---- A server ----
+static void stay(struct bg_env *env, const char *name)
+{
+    if (strcmp(name, "serve-read") != 0)
+        return;
+    env->ops->gate_enter(env, place.gate);
+    if (place.hold) {
+        place.hold = false;
+        place.held = true;
+        env->ops->gate_ring(env, place.gate);
+        while (place.held)
+            env->ops->gate_wait(env, place.gate, 1000000000);
+    }
+    env->ops->gate_leave(env, place.gate);
+}
+
+static void hold_next(void)
+{
+    place.env->ops->gate_enter(place.env, place.gate);
+    place.hold = true;
+    place.env->ops->gate_leave(place.env, place.gate);
+}
+
+static void wait_for_held(void)
+{
+    place.env->ops->gate_enter(place.env, place.gate);
+    while (!place.held)
+        place.env->ops->gate_wait(place.env, place.gate, 1000000000);
+    place.env->ops->gate_leave(place.env, place.gate);
+}
+
+static void let_go(void)
+{
+    place.env->ops->gate_enter(place.env, place.gate);
+    place.held = false;
+    place.env->ops->gate_ring(place.env, place.gate);
+    place.env->ops->gate_leave(place.env, place.gate);
+}
+
+static void on_event(void *arg, const struct serve_event *event)
+{
+    (void)arg;
+    http_event(place.http, event);
+}
+
+static void run_engine(void *arg, struct bg_env *own)
+{
+    (void)own;
+    engine_run(arg);
+}
+
+static void open_place(size_t body_max)
+{
+    struct bg_error err;
+    place = (struct place){.env = test_env(1)};
+    struct bg_env *env = place.env;
+    place.own_ops = env->ops;
+    place.ops = *env->ops;
+    place.ops.point = stay;
+    env->ops = &place.ops;
+    assert_int_equal(env->ops->gate_create(env, &err, &place.gate), BG_OK);
+    const struct kern *kern = kern_select(env->isa);
+    const struct engine_options options = {.slots = 4, .event = on_event};
+    const struct http_options door = {.body_max = body_max};
+    place.model = test_model(config);
+    place.weights = test_weights(place.model, env, 0.1f);
+    assert_int_equal(packed_create(env, place.model, place.weights, NULL, KERN_F32, &err, &place.packed), BG_OK);
+    assert_int_equal(tokenizer_open(env, "bytes", &err, &place.tokenizer), BG_OK);
+    assert_int_equal(chat_template_compile(chat_template_default, strlen(chat_template_default), &err, &place.chat),
+                     BG_OK);
+    assert_int_equal(engine_create(env, place.packed, kern, place.tokenizer, &options, &err, &place.engine), BG_OK);
+    assert_int_equal(http_start(env, &door, &err, &place.http), BG_OK);
+    const struct http_model model = {.name = "small",
+                                     .tokenizer = place.tokenizer,
+                                     .config = &config,
+                                     .context = CONTEXT,
+                                     .chat = place.chat,
+                                     .digest = "0",
+                                     .numerics = "fp32/1"};
+    http_ready(place.http, place.engine, &model);
+    assert_int_equal(env->ops->thread_start(env, run_engine, place.engine, &err, &place.thread), BG_OK);
+}
+
+static void stop_engine(void)
+{
+    engine_stop(place.engine);
+    place.env->ops->thread_join(place.env, place.thread);
+    place.thread = NULL;
+}
+
+static void close_place(void)
+{
+    if (place.thread)
+        stop_engine();
+    http_stop(place.http);
+    engine_destroy(place.engine);
+    chat_template_destroy(place.chat);
+    tokenizer_destroy(place.tokenizer);
+    packed_destroy(place.packed);
+    free(place.weights);
+    model_destroy(place.model);
+    place.env->ops->gate_destroy(place.env, place.gate);
+    place.env->ops = place.own_ops;
+    os_env_destroy(place.env);
+}
+
+// Until as many requests are open.
+static void wait_for_open(uint32_t count)
+{
+    while (http_open_requests(place.http) != count)
+        usleep(1000);
+}
+
+// ---- Clients ----
+// A request that was sent; its answer ends with the connection.
+static int ask(const char *path, const char *body)
+{
+    const struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(http_port(place.http)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const size_t size = strlen(body);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    char *whole = bg_format("%s %s HTTP/1.0\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", size ? "POST" : "GET", path,
+                            size, body);
+    assert_true(fd >= 0 && connect(fd, (const struct sockaddr *)&to, sizeof to) == 0);
+    for (size_t sent = 0, all = strlen(whole); sent < all;) {
+        const ssize_t went = send(fd, whole + sent, all - sent, MSG_NOSIGNAL);
+        assert_true(went > 0);
+        sent += (size_t)went;
+    }
+    bg_free(whole);
+    return fd;
+}
+
+// Status and body; *status 0: closed without an answer.
+static char *answer(int fd, int *status)
+{
+    struct bg_str text = {0};
+    char part[65536];
+    for (ssize_t got; (got = recv(fd, part, sizeof part, 0)) > 0;)
+        bg_str_add_bytes(&text, part, (size_t)got);
+    close(fd);
+    const char *body = strstr(bg_str_text(&text), "\r\n\r\n");
+    *status = body ? atoi(bg_str_text(&text) + strlen("HTTP/1.x ")) : 0;
+    char *rest = bg_strdup(body ? body + 4 : "");
+    bg_str_fini(&text);
+    return rest;
+}
+
+static void expect(int fd, int wanted)
+{
+    int status;
+    bg_free(answer(fd, &status));
+    assert_int_equal(status, wanted);
+}
+
+// {"KEY": "aaa.."}
+static char *large(const char *key, size_t size)
+{
+    char *text = bg_alloc(size + 1);
+    memset(text, 'a', size);
+    char *body = bg_format("{\"%s\": \"%s\"}", key, text);
+    bg_free(text);
+    return body;
+}
+
+static const char small[] = "{\"prompt\": \"the bears\", \"max_tokens\": 20, \"seed\": 7, \"ignore_eos\": true, "
+                            "\"cache_prompt\": false, \"stream\": true}";
+
+// ---- Tests ----
+static void others_go_on_while_a_body_is_read(void **state)
+{
+    (void)state;
+    open_place(0);
+    char *body = large("content", LARGE), *prompt = large("prompt", LARGE);
+    int status;
+    bg_free(answer(ask("/v1/completions", small), &status)); // the engine has stepped
+    assert_int_equal(status, 200);
+    hold_next();
+    const int first = ask("/tokenize", body);
+    wait_for_held();
+    expect(ask("/health", ""), 200);
+    expect(ask("/metrics", ""), 200);
+    expect(ask("/v1/completions", small), 200);
+    expect(ask("/tokenize", "{\"content\": \"a\"}"), 200);
+    expect(ask("/kv/save", small), 200);
+    const int second = ask("/v1/completions", prompt), third = ask("/v1/embeddings", prompt);
+    wait_for_open(3);
+    close(second); // who leaves, leaves the line
+    wait_for_open(2);
+    const int fourth = ask("/v1/completions", prompt);
+    wait_for_open(3);
+    close(third);
+    wait_for_open(2);
+    let_go();
+    char *text = answer(first, &status);
+    json_t *tokens = json_loads(text, 0, NULL);
+    assert_int_equal(status, 200);
+    assert_int_equal(json_array_size(json_object_get(tokens, "tokens")), LARGE);
+    json_decref(tokens);
+    bg_free(text);
+    text = answer(fourth, &status);
+    assert_int_equal(status, 400);
+    assert_non_null(strstr(text, "\"n_prompt_tokens\":100000"));
+    bg_free(text);
+    bg_free(body);
+    bg_free(prompt);
+    close_place();
+}
+
+static void too_many_are_told_to_come_back(void **state)
+{
+    enum { SIZE = 80000, WAIT = 64, MORE = 6 };
+    int fds[WAIT + MORE];
+    struct pollfd polls[WAIT + MORE];
+    (void)state;
+    open_place(SIZE);
+    char *body = large("content", SIZE - strlen("{\"content\": \"\"}"));
+    assert_int_equal(strlen(body), SIZE);
+    hold_next();
+    fds[0] = ask("/tokenize", body);
+    wait_for_held();
+    for (size_t i = 1; i < WAIT + MORE; i++)
+        fds[i] = ask("/tokenize", body);
+    for (uint32_t refused = 0; refused < MORE;) {
+        for (size_t i = 0; i < WAIT + MORE; i++)
+            polls[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+        assert_true(poll(polls, WAIT + MORE, -1) > 0);
+        for (size_t i = 0; i < WAIT + MORE; i++)
+            if (polls[i].revents) {
+                expect(fds[i], 429);
+                fds[i] = -1;
+                refused++;
+            }
+    }
+    let_go();
+    for (size_t i = 0; i < WAIT + MORE; i++)
+        if (fds[i] >= 0)
+            expect(fds[i], 200);
+    expect(ask("/tokenize", body), 200);
+    bg_free(body);
+    close_place();
+}
+
+static void who_was_let_in_is_drained(void **state)
+{
+    (void)state;
+    open_place(0);
+    hold_next();
+    const int first = ask("/v1/completions", small);
+    wait_for_held();
+    http_drain(place.http);
+    expect(ask("/v1/completions", small), 503);
+    assert_int_equal(http_open_requests(place.http), 1);
+    let_go();
+    expect(first, 200);
+    wait_for_open(0);
+    close_place();
+}
+
+// What is not the same each time is taken out.
+static char *without(char *text, const char *key)
+{
+    struct bg_str rest = {0};
+    const char *at = text;
+    for (const char *found; (found = strstr(at, key)); at = found + strcspn(found, ","))
+        bg_str_add_bytes(&rest, at, (size_t)(found - at));
+    bg_str_add(&rest, at);
+    bg_free(text);
+    return bg_str_take(&rest);
+}
+
+enum { KINDS = 13, CROWD = 4 * KINDS };
+struct kind {
+    const char *path;
+    char *body;
+    int status;
+    char *text;
+};
+
+static void make_kinds(struct kind kinds[KINDS])
+{
+    struct bg_str chat = {0}, inputs = {0};
+    bg_str_add(&chat, "{\"messages\": [");
+    for (size_t i = 0; i < 2500; i++)
+        bg_str_addf(&chat, "%s{\"role\": \"%s\", \"content\": \"hello %zu\"}", i ? "," : "",
+                    i % 2 ? "assistant" : "user", i);
+    bg_str_add(&chat, "]}");
+    bg_str_add(&inputs, "{\"input\": [\"one\"");
+    for (size_t i = 0; i < 20; i++)
+        bg_str_addf(&inputs, ", \"%zu bears\"", i);
+    bg_str_add(&inputs, "]}");
+    const struct kind all[KINDS] = {
+        {.path = "/v1/completions", .body = bg_strdup(small)},
+        {.path = "/v1/completions",
+         .body = bg_strdup(
+             "{\"prompt\": [\"the\", \"bears\"], \"max_tokens\": 60, \"n\": 2, \"logprobs\": 20, \"seed\": 1, "
+             "\"ignore_eos\": true, \"cache_prompt\": false}")}, // an answer that a worker writes
+        {.path = "/v1/chat/completions",
+         .body = bg_strdup("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 9, \"seed\": 2, "
+                           "\"cache_prompt\": false, \"response_format\": {\"type\": \"json_schema\", \"json_schema\": "
+                           "{\"name\": \"x\", \"schema\": {\"enum\": [\"red\", 7, null]}}}}")},
+        {.path = "/v1/completions",
+         .body =
+             bg_strdup("{\"prompt\": \"x\", \"max_tokens\": 9, \"seed\": 3, \"cache_prompt\": false, \"echo\": true, "
+                       "\"grammar\": \"root ::= [a-c]{3,5}\", \"stop\": [\"zz\"]}")},
+        {.path = "/v1/completions", .body = bg_strdup("{\"prompt\": \"x\", \"grammar\": \"root ::= root\"}")},
+        {.path = "/v1/completions", .body = bg_strdup("{")},
+        {.path = "/v1/completions", .body = large("prompt", LARGE)},
+        {.path = "/v1/embeddings", .body = bg_str_take(&inputs)},
+        {.path = "/v1/embeddings", .body = large("input", LARGE)},
+        {.path = "/tokenize", .body = large("content", LARGE)},
+        {.path = "/detokenize", .body = bg_strdup("{\"tokens\": [104, 105, 106]}")},
+        {.path = "/apply-template", .body = bg_str_take(&chat)},
+        {.path = "/version", .body = bg_strdup("")}};
+    memcpy(kinds, all, sizeof all);
+}
+
+static char *told(int fd, int *status)
+{
+    return without(without(answer(fd, status), "\"id\":"), "\"created\":");
+}
+
+static void a_crowd_is_told_what_one_is(void **state)
+{
+    static const int statuses[KINDS] = {200, 200, 200, 200, 400, 400, 400, 200, 400, 200, 200, 200, 200};
+    struct kind kinds[KINDS];
+    int fds[CROWD], status;
+    (void)state;
+    open_place(0);
+    make_kinds(kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        kinds[i].text = told(ask(kinds[i].path, kinds[i].body), &kinds[i].status);
+        if (kinds[i].status != statuses[i])
+            fail_msg("%zu: %d: %.300s", i, kinds[i].status, kinds[i].text);
+    }
+    for (size_t i = 0; i < CROWD; i++)
+        fds[i] = ask(kinds[i % KINDS].path, kinds[i % KINDS].body);
+    for (size_t i = 0; i < CROWD; i += 3)
+        close(fds[i]);
+    for (size_t i = 0; i < CROWD; i++) {
+        if (i % 3 == 0)
+            continue;
+        char *text = told(fds[i], &status);
+        assert_int_equal(status, kinds[i % KINDS].status);
+        assert_string_equal(text, kinds[i % KINDS].text);
+        bg_free(text);
+    }
+    wait_for_open(0);
+    for (size_t i = 0; i < KINDS; i++) {
+        bg_free(kinds[i].body);
+        bg_free(kinds[i].text);
+    }
+    close_place();
+}
+
+// With requests in the line, with readers, and with the engine.
+static void it_stops_with_all_of_that_on_its_way(void **state)
+{
+    struct kind kinds[KINDS];
+    int fds[CROWD], status;
+    (void)state;
+    make_kinds(kinds);
+    for (int round = 0; round < 3; round++) {
+        open_place(0);
+        hold_next();
+        for (size_t i = 0; i < CROWD; i++)
+            fds[i] = ask(kinds[i % KINDS].path, kinds[i % KINDS].body);
+        wait_for_held();
+        if (round == 0)
+            stop_engine();
+        let_go();
+        close_place();
+        for (size_t i = 0; i < CROWD; i++)
+            bg_free(answer(fds[i], &status));
+    }
+    for (size_t i = 0; i < KINDS; i++)
+        bg_free(kinds[i].body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(others_go_on_while_a_body_is_read), cmocka_unit_test(too_many_are_told_to_come_back),
+        cmocka_unit_test(who_was_let_in_is_drained), cmocka_unit_test(a_crowd_is_told_what_one_is),
+        cmocka_unit_test(it_stops_with_all_of_that_on_its_way)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
