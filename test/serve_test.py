@@ -481,6 +481,45 @@ class Clients(Case):
         server.sockets = []
         self.assertEqual(server.ask("GET", "/metrics")[0], 200)
 
+    def gaps(self, server, body):
+        """Seconds until a body is answered; the longest that anybody else waited meanwhile: /health, and a stream's chunks."""
+        chunks, stop = [], threading.Event()
+
+        def drink():
+            while not stop.is_set():
+                sock = server.socket()
+                sock.sendall(request("/v1/completions", {**LONG, "n": 1, "stream": True}, "Connection: close\r\n"))
+                while sock.recv(4096):
+                    chunks.append(time.monotonic())
+                sock.close()
+        drinker = threading.Thread(target=drink)
+        drinker.start()
+        try:
+            self.until("the stream has begun", 60, lambda: chunks)
+            sock, longest = server.socket(), 0
+            sock.sendall(body)
+            begin = end = time.monotonic()
+            while not select.select([sock], [], [], 0)[0]:
+                self.assertEqual(server.ask("GET", "/health")[0], 200)
+                longest, end = max(longest, time.monotonic() - end), time.monotonic()
+            sock.close()
+        finally:
+            stop.set()
+            drinker.join()
+        seen = [begin] + [t for t in chunks if begin < t < end] + [end]
+        return end - begin, max([longest] + [b - a for a, b in zip(seen, seen[1:])])
+
+    def test_large_bodies_hold_up_nobody(self):
+        """They are read beside the HTTP thread: others do not wait until that is done."""
+        server = self.start("--chunk", "16", threads="1")
+        for path, field in (("/tokenize", "content"), ("/v1/completions", "prompt")):
+            body = request(path, {field: "the 7 little bears ate " * 180000})
+            found = []
+            while len(found) < 8 and not any(longest < whole / 2 for whole, longest in found):
+                found.append(self.gaps(server, body))
+            self.assertTrue(any(longest < whole / 2 for whole, longest in found), (path, found))
+        self.assertEqual(server.stop(), 0)
+
     def test_who_comes_while_it_loads_is_told(self):
         server = self.start(key="open", ready=False, env={"BRIGADE_FAULT": "serve:serve-load:1:HANG"})
         server.wait_for("brigade: reading ")

@@ -192,7 +192,9 @@ static char *answer(int fd, int *status)
         bg_str_add_bytes(&text, part, (size_t)got);
     close(fd);
     const char *body = strstr(bg_str_text(&text), "\r\n\r\n");
-    *status = body ? atoi(bg_str_text(&text) + strlen("HTTP/1.x ")) : 0;
+    char *end = NULL;
+    *status = body ? (int)strtol(bg_str_text(&text) + strlen("HTTP/1.x "), &end, 10) : 0;
+    assert_true(!body || *end == ' ');
     char *rest = bg_strdup(body ? body + 4 : "");
     bg_str_fini(&text);
     return rest;
