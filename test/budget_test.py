@@ -8,23 +8,16 @@ BRIGADE_CHECK_FULL=1 adds a long run on a real trace.
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
 from builds import is_release
+from scenarios import BRIGADE, Budgets
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
 SHARED = os.environ.get("BRIGADE_SHARED", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared"))
 SPOT = os.path.join(SHARED, "data", "traces", "spot")
-TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
-        "train.micro_batches=4", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
-        "train.checkpoint_every=0", "run.threads=1"]
-GAP = 600
+GAP = Budgets.GAP
 PRICES = ["budget.spot_price=0.9731", "budget.on_demand_price=3.06"]
 
 
@@ -42,51 +35,9 @@ def decisions(path):
         return [fields(line.rstrip("\n")) for line in lines]
 
 
-class Budget(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-budget-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(200):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-        cls.references = {}
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, name):
-        return os.path.join(cls.dir, name)
-
-    def trace(self, name, counts):
-        with open(self.path(name), "w") as out:
-            json.dump({"metadata": {"gap_seconds": GAP}, "data": counts}, out)
-        return self.path(name)
-
-    def command(self, name, steps, keys):
-        return [BRIGADE, "train", self.path("corpus.txt"), f"run.dir={self.path(name)}", *TINY, f"train.steps={steps}",
-                "--quiet", "--json", *keys]
-
-    def train(self, name, steps, keys, timeout=60):
-        done = subprocess.run(self.command(name, steps, keys), capture_output=True, text=True, timeout=timeout)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
-
-    def hashes(self, steps):
-        if steps not in self.references:
-            found = self.train(f"single-{steps}", steps, ["run.plan=1x1", "run.shadow=false"])
-            self.references[steps] = (found["curve_sha256"], found["weights_sha256"])
-        return self.references[steps]
-
-    def check_same(self, found, steps):
-        self.assertEqual((found["curve_sha256"], found["weights_sha256"]), self.hashes(steps))
-
+class Budget(Budgets):
     def replay(self, name):
-        done = subprocess.run([BRIGADE, "sim", "replay", self.path(f"{name}/decisions.log"), "--json"],
-                              capture_output=True, text=True, timeout=60)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertTrue(json.loads(done.stdout)["same"])
+        self.assertTrue(self.replayed(name)["same"])
         return decisions(self.path(f"{name}/decisions.log"))
 
     def check_bill(self, budget, log, counts, machines=1):
@@ -132,29 +83,8 @@ class Budget(unittest.TestCase):
         trace = self.trace("killing.json", counts)
         keys = ["run.plan=1x2", "budget.policy=greedy", f"budget.trace={trace}", "budget.deadline=20h", "budget.work=10h",
                 "budget.overhead=10m", "budget.time_scale=3000", *PRICES]
-        log = self.path(f"{name}/decisions.log")
-        for kill in range(3):
-            words = self.command(name, steps, keys) if kill == 0 else [BRIGADE, "train", "--resume", self.path(name),
-                                                                       "--quiet", "--json"]
-            at = os.path.getsize(log) if kill else 0
-            out = open(self.path("killed.json"), "w") # no pipe: workers outlive a controller, and would hold it
-            process = subprocess.Popen(words, stdout=out)
-            until = time.time() + 60
-            while kill < 2 and time.time() < until and process.poll() is None:
-                if os.path.isfile(log) and os.path.getsize(log) > at + 600: # a few more decisions
-                    process.send_signal(signal.SIGKILL)
-                    break
-                time.sleep(0.01)
-            process.wait(timeout=120)
-            out.close()
-            if kill < 2: # as a controller leaves it that died while it wrote
-                self.assertEqual(process.returncode, -signal.SIGKILL)
-                with open(log, "a") as broken:
-                    broken.write("policy greedy decided sp")
-                time.sleep(2.5 * GAP / 3000) # ticks that nobody sees
-        self.assertEqual(process.returncode, 0)
-        with open(self.path("killed.json")) as out:
-            found = json.load(out)
+        found = self.killed_twice(name, self.command(name, f"train.steps={steps}", *keys), 600, "policy greedy decided sp",
+                                  2.5 * GAP / 3000) # ticks that nobody sees
         self.check_same(found, steps)
         told = self.replay(name)
         ticks = [now["tick"] for now in told]
@@ -164,7 +94,7 @@ class Budget(unittest.TestCase):
 
     def test_machines_die_as_well(self):
         trace = self.trace("deaths.json", [2, 2, 2, 0, 2, 2])
-        done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("deaths"), *TINY,
+        done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("deaths"), *self.JOB,
                                "train.steps=1500", "run.plan=1x2", "budget.policy=patient", f"budget.trace={trace}",
                                "budget.deadline=10h", "budget.overhead=10m", "budget.work=5h", "budget.time_scale=3000",
                                "--seed", "3", "--kills", "6", "--every", "100", "--json"], capture_output=True, text=True,
@@ -193,20 +123,16 @@ class Budget(unittest.TestCase):
         found = self.train(name, steps, ["run.plan=1x4", f"budget.trace={trace}", "budget.overhead=20s", "budget.spot_price=1",
                                          "budget.time_scale=2000", *keys])
         self.check_same(found, steps)
-        done = subprocess.run([BRIGADE, "sim", "replay", self.path(f"{name}/decisions.log"), "--json"],
-                              capture_output=True, text=True, timeout=60)
-        self.assertEqual(done.returncode, 0, done.stderr)
         with open(self.path(f"{name}/decisions.log")) as lines:
             log = [re.match(r"fleet (\S+) decided (\d+)x(\d+)\+0 on .* machines ([\d ]+)$", line) for line in lines]
-        self.assertEqual(len(log), json.loads(done.stdout)["decisions"])
+        self.assertEqual(len(log), self.replayed(name)["decisions"])
         shapes = [(int(line[3]), int(line[2])) for line in log]
         there = [int(line[4].split()[-1]) for line in log]
         for (stages, replicas), machines in zip(shapes, there):
             self.assertLessEqual(stages * replicas, machines)
         budget = found["budget"]
         self.assertAlmostEqual(budget["cost"], budget["machine_ticks"] * GAP / 3600)
-        with open(self.path(f"{name}/events.jsonl")) as lines:
-            ran = {e["shape"] for e in map(json.loads, lines) if e["event"] == "generation"}
+        ran = {e["shape"] for e in self.events(name) if e["event"] == "generation"}
         self.simulated = budget.get("simulated")
         return shapes, ran
 
@@ -252,11 +178,9 @@ class Budget(unittest.TestCase):
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertIn("decisions.log:1", done.stderr)
 
-    def live_against_simulated(self, name, trace, policy, seconds, scale, start=0, deadline="20h"):
+    def live_against_simulated(self, name, policy, trace, seconds, scale, start=0, deadline="20h"):
         """By how much useful steps differ at the end of the one that ends first, as a part of all; a line about it."""
-        on_demand = ["run.plan=1x1", "budget.policy=on-demand", "budget.deadline=90d", f"budget.time_scale={scale}"]
-        steady = self.train(f"{name}-steady", 1500, on_demand)["budget"]["simulated"]
-        steps = int(max(1000, min(40000, seconds * scale / steady["work_s"] * 1500)))
+        steps, steady = self.steps_for(name, seconds, scale)
         work = steady["work_s"] * steps / 1500
         keys = [f"budget.policy={policy}", f"budget.deadline={deadline}"]
         found = self.train(name, steps, ["run.plan=1x1", *keys, f"budget.trace={trace}", f"budget.trace_start={start}",
@@ -273,18 +197,10 @@ class Budget(unittest.TestCase):
                 f"${window['cost']:.3f} after {window['finish_s']:.0f} s")
         return apart, told
 
-    def check_agreement(self, *args, **kwargs):
-        for attempt in range(2): # a loaded machine is not as fast in the one minute as in the next
-            apart, told = self.live_against_simulated(f"agree-{attempt}-{args[1]}", *args, **kwargs)
-            print(told, flush=True)
-            if apart <= 0.1:
-                return
-        self.fail(told)
-
     @unittest.skipUnless(is_release(), "times of a sanitized build")
     def test_live_and_simulated(self):
         counts = [1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1] * 20
-        self.check_agreement(self.trace("agree.json", counts), "greedy", 5, 2000)
+        self.check_agreement(2, "greedy", self.trace("agree.json", counts), 5, 2000)
 
     def test_a_real_trace(self):
         trace = os.path.join(SPOT, "aws-10-26-2022-us-west-2a_v100_1.json")
@@ -293,7 +209,7 @@ class Budget(unittest.TestCase):
         if not os.environ.get("BRIGADE_CHECK_FULL"):
             self.skipTest("BRIGADE_CHECK_FULL=1 replays it")
         for policy in ["greedy", "patient", "uniform-progress"]:
-            self.check_agreement(trace, policy, 20, 1500, start=100)
+            self.check_agreement(2, policy, trace, 20, 1500, start=100)
 
     def test_misuse(self):
         good = {"policy": "greedy", "deadline": "10h", "work": "5h"}
@@ -306,12 +222,7 @@ class Budget(unittest.TestCase):
                  ({"fleet_policy": "parcae"}, "one of the two"), ({"policy": None, "fleet_policy": "varuna"}, "sim fleet"),
                  ({"policy": None, "fleet_policy": "parca"}, "did you mean parcae")]
         for change, words in cases:
-            keys = [f"budget.{k}={v}" for k, v in dict(good, **change).items() if v is not None]
-            done = subprocess.run(self.command("misuse", 10, ["run.plan=1x2", *keys]), capture_output=True, text=True,
-                                  timeout=60)
-            self.assertNotEqual(done.returncode, 0, keys)
-            self.assertIn(words, done.stderr)
-            self.assertFalse(os.path.exists(self.path("misuse")), keys)
+            self.check_refused(dict(good, **change), [words])
 
 
 if __name__ == "__main__":

@@ -4,21 +4,15 @@ Live: losses and weights are those of the undisturbed job, the log replays byte 
 killed, the bill goes by zone. Simulated: `brigade sim deadline --zone` says how far the job came, and what it cost.
 """
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
-        "train.micro_batches=4", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
-        "train.checkpoint_every=0", "run.threads=1"]
-GAP = 600
+from scenarios import BRIGADE, Budgets
+
+GAP = Budgets.GAP
 WEST, EAST = [2, 2, 2, 0, 0, 2, 2, 2, 2, 0, 1, 0] * 20, [0, 2, 2, 2, 2, 0, 0, 2, 2, 2, 2, 0] * 20
 LINE = re.compile(r"policy (\S+) decided (\S+) in (\S+) on zones (\d+) (.*) at (\S+) rent (\S+) (.*) spot ([\d ]+)$")
 
@@ -32,30 +26,13 @@ def fields(line):
                        for i in range(0, len(zones), 4)})
 
 
-class Zones(unittest.TestCase):
+class Zones(Budgets):
     @classmethod
     def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-zones-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(200):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-        cls.json("west.json", WEST)
-        cls.json("east.json", EAST)
-        cls.json("prices.json", [0.9, 0.4, 1.2] * 200, 3 * GAP)
-        cls.references = {}
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, name):
-        return os.path.join(cls.dir, name)
-
-    @classmethod
-    def json(cls, name, data, gap=GAP):
-        with open(cls.path(name), "w") as out:
-            json.dump({"metadata": {"gap_seconds": gap}, "data": data}, out)
+        super().setUpClass()
+        cls.trace("west.json", WEST)
+        cls.trace("east.json", EAST)
+        cls.trace("prices.json", [0.9, 0.4, 1.2] * 200, 3 * GAP)
 
     def zones(self, west="0.97,3.06", east="0.8,3.2"):
         return [f"west={self.path('west.json')},{west}", f"east={self.path('east.json')},{east}"]
@@ -63,29 +40,10 @@ class Zones(unittest.TestCase):
     def flat(self, zones):
         return "budget.zones=" + json.dumps(zones)
 
-    def command(self, name, steps, keys):
-        return [BRIGADE, "train", self.path("corpus.txt"), f"run.dir={self.path(name)}", *TINY, f"train.steps={steps}",
-                "--quiet", "--json", *keys]
-
-    def train(self, name, steps, keys):
-        done = subprocess.run(self.command(name, steps, keys), capture_output=True, text=True, timeout=300)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
-
-    def check_same(self, found, steps):
-        if steps not in self.references:
-            single = self.train(f"single-{steps}", steps, ["run.plan=1x1", "run.shadow=false"])
-            self.references[steps] = (single["curve_sha256"], single["weights_sha256"])
-        self.assertEqual((found["curve_sha256"], found["weights_sha256"]), self.references[steps])
-
     def replay(self, name):
         """The log, which decides the same again; a letter changed is told."""
-        path = self.path(f"{name}/decisions.log")
-        done = subprocess.run([BRIGADE, "sim", "replay", path, "--json"], capture_output=True, text=True, timeout=60)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        with open(path) as log:
-            text = log.read()
-        self.assertEqual(json.loads(done.stdout), {"decisions": text.count("\n"), "same": True})
+        text = self.read(name, "decisions.log")
+        self.assertEqual(self.replayed(name), {"decisions": text.count("\n"), "same": True})
         other = re.sub(r" in (west|east) ", lambda m: f" in {'east' if m[1] == 'west' else 'west'} ", text, count=1)
         self.assertNotEqual(other, text)
         with open(self.path("changed"), "w") as log:
@@ -143,28 +101,8 @@ class Zones(unittest.TestCase):
             json.dump({"data": {"train": [self.path("corpus.txt")]}, "run": {"dir": self.path(name), "plan": "1x2"},
                        "budget": {"policy": "greedy", "deadline": 72000, "work": 36000, "overhead": 600,
                                   "time_scale": 3000, "on_demand_price": 3.06, "zones": zones}}, out)
-        log = self.path(f"{name}/decisions.log")
-        for kill in range(3):
-            words = ([BRIGADE, "train", job, *TINY, f"train.steps={steps}"] if kill == 0
-                     else [BRIGADE, "train", "--resume", self.path(name)])
-            at = os.path.getsize(log) if kill else 0
-            out = open(self.path("killed.json"), "w") # no pipe: workers outlive a controller, and would hold it
-            process = subprocess.Popen([*words, "--quiet", "--json"], stdout=out)
-            until = time.time() + 60
-            while kill < 2 and time.time() < until and process.poll() is None:
-                if os.path.isfile(log) and os.path.getsize(log) > at + 800: # a few more decisions
-                    process.send_signal(signal.SIGKILL)
-                    break
-                time.sleep(0.01)
-            process.wait(timeout=200)
-            out.close()
-            if kill < 2: # as a controller leaves it that died while it wrote
-                self.assertEqual(process.returncode, -signal.SIGKILL)
-                with open(log, "a") as broken:
-                    broken.write("policy greedy decided spot in we")
-        self.assertEqual(process.returncode, 0)
-        with open(self.path("killed.json")) as out:
-            found = json.load(out)
+        found = self.killed_twice(name, [BRIGADE, "train", job, *self.JOB, f"train.steps={steps}", *self.FLAGS], 800,
+                                  "policy greedy decided spot in we")
         self.check_same(found, steps)
         told = self.replay(name)
         self.check_choices(told, 2)
@@ -195,9 +133,7 @@ class Zones(unittest.TestCase):
 
     def live_against_simulated(self, name, policy, seconds, scale):
         """By how much useful steps differ at the end of the one that ends first, as a part of all; a line about it."""
-        steady = self.train(f"{name}-steady", 1500, ["run.plan=1x1", "budget.policy=on-demand", "budget.deadline=90d",
-                                                     f"budget.time_scale={scale}"])["budget"]["simulated"]
-        steps = int(max(1000, min(40000, seconds * scale / steady["work_s"] * 1500)))
+        steps, steady = self.steps_for(name, seconds, scale)
         zones, deadline = self.zones(), "30h"
         found = self.train(name, steps, ["run.plan=1x1", f"budget.policy={policy}", f"budget.deadline={deadline}",
                                          self.flat(zones), f"budget.work={steady['work_s'] * steps / 1500}",
@@ -220,18 +156,13 @@ class Zones(unittest.TestCase):
         return apart, told
 
     def test_live_and_simulated(self):
-        for attempt in range(3): # a loaded machine is not as fast in the one minute as in the next
-            apart, told = self.live_against_simulated(f"agree-{attempt}", "greedy", 5, 2000)
-            print(told, flush=True)
-            if apart <= 0.1:
-                return
-        self.fail(told)
+        self.check_agreement(3, "greedy", 5, 2000)
 
     def test_misuse(self):
         good = {"policy": "greedy", "deadline": "10h", "work": "5h"}
         west, east = self.zones()
-        self.json("fast.json", [1] * 9, 60)
-        self.json("word.json", ["much"])
+        self.trace("fast.json", [1] * 9, 60)
+        self.trace("word.json", ["much"])
         cases = [({"zones": json.dumps([west, west])}, ["budget.zones", "zone west", "twice"]),
                  ({"zones": json.dumps(["west=" + self.path("none.json")])}, ["budget.zones: zone west", "none.json"]),
                  ({"zones": json.dumps([west, f"east={self.path('fast.json')}"])}, ["budget.zones: zone east", "60 s"]),
@@ -252,13 +183,7 @@ class Zones(unittest.TestCase):
                  ({"zones": json.dumps([west, east]), "trace_start": "240"}, ["budget.trace_start", "240 ticks"]),
                  ({"zones": json.dumps([west, east]), "policy": None, "fleet_policy": "parcae"}, ["budget.zones", "fleet"])]
         for change, words in cases:
-            keys = [f"budget.{k}={v}" for k, v in dict(good, **change).items() if v is not None]
-            done = subprocess.run(self.command("misuse", 10, ["run.plan=1x2", *keys]), capture_output=True, text=True,
-                                  timeout=60)
-            self.assertNotEqual(done.returncode, 0, keys)
-            for word in words:
-                self.assertIn(word, done.stderr)
-            self.assertFalse(os.path.exists(self.path("misuse")), keys)
+            self.check_refused(dict(good, **change), words)
         job = ["--work", "5h", "--deadline", "10h"]
         for words, args in ((["--zone", "zone west", "price"], ["--zone", "west=" + self.path("west.json")]),
                             (["take one"], ["--zone", west, "--trace", self.path("west.json")]),

@@ -5,49 +5,31 @@ BRIGADE_CHECK_FULL=1 adds a long run of 1,000 kills.
 """
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import unittest
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
+from scenarios import BRIGADE, Runs
+
 SHARED = os.environ.get("BRIGADE_SHARED", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared"))
 TRACE = os.path.join(SHARED, "data", "traces", "spot", "ec2-p3.csv")
-TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
-        "train.micro_batches=4", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
-        "run.threads=1"]
 
 
-class Chaos(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-chaos-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(200):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-        cls.references = {}
+class Chaos(Runs):
+    JOB = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
+           "train.micro_batches=4", "train.warmup=2", "train.lr=1e-2", "train.eval_every=0", "train.eval_tokens=200",
+           "run.threads=1"]
 
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, name):
-        return os.path.join(cls.dir, name)
-
-    def reference(self, steps):
-        if steps not in self.references:
-            run = self.path(f"single-{steps}")
-            subprocess.run([BRIGADE, "train", self.path("corpus.txt"), f"run.dir={run}", *TINY, f"train.steps={steps}",
-                            "--quiet"], check=True, stdout=subprocess.DEVNULL, timeout=300)
-            self.references[steps] = run
-        return self.references[steps]
+    def undisturbed(self, steps):
+        name = f"single-{steps}"
+        if not os.path.exists(self.path(name)):
+            self.end(self.start(name, f"train.steps={steps}"))
+        return self.path(name)
 
     def chaos(self, name, steps, keys, options, code=0, timeout=300):
         done = subprocess.run(
-            [BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path(name), *TINY, f"train.steps={steps}", *keys,
-             "--reference", self.reference(steps), "--json", *options], capture_output=True, text=True, timeout=timeout)
+            [BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path(name), *self.JOB, f"train.steps={steps}", *keys,
+             "--reference", self.undisturbed(steps), "--json", *options], capture_output=True, text=True, timeout=timeout)
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)
         found = json.loads(done.stdout)
         if code == 0:
@@ -119,7 +101,7 @@ class Chaos(unittest.TestCase):
 
     def test_another_curve_is_told(self):
         other = self.path("other")
-        subprocess.run([BRIGADE, "train", self.path("corpus.txt"), f"run.dir={other}", *TINY, "train.steps=50", "--quiet",
+        subprocess.run([BRIGADE, "train", self.path("corpus.txt"), f"run.dir={other}", *self.JOB, "train.steps=50", "--quiet",
                         "train.seed=2"], check=True, stdout=subprocess.DEVNULL, timeout=300)
         found = self.chaos("told", 50, ["run.plan=1x2"], ["--kills", "0", "--reference", other], code=1)
         self.assertTrue(found["survived"])
@@ -132,7 +114,7 @@ class Chaos(unittest.TestCase):
             (["--signals", "HUP"], "HUP"), (["--faults", self.path("corpus.txt")], "corpus.txt:1"),
             (["--trace", self.path("corpus.txt")], "corpus.txt:1"), (["--time-scale", "0"], "time-scale")]
         for args, words in cases:
-            done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("misuse"), *TINY,
+            done = subprocess.run([BRIGADE, "chaos", self.path("corpus.txt"), "run.dir=" + self.path("misuse"), *self.JOB,
                                    "run.plan=1x2", *args], capture_output=True, text=True, timeout=60)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(words, done.stderr)

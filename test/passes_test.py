@@ -4,73 +4,23 @@ middle of it. That they did travel so is read from the plan, and the messages of
 
 The model's units have several pieces (65,536 numbers), so that chunks are messages of their own.
 """
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
-JOB = ["model.layers=2", "model.dim=128", "model.heads=2", "model.kv_heads=1", "model.context=16", "train.micro_batch=1",
-       "train.micro_batches=6", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
-       "train.eval_every=0", "train.eval_tokens=200", "train.checkpoint_every=0", "run.shadow=false"]
+from scenarios import Runs
+
 PASSES = ["none", "wait-free", "chunks:1", "chunks:2", "wait-free,chunks:2", "wait-free,chunks:64", "one-owner:0",
           "wait-free,one-owner:1", "one-owner:9,chunks:3"]
-HANG_S = 300
 
 
-class Passes(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-passes-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(400):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, *names):
-        return os.path.join(cls.dir, *names)
-
-    def start(self, name, *keys, points=False):
-        env = dict(os.environ, BRIGADE_POINTS=self.path(name + ".points")) if points else None
-        return subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path(name), *JOB, *keys,
-                                 "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
-
-    def end(self, process, code=0):
-        try:
-            _, err = process.communicate(timeout=HANG_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            self.fail("hangs")
-        err = err.decode(errors="replace")
-        self.assertEqual(process.returncode, code, err)
-        return err
-
-    def result(self, name):
-        with open(self.path(name, "result.json")) as file:
-            return json.load(file)
-
-    def plan(self, name):
-        with open(self.path(name, "plan.txt")) as file:
-            return file.read()
-
-    def lines(self, name):
-        with open(self.path(name, "steps.jsonl")) as file:
-            return sum(line.endswith("\n") for line in file)
-
-    def same(self, name, alone):
-        for key in HASHES:
-            self.assertEqual(self.result(name)[key], alone[key], (name, key))
+class Passes(Runs):
+    VERSES = 400
+    JOB = ["model.layers=2", "model.dim=128", "model.heads=2", "model.kv_heads=1", "model.context=16", "train.micro_batch=1",
+           "train.micro_batches=6", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
+           "train.eval_every=0", "train.eval_tokens=200", "train.checkpoint_every=0", "run.shadow=false"]
 
     def expect_plan(self, passes, shape, text):
         """The records of the plan that ran are those of the passes."""
@@ -89,20 +39,19 @@ class Passes(unittest.TestCase):
 
     def test_hashes(self):
         steps = "train.steps=3"
-        self.end(self.start("alone", steps))
-        alone = self.result("alone")
         for i, passes in enumerate(PASSES):
             for shape in (("1x3", "1+2") if i % 2 == 0 else ("1x3",)):
                 with self.subTest(passes=passes, shape=shape):
                     name = f"{i}-{shape}"
                     self.end(self.start(name, steps, "run.plan=" + shape, "run.passes=" + passes))
-                    self.same(name, alone)
+                    self.same(name, steps)
                     self.expect_plan(passes, shape, self.plan(name))
 
     def messages(self, passes):
         """Parts and roots that each of three replicas sent in a step; all are in one generation."""
         name, steps = "count-" + passes, 3
-        self.end(self.start(name, f"train.steps={steps}", "run.plan=1x3", "run.passes=" + passes, points=True))
+        self.end(self.start(name, f"train.steps={steps}", "run.plan=1x3", "run.passes=" + passes,
+                            env={"BRIGADE_POINTS": self.path(name + ".points")}))
         found = [[0, 0] for _ in range(3)]
         with open(self.path(name + ".points")) as lines:
             for process, point, count in map(str.split, lines):
@@ -136,26 +85,18 @@ class Passes(unittest.TestCase):
     def test_kills(self):
         """kill -9 in the middle, twice: the rest of a step goes on with the same messages and owners."""
         steps = "train.steps=70"
-        self.end(self.start("single", steps))
         for i, passes in enumerate(("one-owner:0,chunks:2", "wait-free,one-owner:1,chunks:3")):
             with self.subTest(passes=passes):
                 name = f"kill{i}"
                 process = self.start(name, steps, "run.plan=1x3", "run.passes=" + passes, "run.shadow=true",
                                      "run.heartbeat_ms=60000")
                 for count, who in ((10, "worker0"), (35, "worker1")):
-                    deadline = time.monotonic() + HANG_S
-                    while not os.path.exists(self.path(name, "steps.jsonl")) or self.lines(name) < count:
-                        self.assertIsNone(process.poll(), "ended early")
-                        self.assertLess(time.monotonic(), deadline)
-                        time.sleep(0.002)
-                    with open(self.path(name, "events.jsonl")) as lines:
-                        events = [json.loads(line) for line in lines if line.endswith("\n")]
-                    os.kill([e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1],
-                            signal.SIGKILL)
+                    self.wait_steps(name, count, process)
+                    os.kill(self.pid(name, who), signal.SIGKILL)
                 self.end(process)
-                self.same(name, self.result("single"))
-                self.assertEqual(self.result(name)["deaths"], 2)
-                self.assertLessEqual(self.result(name)["steps_redone"], 2)
+                found = self.same(name, steps)
+                self.assertEqual(found["deaths"], 2)
+                self.assertLessEqual(found["steps_redone"], 2)
 
     def test_refused(self):
         for passes, words in (("chunks:0", ("run.passes", "chunks[:1..64]")), ("factors", ("run.passes", "bits")),

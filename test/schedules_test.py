@@ -11,67 +11,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
 from builds import is_release
+from scenarios import BRIGADE, HANG_S, Runs
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
-JOB = ["model.layers=4", "model.dim=8", "model.heads=2", "model.kv_heads=1", "model.context=130", "train.micro_batch=2",
-       "train.micro_batches=5", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
-       "train.eval_every=0", "train.eval_tokens=300", "train.checkpoint_every=0", "run.shadow=false"]
 SHORT = ["train.steps=3"]
 SHAPES = ["2x1", "1+2", "3x1", "2x2"]  # three stages of two chunks: every unit is one
-HANG_S = 300
 
 
-class Schedules(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-schedules-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(400):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, *names):
-        return os.path.join(cls.dir, *names)
-
-    def start(self, name, *keys):
-        return subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path(name), *JOB, *keys,
-                                 "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def end(self, process, code=0):
-        try:
-            _, err = process.communicate(timeout=HANG_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            self.fail("hangs")
-        err = err.decode(errors="replace")
-        self.assertEqual(process.returncode, code, err)
-        return err
-
-    def result(self, name):
-        with open(self.path(name, "result.json")) as file:
-            return json.load(file)
-
-    def plan(self, name):
-        with open(self.path(name, "plan.txt")) as file:
-            return file.read()
-
-    def same(self, name, alone):
-        for key in HASHES:
-            self.assertEqual(self.result(name)[key], alone[key], (name, key))
+class Schedules(Runs):
+    VERSES = 400
+    JOB = ["model.layers=4", "model.dim=8", "model.heads=2", "model.kv_heads=1", "model.context=130", "train.micro_batch=2",
+           "train.micro_batches=5", "train.dropout=0.1", "train.warmup=1", "train.lr=1e-2", "run.threads=1",
+           "train.eval_every=0", "train.eval_tokens=300", "train.checkpoint_every=0", "run.shadow=false"]
 
     def names(self):
         """From the refusal of a name that is none: ("1f1b", ""), ("seq1f1b", "SLICES"), ..."""
-        done = subprocess.run([BRIGADE, "train", self.path("corpus.txt"), "run.schedule=none", *JOB], text=True,
+        done = subprocess.run([BRIGADE, "train", self.path("corpus.txt"), "run.schedule=none", *self.JOB], text=True,
                               capture_output=True, timeout=HANG_S)
         self.assertNotEqual(done.returncode, 0)
         found = re.findall(r"([a-z0-9-]+)(?:\[:([A-Z]+)\])?(?:, | or |$)", done.stderr.split("expected ")[1].split("\n")[0])
@@ -79,8 +36,6 @@ class Schedules(unittest.TestCase):
         return found
 
     def test_every_schedule(self):
-        self.end(self.start("alone", *SHORT))
-        alone = self.result("alone")
         runs = []
         for i, (name, number) in enumerate(self.names()):
             runs += [(name, shape) for shape in ("2x1", SHAPES[1 + i % 3])]
@@ -91,7 +46,7 @@ class Schedules(unittest.TestCase):
             with self.subTest(schedule=schedule, shape=shape):
                 name = f"{schedule}-{shape}"
                 self.end(self.start(name, *SHORT, "run.plan=" + shape, "run.schedule=" + schedule))
-                self.same(name, alone)
+                self.same(name, *SHORT)
                 plan = self.plan(name)
                 slices = re.search(r" slices (\d+)\n", plan)
                 self.assertEqual(slices and slices[1], {"seq1f1b": "2", "seq1f1b:3": "3"}.get(schedule), plan)
@@ -108,13 +63,12 @@ class Schedules(unittest.TestCase):
 
     def test_offload(self):
         """Stashes that wait on disk: the same bits, nothing left behind, a directory that is none said by name."""
-        self.end(self.start("kept", *SHORT))
-        alone, left = self.result("kept"), None
+        left = None
         for schedule, shape in (("gpipe", "2x1"), ("zb-2p", "3x1"), ("seq1f1b", "1+2"), ("interleaved", "2x1")):
             name = f"off-{schedule}"
             for keys in ([], ["run.offload=true"]):
                 self.end(self.start(name, *SHORT, "run.plan=" + shape, "run.schedule=" + schedule, *keys))
-                self.same(name, alone)
+                self.same(name, *SHORT)
                 plan, names = self.plan(name), sorted(os.listdir(self.path(name)))
                 self.assertEqual(bool(re.search(r" \d+F\d+(/\d+)?\.o ", plan)), bool(keys), plan)
                 left = left or names
@@ -134,11 +88,10 @@ class Schedules(unittest.TestCase):
             out.write("profile 1\nunit embed forward_s 1e-5 parameter_bytes 8192 cut_bytes 8320\n")
             out.write(f"unit block {block}\n" * 4)
             out.write(f"unit head {block.replace('50000', '260000')}\noverhead disk_byte_s 1e-12\n")
-        self.end(self.start("roomy", *SHORT))
         for memory, offload in (("1e9", [False, False]), ("1e6", [False, True]), ("5e5", [True, True])):
             with open(self.path("machines.txt"), "w") as out:
                 out.write("profile 1\n" + "".join(f"machine m{i} memory {memory} host 0\n" for i in range(2)))
-            done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *JOB, "run.plan=2x1", "run.schedule=gpipe",
+            done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *self.JOB, "run.plan=2x1", "run.schedule=gpipe",
                                    "run.group=1", "--profile", self.path("profile.txt"), "--machines",
                                    self.path("machines.txt"), "--json"], capture_output=True, text=True, timeout=HANG_S)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -148,7 +101,7 @@ class Schedules(unittest.TestCase):
             peaks = [machine["memory_bytes"] for stage in answer["stages"] for machine in stage["machines"]]
             self.assertLessEqual(max(peaks), float(memory))
         self.end(self.start("short", *SHORT, *answer["keys"].split()))
-        self.same("short", self.result("roomy"))
+        self.same("short", *SHORT)
         self.assertIn(".o ", self.plan("short"))
 
     @unittest.skipUnless(is_release(), "a sanitizer's own memory is not in the plan")
@@ -166,14 +119,8 @@ class Schedules(unittest.TestCase):
         process = subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path("memory"), *model,
                                     "run.plan=" + plan, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            deadline = time.monotonic() + HANG_S
-            while not os.path.exists(self.path("memory", "steps.jsonl")) or self.lines("memory", "steps.jsonl") < 4:
-                self.assertIsNone(process.poll(), "ended early")
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.01)
-            with open(self.path("memory", "events.jsonl")) as lines:
-                events = [json.loads(line) for line in lines if line.endswith("\n")]
-            for event in events:
+            self.wait_steps("memory", 4, process)
+            for event in self.events("memory"):
                 if event["event"] == "spawned":
                     with open(f"/proc/{event['process']}/smaps_rollup") as pages:
                         held = int(re.search(r"Pss: +(\d+) kB", pages.read())[1]) * 1024
@@ -191,31 +138,18 @@ class Schedules(unittest.TestCase):
 
     def kill_in(self, schedule, *more, mapped=None):
         name, steps = "kill-" + schedule, "train.steps=200"
-        if not os.path.exists(self.path("single")):
-            self.end(self.start("single", steps))
         process = self.start(name, steps, "run.schedule=" + schedule, "run.shadow=true", "run.plan=1+2", *more)
         for count, who in ((20, "worker2"), (80, "worker0")):
-            deadline = time.monotonic() + HANG_S
-            while not os.path.exists(self.path(name, "steps.jsonl")) or self.lines(name, "steps.jsonl") < count:
-                self.assertIsNone(process.poll(), "ended early")
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.002)
-            with open(self.path(name, "events.jsonl")) as lines:
-                events = [json.loads(line) for line in lines if line.endswith("\n")]
-            victim = [e["process"] for e in events if e["event"] == "spawned" and e["name"] == who][-1]
+            self.wait_steps(name, count, process)
+            victim = self.pid(name, who)
             if mapped:
                 with open(f"/proc/{victim}/maps") as maps:
                     self.assertIn(mapped + "/", maps.read())
             os.kill(victim, signal.SIGKILL)
         self.end(process)
-        self.same(name, self.result("single"))
-        found = self.result(name)
+        found = self.same(name, steps)
         self.assertEqual(found["deaths"], 2)
         self.assertLessEqual(found["steps_redone"], 2)
-
-    def lines(self, run, name):
-        with open(self.path(run, name)) as file:
-            return sum(line.endswith("\n") for line in file)
 
     def test_too_many_slices(self):
         err = self.end(self.start("refused", *SHORT, "run.plan=2x1", "run.schedule=seq1f1b:4"), 78)

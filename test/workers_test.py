@@ -10,93 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-BRIGADE = os.path.abspath(os.environ.get("BRIGADE", "build/brigade"))
-HASHES = ("curve_sha256", "weights_sha256", "signature_sha256")
-TINY = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
-        "train.micro_batches=5", "train.warmup=2", "train.lr=1e-2", "run.threads=1"]
+from scenarios import BRIGADE, HANG_S, Runs
+
 SHORT = ["train.steps=6", "train.checkpoint_every=3", "train.eval_every=3", "train.eval_tokens=200"]
 LONG = ["train.steps=4000", "train.checkpoint_every=200", "train.eval_every=0", "train.eval_tokens=200"]
-HANG_S = 300
 
 
-class Workers(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="brigade-workers-")
-        with open(cls.path("corpus.txt"), "w") as out:
-            for i in range(200):
-                out.write(f"verse {i}: and the {i % 17} ships went over the water, {i * 7 % 23} by {i % 5}.\n")
-        cls.single = {}
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    @classmethod
-    def path(cls, *names):
-        return os.path.join(cls.dir, *names)
-
-    def start(self, name, *keys, env=None):
-        return subprocess.Popen([BRIGADE, "train", self.path("corpus.txt"), "run.dir=" + self.path(name), *TINY, *keys,
-                                 "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                env=dict(os.environ, **(env or {})))
-
-    def resume(self, name, *keys):
-        return subprocess.Popen([BRIGADE, "train", "--resume", self.path(name), *keys, "--quiet"],
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def end(self, process, code=0):
-        try:
-            _, err = process.communicate(timeout=HANG_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            self.fail("hangs")
-        err = err.decode(errors="replace")
-        self.assertEqual(process.returncode, code, err)
-        return err
-
-    def result(self, name):
-        with open(self.path(name, "result.json")) as file:
-            return json.load(file)
-
-    def reference(self, *keys):
-        """The result of one process with these keys."""
-        if keys not in self.single:
-            name = f"single-{len(self.single)}"
-            self.end(self.start(name, *keys))
-            self.single[keys] = self.result(name)
-        return self.single[keys]
-
-    def same(self, name, *keys):
-        found, wanted = self.result(name), self.reference(*keys)
-        for key in HASHES:
-            self.assertEqual(found[key], wanted[key], (name, key))
-        return found
-
-    def events(self, name):
-        try:
-            with open(self.path(name, "events.jsonl")) as lines:
-                return [json.loads(line) for line in lines if line.endswith("\n")]
-        except FileNotFoundError:
-            return []
-
-    def steps(self, name):
-        try:
-            with open(self.path(name, "steps.jsonl")) as lines:
-                return sum(line.endswith("\n") for line in lines)
-        except FileNotFoundError:
-            return 0
-
-    def wait_steps(self, name, count, process):
-        deadline = time.monotonic() + HANG_S
-        while self.steps(name) < count:
-            self.assertIsNone(process.poll(), "ended early")
-            self.assertLess(time.monotonic(), deadline, f"no step {count}")
-            time.sleep(0.005)
+class Workers(Runs):
+    JOB = ["model.layers=2", "model.dim=16", "model.heads=2", "model.context=16", "train.micro_batch=1",
+           "train.micro_batches=5", "train.warmup=2", "train.lr=1e-2", "run.threads=1"]
 
     def wait_healed(self, name, process):
         """Until whoever stands in for the last that was lost has its state."""
@@ -108,10 +33,6 @@ class Workers(unittest.TestCase):
             self.assertIsNone(process.poll(), "ended early")
             self.assertLess(time.monotonic(), deadline, "nobody took the place of who was lost")
             time.sleep(0.005)
-
-    def pid(self, name, who):
-        """The newest process of that name."""
-        return [e["process"] for e in self.events(name) if e["event"] == "spawned" and e["name"] == who][-1]
 
     def left(self, name):
         """Processes whose command line names the run."""
@@ -130,8 +51,7 @@ class Workers(unittest.TestCase):
         while self.left(name) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.assertEqual(self.left(name), [])
-        with open(self.path(name, "controller.id")) as file:
-            address = file.read().strip()
+        address = self.read(name, "controller.id").strip()
         self.assertEqual(glob.glob(f"/dev/shm/*{address}*"), [])
         with open("/proc/net/unix") as file:
             self.assertNotIn(address, file.read())
@@ -168,8 +88,7 @@ class Workers(unittest.TestCase):
         self.end(self.start("files", *SHORT, "run.plan=2x2"))
         for name in ["job.yaml", "plan.txt", "steps.jsonl", "events.jsonl", "result.json", "log.sqlite"]:
             self.assertGreater(os.path.getsize(self.path("files", name)), 0, name)
-        with open(self.path("files", "steps.jsonl")) as file:
-            lines = [json.loads(line) for line in file]
+        lines = list(map(json.loads, self.lines("files", "steps.jsonl")))
         self.assertEqual([line["step"] for line in lines], list(range(6)))
         self.assertTrue(all(line["workers"] == 4 and line["generation"] >= 1 for line in lines))
         result = self.result("files")
@@ -185,15 +104,13 @@ class Workers(unittest.TestCase):
     def test_a_plan_file(self):
         """plan.txt of a run is a plan file; its cut may be changed."""
         self.end(self.start("drawn", *SHORT, "run.plan=1+2"))
-        with open(self.path("drawn", "plan.txt")) as file:
-            text = file.read()
+        text = self.plan("drawn")
         self.assertIn("stage 0 0 2\nstage 1 2 4\n", text)
         with open(self.path("mine.txt"), "w") as file:
             file.write(text.replace("stage 0 0 2\nstage 1 2 4\n", "stage 0 0 3\nstage 1 3 4\n"))
         self.end(self.start("mine", *SHORT, "run.plan=" + self.path("mine.txt")))
         self.same("mine", *SHORT)
-        with open(self.path("mine", "plan.txt")) as file:
-            self.assertIn("stage 0 0 3\nstage 1 3 4\n", file.read())
+        self.assertIn("stage 0 0 3\nstage 1 3 4\n", self.plan("mine"))
         self.end(self.start("alone", *SHORT))
         self.end(self.start("again", *SHORT, "run.plan=" + self.path("alone", "plan.txt"), "run.shadow=true"))
         self.same("again", *SHORT)
