@@ -202,6 +202,19 @@ static void products_run(struct products *p)
 }
 
 // ---- Passes over a few rows ----
+enum { GRAIN = 4 }; // fewer than training's: sixteen streams are sixteen rows
+
+static struct span rows_at(size_t item, size_t rows)
+{
+    const size_t first = item * GRAIN;
+    return (struct span){first, rows - first < GRAIN ? rows - first : GRAIN};
+}
+
+static void rows_run(struct batch *b, bg_task_fn fn)
+{
+    env_parallel_for(b->env, (b->rows + GRAIN - 1) / GRAIN, fn, b);
+}
+
 static void norm_rows(struct batch *b, const struct norm *n, float *out, const float *x, size_t rows)
 {
     float mean[MODEL_GRAIN_ROWS], rstd[MODEL_GRAIN_ROWS];
@@ -211,7 +224,7 @@ static void norm_rows(struct batch *b, const struct norm *n, float *out, const f
 static void norm1_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
-    const struct span at = span_at(index, b->rows);
+    const struct span at = rows_at(index, b->rows);
     const size_t first = at.first * b->block.config->dim;
     (void)lane;
     norm_rows(b, &b->block.norm1, b->norm + first, b->x + first, at.count);
@@ -302,7 +315,7 @@ static void attention_item(void *arg, size_t index, unsigned lane)
 static void attended_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
-    const struct span at = span_at(index, b->rows);
+    const struct span at = rows_at(index, b->rows);
     (void)lane;
     quantise_rows(b, b->att, b->q_width, at.first, at.count);
 }
@@ -310,7 +323,7 @@ static void attended_item(void *arg, size_t index, unsigned lane)
 static void middle_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
-    const struct span at = span_at(index, b->rows);
+    const struct span at = rows_at(index, b->rows);
     const size_t dim = b->block.config->dim, first = at.first * dim;
     (void)lane;
     b->kern->add(b->mid + first, b->x + first, b->branch + first, at.count * dim);
@@ -341,7 +354,7 @@ static void wide_item(void *arg, size_t panel, unsigned lane)
 static void out_item(void *arg, size_t index, unsigned lane)
 {
     struct batch *b = arg;
-    const struct span at = span_at(index, b->rows);
+    const struct span at = rows_at(index, b->rows);
     const size_t dim = b->block.config->dim, first = at.first * dim;
     (void)lane;
     b->kern->add(b->x + first, b->mid + first, b->branch + first, at.count * dim);
@@ -353,7 +366,7 @@ static void run_block(struct batch *b)
     const struct packed_block *w = &b->packed->blocks[b->layer];
     struct products qkv = {.b = b}, o = {.b = b}, wide = {.b = b}, down = {.b = b};
     b->block = block_of(b->packed->model, b->layer + 1, true);
-    env_parallel_for(b->env, span_items(b->rows), norm1_item, b);
+    rows_run(b, norm1_item);
     products_add(&qkv, &w->q, b->q, b->norm, b->narrow, b->rows);
     products_add(&qkv, &w->k, b->k, b->norm, b->narrow, b->rows);
     products_add(&qkv, &w->v, b->v, b->norm, b->narrow, b->rows);
@@ -365,17 +378,17 @@ static void run_block(struct batch *b)
     }
     env_parallel_for(b->env, b->items[b->runs], attention_item, b);
     if (w->o.w.type == KERN_INT8)
-        env_parallel_for(b->env, span_items(b->rows), attended_item, b);
+        rows_run(b, attended_item);
     products_add(&o, &w->o, b->branch, b->att, b->narrow, b->rows);
     products_run(&o);
-    env_parallel_for(b->env, span_items(b->rows), middle_item, b);
+    rows_run(b, middle_item);
     if (b->block.gated)
         products_add(&wide, &w->gate, b->gate, b->norm, b->narrow, b->rows);
     products_add(&wide, &w->up, b->up, b->norm, b->narrow, b->rows);
     env_parallel_for(b->env, kern_packed_panels(w->up.w.n), wide_item, &wide);
     products_add(&down, &w->down, b->branch, b->up, b->wide, b->rows);
     products_run(&down);
-    env_parallel_for(b->env, span_items(b->rows), out_item, b);
+    rows_run(b, out_item);
 }
 
 static bg_status check(const struct batch *b, const struct batch_run *runs, size_t count, size_t wanted,
