@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { PAIRS_MAX = 1 << 21 }; // of a position or an edge with a count of characters
+enum { PAIRS_MAX = 1 << 22 }; // of a position or an edge with a count of characters, by all patterns
 static const uint32_t NO_EDGE = UINT32_MAX;
 
 struct cross {
@@ -114,7 +114,8 @@ const char *grammar_cross(struct grammar_text *g, const struct grammar_automaton
     const char *why = NULL;
     x.positions = automaton->reads.count;
     x.counts = (x.limited ? most : least) + 1;
-    if ((uint64_t)x.counts * (x.positions + automaton->edge_count) > PAIRS_MAX)
+    g->pairs += (uint64_t)x.counts * (x.positions + automaton->edge_count);
+    if (g->pairs > PAIRS_MAX)
         return "takes too many rules for these lengths";
     cross_init(&x);
     find_alive(&x);

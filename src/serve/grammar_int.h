@@ -34,6 +34,7 @@ struct grammar_text { // rules in the making
     uint32_t class_count, class_capacity;
     struct grammar_rule *rules;
     uint32_t rule_count, rule_capacity;
+    uint64_t pairs; // gone through by patterns: positions or edges with counts of characters
     bool too_large;
 };
 void grammar_text_fini(struct grammar_text *g);

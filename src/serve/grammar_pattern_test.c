@@ -314,7 +314,15 @@ static void what_is_not_supported_is_named(void **state)
     assert_non_null(strstr(err.text, "too many rules for these lengths"));
     assert_null(compile(&w, "^(ab){3}$", 0, 5, &err));
     assert_non_null(strstr(err.text, "fits no text of an allowed length"));
-    struct bg_str deep = {0};
+    struct bg_str many = {0}, deep = {0};
+    struct grammar *g = NULL;
+    bg_str_add(&many, "{\"prefixItems\": [true");
+    for (int i = 0; i < 900; i++)
+        bg_str_add(&many, ", {\"pattern\": \"^(a{990}|b)$\", \"maxLength\": 900}");
+    bg_str_add(&many, "]}");
+    assert_int_equal(grammar_compile_schema(bg_str_text(&many), many.size, w.bytes, &err, &g), BG_INVALID);
+    assert_non_null(strstr(err.text, "prefixItems/3: \"pattern\" takes too many rules"));
+    bg_str_fini(&many);
     for (int i = 0; i < 1000; i++)
         bg_str_add(&deep, "(");
     assert_null(compile(&w, bg_str_text(&deep), 0, UINT32_MAX, &err));

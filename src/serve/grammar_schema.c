@@ -199,16 +199,19 @@ static void allow(struct compiler *c, json_t *schema, const char *path, const ch
     }
 }
 
-static uint32_t bound(struct compiler *c, json_t *schema, const char *word, const char *path, uint32_t otherwise)
+// least: of what there must be. At most GRAMMAR_REPEAT_MAX is written, where more is allowed as well.
+static uint32_t bound(struct compiler *c, json_t *schema, const char *word, const char *path, bool least)
 {
     json_t *v = json_object_get(schema, word);
     if (!v)
-        return otherwise;
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > GRAMMAR_REPEAT_MAX) {
-        refuse(c, path, "\"%s\": expected a whole number from 0 to 4096", word);
-        return otherwise;
-    }
-    return (uint32_t)json_integer_value(v);
+        return least ? 0 : UINT32_MAX;
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        refuse(c, path, "\"%s\": expected a whole number", word);
+    else if (json_integer_value(v) <= GRAMMAR_REPEAT_MAX)
+        return (uint32_t)json_integer_value(v);
+    else if (least)
+        refuse(c, path, "\"%s\": more than 4096 is not supported", word);
+    return GRAMMAR_REPEAT_MAX;
 }
 
 static uint32_t literal(struct compiler *c, json_t *value)
@@ -239,8 +242,7 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
     const char *named = json_is_string(format) ? grammar_format_pattern(json_string_value(format)) : NULL;
     const char *pattern = word ? json_string_value(word) : named;
     char why[160];
-    const uint32_t least = bound(c, schema, "minLength", path, 0),
-                   most = bound(c, schema, "maxLength", path, UINT32_MAX);
+    const uint32_t least = bound(c, schema, "minLength", path, true), most = bound(c, schema, "maxLength", path, false);
     uint32_t inside = c->null;
     const uint32_t rule = grammar_rule_new(&c->text);
     if (most < least)
@@ -263,7 +265,7 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
 static uint32_t array_of(struct compiler *c, json_t *schema, const char *path, uint32_t depth)
 {
     json_t *items = json_object_get(schema, "items"), *prefix = json_object_get(schema, "prefixItems");
-    const uint32_t least = bound(c, schema, "minItems", path, 0), most = bound(c, schema, "maxItems", path, UINT32_MAX);
+    const uint32_t least = bound(c, schema, "minItems", path, true), most = bound(c, schema, "maxItems", path, false);
     json_t *unique = json_object_get(schema, "uniqueItems");
     if (unique && !json_is_false(unique) && !(json_is_true(unique) && most < 2))
         refuse(c, path, "\"uniqueItems\" is not supported here%s", "");
