@@ -31,7 +31,9 @@ struct worker {
     struct http *http;
     enum worker_kind kind;
     struct bg_thread *thread;
+    struct bg_gate *gate;
     struct exchange *chores, **chores_end; // gate: in order of arrival
+    bool stopping;                         // gate
 };
 
 struct exchange { // one HTTP request
@@ -54,9 +56,9 @@ struct exchange { // one HTTP request
     bool ready;                        // to be answered
     bool complete;                     // of a stream: nothing more comes
     void (*chore)(struct exchange *x); // worker.c
-    struct worker *waits_for;          // gate: to begin it; NULL: it has begun
-    struct exchange *next_chore;       // gate
-    size_t held;                       // gate: bytes of the body, while they count in http->held
+    struct worker *worker;             // that has it, or will; NULL: none
+    struct exchange *next_chore;       // the worker's gate
+    size_t held;                       // bytes of the body, while they count in http->held
     // Of a text request:
     bool asking; // the ask is in use
     struct openai_ask ask;
@@ -81,7 +83,7 @@ struct http {
     struct bg_thread *thread;
     struct bg_gate *gate;
     struct worker workers[WORKERS];
-    size_t held;                   // gate: bytes of bodies that wait for a worker, or are with one
+    size_t held;                   // bytes of bodies that wait for a worker, or are with one
     struct told *told, **told_end; // gate
     struct told *taken;            // of those: to be heard before all others
     bool stopping, draining;       // gate
@@ -129,7 +131,10 @@ enum worker_kind worker_for(size_t bytes);                                    //
 void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of work that is one chore
 void worker_finish(struct exchange *x); // abandon() of chores that are done to their end, come what may
 void worker_drop(struct exchange *x);   // abandon() of those that need not begin any more
-void worker_loop(void *worker, struct bg_env *own);
+void worker_let_go(struct exchange *x); // the end of its chore was told
+BG_MUST_USE bg_status worker_start(struct http *http, enum worker_kind kind, struct bg_error *err);
+void worker_stop(struct worker *worker); // joins; worker_drop() goes on working
+void worker_fini(struct worker *worker);
 
 // embeddings.c, slots.c, ship.c
 enum MHD_Result embeddings(struct exchange *x, struct engine *engine);

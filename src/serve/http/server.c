@@ -316,6 +316,8 @@ static bool take_told(struct http *http)
         struct told *t = http->taken;
         struct exchange *x = t->event.user;
         http->taken = t->next;
+        if (t->event.request == 0)
+            worker_let_go(x);
         x->work->hear(x, &t->event);
         const bool last = t->event.finish != SERVE_RUNNING && x->running == 0;
         bg_free(t);
@@ -420,10 +422,6 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     struct http *http = bg_alloc(sizeof *http);
     *http = (struct http){.env = env, .o = *options, .epoll = -1, .bell = -1};
     http->told_end = &http->told;
-    for (size_t i = 0; i < WORKERS; i++) {
-        http->workers[i] = (struct worker){.http = http, .kind = (enum worker_kind)i};
-        http->workers[i].chores_end = &http->workers[i].chores;
-    }
     http->o.host = options->host ? options->host : "127.0.0.1";
     http->o.body_max = options->body_max ? options->body_max : (size_t)4 << 20;
     http->o.connections_max = options->connections_max ? options->connections_max : 4096;
@@ -433,10 +431,10 @@ bg_status http_start(struct bg_env *env, const struct http_options *options, str
     bg_status status = env->ops->gate_create(env, err, &http->gate);
     if (!status)
         status = listen_at(http, err);
+    for (size_t i = 0; i < WORKERS && !status; i++)
+        status = worker_start(http, (enum worker_kind)i, err);
     if (!status)
         status = env->ops->thread_start(env, loop, http, err, &http->thread);
-    for (size_t i = 0; i < WORKERS && !status; i++)
-        status = env->ops->thread_start(env, worker_loop, &http->workers[i], err, &http->workers[i].thread);
     if (status)
         http_stop(http);
     else
@@ -487,8 +485,7 @@ void http_stop(struct http *http)
         http->env->ops->thread_join(http->env, http->thread);
     }
     for (size_t i = 0; i < WORKERS; i++)
-        if (http->workers[i].thread)
-            http->env->ops->thread_join(http->env, http->workers[i].thread);
+        worker_stop(&http->workers[i]);
     for (struct exchange *x = http->exchanges; x; x = x->next)
         exchange_resume(x);
     if (http->daemon)
@@ -505,6 +502,8 @@ void http_stop(struct http *http)
         close(http->epoll);
     if (http->bell >= 0)
         close(http->bell);
+    for (size_t i = 0; i < WORKERS; i++)
+        worker_fini(&http->workers[i]);
     if (http->gate)
         http->env->ops->gate_destroy(http->env, http->gate);
     door_keys_fini(&http->keys);

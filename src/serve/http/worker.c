@@ -26,30 +26,33 @@ void worker_finish(struct exchange *x)
     (void)x;
 }
 
-static void let_go_of_body(struct exchange *x) // in the gate
-{
-    x->http->held -= x->held;
-    x->held = 0;
-}
-
 void worker_drop(struct exchange *x)
 {
+    struct worker *w = x->worker;
     struct bg_env *env = x->http->env;
-    env->ops->gate_enter(env, x->http->gate);
-    struct worker *w = x->waits_for;
-    if (w) {
-        struct exchange **at = &w->chores;
-        while (*at != x)
-            at = &(*at)->next_chore;
+    if (!w)
+        return;
+    env->ops->gate_enter(env, w->gate);
+    struct exchange **at = &w->chores;
+    while (*at && *at != x)
+        at = &(*at)->next_chore;
+    const bool waits = *at == x;
+    if (waits) {
         *at = x->next_chore;
         if (w->chores_end == &x->next_chore)
             w->chores_end = at;
-        x->waits_for = NULL;
-        x->next_chore = NULL;
-        x->running = 0;
-        let_go_of_body(x);
     }
-    env->ops->gate_leave(env, x->http->gate);
+    env->ops->gate_leave(env, w->gate);
+    if (waits)
+        worker_let_go(x);
+    x->running -= waits;
+}
+
+void worker_let_go(struct exchange *x)
+{
+    x->http->held -= x->held;
+    x->held = 0;
+    x->worker = NULL;
 }
 
 void exchange_chore(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x))
@@ -57,13 +60,14 @@ void exchange_chore(struct exchange *x, enum worker_kind kind, void (*chore)(str
     struct bg_env *env = x->http->env;
     struct worker *w = &x->http->workers[kind];
     x->chore = chore;
+    x->worker = w;
+    x->next_chore = NULL;
     x->running = 1;
-    env->ops->gate_enter(env, x->http->gate);
-    x->waits_for = w;
+    env->ops->gate_enter(env, w->gate);
     *w->chores_end = x;
     w->chores_end = &x->next_chore;
-    env->ops->gate_ring(env, x->http->gate);
-    env->ops->gate_leave(env, x->http->gate);
+    env->ops->gate_ring(env, w->gate);
+    env->ops->gate_leave(env, w->gate);
 }
 
 enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x),
@@ -73,15 +77,12 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
     struct openai_error error;
     x->work = work;
     x->work_of = work_of;
-    http->env->ops->gate_enter(http->env, http->gate);
-    const bool room = http->held / HELD_MAX < http->o.body_max;
-    x->held = room ? x->body.size : 0;
-    http->held += x->held;
-    http->env->ops->gate_leave(http->env, http->gate);
-    if (!room) {
+    if (http->held / HELD_MAX >= http->o.body_max) {
         openai_refuse(&error, 429, "rate_limit_error", "", "too many large requests wait to be read: ask again later");
         return exchange_refuse(x, &error);
     }
+    x->held = x->body.size;
+    http->held += x->held;
     exchange_chore(x, kind, chore);
     return exchange_wait(x);
 }
@@ -89,38 +90,61 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
 // NULL: the end.
 static struct exchange *next_chore(struct worker *w)
 {
-    struct http *http = w->http;
-    struct bg_env *env = http->env;
-    env->ops->gate_enter(env, http->gate);
-    while (!w->chores && !http->stopping)
-        env->ops->gate_wait(env, http->gate, 1000000000);
-    struct exchange *x = http->stopping ? NULL : w->chores;
+    struct bg_env *env = w->http->env;
+    env->ops->gate_enter(env, w->gate);
+    while (!w->chores && !w->stopping)
+        env->ops->gate_wait(env, w->gate, 1000000000);
+    struct exchange *x = w->stopping ? NULL : w->chores;
     if (x) {
         w->chores = x->next_chore;
         if (!w->chores)
             w->chores_end = &w->chores;
-        x->waits_for = NULL;
-        x->next_chore = NULL;
     }
-    env->ops->gate_leave(env, http->gate);
+    env->ops->gate_leave(env, w->gate);
     return x;
 }
 
-void worker_loop(void *arg, struct bg_env *own)
+static void loop(void *arg, struct bg_env *own)
 {
     struct worker *w = arg;
-    struct http *http = w->http;
     (void)own;
     for (struct exchange *x; (x = next_chore(w));) {
         struct told *told = bg_alloc(sizeof *told);
         if (w->kind != WORKER_WAITS)
-            env_point(http->env, "serve-read");
+            env_point(w->http->env, "serve-read");
         x->chore(x);
         bg_str_fini(&x->body);
-        http->env->ops->gate_enter(http->env, http->gate);
-        let_go_of_body(x);
-        http->env->ops->gate_leave(http->env, http->gate);
         told->event = (struct serve_event){.user = x, .finish = SERVE_STOP};
-        http_tell(http, told);
+        http_tell(w->http, told);
     }
+}
+
+bg_status worker_start(struct http *http, enum worker_kind kind, struct bg_error *err)
+{
+    struct worker *w = &http->workers[kind];
+    struct bg_env *env = http->env;
+    *w = (struct worker){.http = http, .kind = kind};
+    w->chores_end = &w->chores;
+    bg_status status = env->ops->gate_create(env, err, &w->gate);
+    return status ? status : env->ops->thread_start(env, loop, w, err, &w->thread);
+}
+
+// What it is at is done; what waits stays where it is.
+void worker_stop(struct worker *w)
+{
+    if (w->thread) {
+        struct bg_env *env = w->http->env;
+        env->ops->gate_enter(env, w->gate);
+        w->stopping = true;
+        env->ops->gate_ring(env, w->gate);
+        env->ops->gate_leave(env, w->gate);
+        env->ops->thread_join(env, w->thread);
+    }
+    w->thread = NULL;
+}
+
+void worker_fini(struct worker *w)
+{
+    if (w->gate)
+        w->http->env->ops->gate_destroy(w->http->env, w->gate);
 }
