@@ -19,31 +19,42 @@ struct decimal {
 struct range {
     struct grammar_text *g;
     const struct decimal *low, *high;
-    uint32_t room; // digits after the point; 0: whole numbers
+    uint32_t room;                                   // digits after the point; 0: whole numbers
+    uint32_t some[PART_MAX + 1], all[WHOLE_MAX + 1]; // rules: at most n digits; n digits, then a part or none
 };
 struct tight {
     bool low, high;
 };
 
-static uint32_t one_alternative(struct grammar_text *g, const char *before, uint32_t a, uint32_t b)
-{
-    const uint32_t rule = grammar_rule_new(g);
-    struct grammar_sequence s = {0};
-    grammar_add_text(g, &s, before, strlen(before));
-    if (a != GRAMMAR_NO_RULE)
-        grammar_add_rule(&s, a);
-    if (b != GRAMMAR_NO_RULE)
-        grammar_add_rule(&s, b);
-    grammar_add_alternative(g, rule, &s);
-    return rule;
-}
-
-static uint32_t digits_of(struct grammar_text *g, uint32_t first, uint32_t last, uint32_t least, uint32_t most)
+static uint32_t digit(struct grammar_text *g, uint32_t first, uint32_t last)
 {
     struct grammar_range range = {'0' + first, '0' + last};
+    return grammar_rule_of_ranges(g, &range, 1, false);
+}
+
+// Where nothing is tight.
+static void make_free_rules(struct range *r)
+{
+    struct grammar_text *g = r->g;
     struct grammar_sequence s = {0};
-    grammar_add_rule(&s, grammar_rule_of_ranges(g, &range, 1, false));
-    return grammar_rule_repeat(g, &s, least, most);
+    const uint32_t any = digit(g, 0, 9);
+    for (uint32_t n = 0; n <= WHOLE_MAX || n <= PART_MAX; n++) {
+        r->some[n] = grammar_rule_new(g);
+        r->all[n] = grammar_rule_new(g);
+        grammar_add_alternative(g, r->some[n], &s);
+        for (int part = 0; part < 2 && n > 0; part++) {
+            grammar_add_rule(&s, any);
+            grammar_add_rule(&s, part ? r->some[n - 1] : r->all[n - 1]);
+            grammar_add_alternative(g, part ? r->some[n] : r->all[n], &s);
+        }
+    }
+    grammar_add_alternative(g, r->all[0], &s);
+    if (r->room > 0) {
+        grammar_add_text(g, &s, ".", 1);
+        grammar_add_rule(&s, any);
+        grammar_add_rule(&s, r->some[r->room - 1]);
+        grammar_add_alternative(g, r->all[0], &s);
+    }
 }
 
 static uint32_t digit_at(const char *digits, uint32_t i)
@@ -63,7 +74,7 @@ static void add_choice(struct grammar_text *g, struct choice *c, uint32_t first,
     struct grammar_sequence s = {0};
     if (next == GRAMMAR_NO_RULE)
         return;
-    grammar_add_rule(&s, digits_of(g, first, last, 1, 1));
+    grammar_add_rule(&s, digit(g, first, last));
     grammar_add_rule(&s, next);
     grammar_add_alternative(g, c->rule, &s);
     c->count++;
@@ -110,7 +121,7 @@ static uint32_t part_rule(const struct range *r, uint32_t i, uint32_t length, st
     struct grammar_sequence none = {0};
     struct choice c = {.rule = GRAMMAR_NO_RULE};
     if (!tight.low && !tight.high)
-        return digits_of(r->g, 0, 9, i == 0, r->room - i);
+        return r->some[r->room - i];
     c.rule = grammar_rule_new(r->g);
     if (i > 0 && may_end(r, i, tight)) {
         grammar_add_alternative(r->g, c.rule, &none);
@@ -144,10 +155,10 @@ static uint32_t after_whole(const struct range *r, struct tight tight)
 static uint32_t whole_rule(const struct range *r, uint32_t i, uint32_t length, struct tight tight)
 {
     const uint32_t first = i == 0 && length > 1;
+    if (!tight.low && !tight.high && !first)
+        return r->all[length - i];
     if (i == length)
         return after_whole(r, tight);
-    if (!tight.low && !tight.high && !first)
-        return one_alternative(r->g, "", digits_of(r->g, 0, 9, length - i, length - i), after_whole(r, tight));
     struct choice c = {.rule = grammar_rule_new(r->g)};
     add_digits(r, &c, tight, tight.low ? digit_at(r->low->whole, i) : first,
                tight.high ? digit_at(r->high->whole, i) : 9, i, length, whole_rule);
@@ -272,6 +283,7 @@ const char *grammar_rule_of_number(struct grammar_text *g, const json_t *schema,
         return "no number of at most 16 digits is between \"minimum\" and \"maximum\"";
     if (!keep_apart(&low, &r.room) || !keep_apart(&high, &r.room))
         return "\"exclusiveMinimum\", \"exclusiveMaximum\": more than 15 digits are not supported";
+    make_free_rules(&r);
     struct choice c = {.rule = grammar_rule_new(g)};
     if (!high.there || !high.negative) {
         r.low = low.there && !low.negative ? &low : &zero;

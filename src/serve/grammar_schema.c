@@ -171,11 +171,11 @@ static bool is_annotation(const char *word)
     static const char *const words[] = {"title",  "description", "default",          "examples",        "$schema",
                                         "$id",    "$comment",    "deprecated",       "readOnly",        "writeOnly",
                                         "$defs",  "definitions", "contentMediaType", "contentEncoding", "$anchor",
-                                        "strict", "name"};
+                                        "strict", "name",        "discriminator"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(word, words[i]) == 0)
             return true;
-    return false;
+    return strncmp(word, "x-", 2) == 0; // of whoever wrote it, for readers of his own
 }
 
 // words: separated by blanks, with one at both ends.
@@ -309,6 +309,18 @@ static uint32_t map_of(struct compiler *c, json_t *more, const char *path, uint3
     return list_of(c, "{", member(c, c->string, value), "}", 0, json_is_false(more) ? 0 : UINT32_MAX);
 }
 
+static char *property_path(const char *path, const char *name) // a JSON pointer: ~ is ~0 there, / is ~1
+{
+    struct bg_str at = {0};
+    bg_str_addf(&at, "%s/properties/", path);
+    for (const char *c = name; *c; c++)
+        if (*c == '~' || *c == '/')
+            bg_str_add(&at, *c == '~' ? "~0" : "~1");
+        else
+            bg_str_add_bytes(&at, c, 1);
+    return bg_str_take(&at);
+}
+
 // Where names are listed no others are written, whatever additionalProperties says: they could repeat one.
 // What may follow the i-th property: rest[i] where one was written before it (a comma comes first), begin[i] where
 // none. Built from the last to the first, so that each is one rule whatever is left out.
@@ -344,7 +356,7 @@ static uint32_t object_of(struct compiler *c, json_t *schema, const char *path, 
     json_object_foreach(properties, name, value) names[n++] = name;
     while (n-- > 0 && !c->failed) {
         json_t *text = json_string(names[n]);
-        char *at = bg_format("%s/properties/%s", path, names[n]);
+        char *at = property_path(path, names[n]);
         const uint32_t one =
             member(c, literal(c, text), compile(c, json_object_get(properties, names[n]), at, depth + 1));
         json_decref(text);
