@@ -36,8 +36,8 @@ class Auto(Runs):
     def test_shapes(self):
         for name, workers, keys, stages_min in (("two", 2, [], 1),
                                                 ("many", 6, ["run.group=2"], 2),
-                                                ("small", 4, ["run.memory_gb=0.0042"], 2),
-                                                ("smaller", 4, ["run.memory_gb=0.0027"], 2)):
+                                                ("small", 4, ["run.memory_gb=0.0109"], 2),
+                                                ("smaller", 4, ["run.memory_gb=0.0094"], 3)):
             text = self.end(self.start(name, "train.steps=4", f"run.workers={workers}", *keys))
             found, _ = self.seats(name)
             self.assertEqual(sum(found), workers)
@@ -58,7 +58,7 @@ class Auto(Runs):
 
     def test_chosen_again(self):
         """Of four workers, of which none holds more than half of the model, two are lost and not replaced."""
-        process = self.start("again", "train.steps=150", "run.workers=4", "run.memory_gb=0.0042",
+        process = self.start("again", "train.steps=150", "run.workers=4", "run.memory_gb=0.0109",
                              "run.respawn=false", "run.shadow=false", "run.speeds=1,1,1,0.5")
         self.wait_steps("again", 8, process)
         for name in ("worker0", "worker1"):
@@ -71,9 +71,9 @@ class Auto(Runs):
         self.assertEqual(shapes[-1], "2x1")
 
     def test_refusals(self):
-        for keys, texts in ((["run.workers=4", "run.memory_gb=0.001"],
+        for keys, texts in ((["run.workers=4", "run.memory_gb=0.007"],
                              ["run.plan=auto", "unit 1 (block) needs", "give a machine"]),
-                            (["run.workers=4", "run.memory_gb=0.0015"], ["no plan fits", "times the memory"]),
+                            (["run.workers=4", "run.memory_gb=0.008"], ["no plan fits", "times the memory"]),
                             (["run.workers=3", "run.speeds=1,1"], ["run.speeds", "fewer speeds than the 3 workers"]),
                             (["run.workers=1", "run.speeds=1,1"], ["run.speeds", "more speeds than the 1 workers"]),
                             (["run.workers=2", "run.speeds=1,-1"], ["run.speeds", "numbers from 0.001"]),

@@ -201,8 +201,10 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
     const double memory = job->run.memory_gb > 0
                               ? 1e9 * job->run.memory_gb
                               : 0.9 * (double)f->env->ops->memory_total(f->env) / (s->seats + s->shadow);
-    struct estimate_options estimate = {.batch = job->train.micro_batch,
+    struct estimate_options estimate = {.kern = m->kern,
+                                        .batch = job->train.micro_batch,
                                         .length = m->length,
+                                        .micro_batches = job->train.micro_batches,
                                         .workers = s->seats,
                                         .threads = f->children.threads,
                                         .cores = os_cpu_count(),

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "comm/shm/shm.h"
 #include "model/io.h"
+#include "train/estimate.h"
 #include "train/executor.h"
 #include "train/job.h"
 #include "train/layout.h"
@@ -25,11 +26,10 @@ enum {
     DISK_BYTES = 1 << 24,
     DISK_ROUNDS = 5
 };
-#define SECONDS       6.0
-#define PROCESS_BYTES 6e6  // of a worker with next to no model
-#define SHARING_MIN   0.7  // of a core: what is lost beyond that is somebody else's doing
-#define ROUND_SHARE   0.02 // of all the time: one item, forward and backward
-#define FLOPS_GUESS   5e10 // a second: how long a first look may take is guessed with it
+#define SECONDS     6.0
+#define SHARING_MIN 0.7  // of a core: what is lost beyond that is somebody else's doing
+#define ROUND_SHARE 0.02 // of all the time: one item, forward and backward
+#define FLOPS_GUESS 5e10 // a second: how long a first look may take is guessed with it
 
 struct bench { // one width and size of items
     struct bg_env *env;
@@ -219,11 +219,6 @@ static double work_of(const struct model *model, enum plan_unit_kind kind, uint3
     return (kind == PLAN_UNIT_HEAD ? 2.0 * model->config.vocab : 4.0) * model->config.dim;
 }
 
-static enum plan_unit_kind kind_of(const struct model *model, uint32_t unit)
-{
-    return unit == 0 ? PLAN_UNIT_EMBED : unit + 1 == model->unit_count ? PLAN_UNIT_HEAD : PLAN_UNIT_BLOCK;
-}
-
 // What an op costs beside its units (passing on what it made), and each kind of unit without that.
 static void add_samples(const struct bench *b, const struct times *fused, const struct times *split,
                         const struct times *whole, struct plan_costs *costs)
@@ -239,7 +234,7 @@ static void add_samples(const struct bench *b, const struct times *fused, const 
     double op_s = larger(ops - whole->at[0][0] - whole->at[0][1], 0) / (2 * (units - 1));
     op_s = op_s < least ? op_s : least;
     for (uint32_t u = 0; u < units; u++) {
-        const enum plan_unit_kind kind = kind_of(b->model, u);
+        const enum plan_unit_kind kind = estimate_kind(b->model, u);
         const double both = larger(fused->at[u][1] - op_s, 0), halves = split->at[u][1] + split->at[u][2];
         const double input = halves > 0 ? split->at[u][1] / halves : 0.5;
         counts[kind]++;
@@ -544,6 +539,7 @@ bg_status measure_machine(struct bg_env *env, const struct measure_options *o, s
                           .batch = o->batch,
                           .length = o->length,
                           .micro_batches = o->micro_batches,
+                          .split = o->split,
                           .threads = env->threads,
                           .kern = kern_select(env->isa),
                           .memory_bytes = (double)env->ops->memory_total(env)};
@@ -589,29 +585,12 @@ bg_status measure_job_options(struct bg_env *env, const struct job *job, struct 
                                         .batch = job->train.micro_batch,
                                         .length = job->model.config.context ? job->model.config.context : c.context,
                                         .micro_batches = job->train.micro_batches,
+                                        .split = job->run.split,
                                         .group_max = job->run.group};
     return BG_OK;
 }
 
 // ---- Profiles ----
-
-static void size_unit(const struct measure *m, const struct model *model, uint32_t u, struct plan_unit *unit)
-{
-    struct layout_options shape = {
-        .unit_first = u, .unit_end = u + 1, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
-    uint64_t elements = 0;
-    for (uint32_t p = 0; p < model->param_count; p++)
-        elements += model->params[p].unit == u ? model->params[p].count : 0;
-    if (u + 1 == model->unit_count && model->config.tie)
-        elements += (uint64_t)model->config.vocab * model->config.dim;
-    unit->kind = kind_of(model, u);
-    unit->parameter_bytes = 4.0 * (double)elements;
-    if (u == 0)
-        unit->gradient_bytes = (double)layout_sparse_bytes(model, &shape) +
-                               4.0 * (double)(elements - (uint64_t)model->config.vocab * model->config.dim);
-    unit->stash_bytes = (double)layout_flight_bytes(model, &shape, 1, false, NULL);
-    unit->cut_bytes = u + 1 < model->unit_count ? (double)layout_boundary_bytes(model, &shape, 1) : 0;
-}
 
 static void price_unit(const struct measure *m, const struct model *model, uint32_t group, struct plan_unit *unit)
 {
@@ -638,21 +617,13 @@ bg_status measure_profile(const struct measure *m, uint32_t group, uint32_t work
         return status;
     struct plan_profile p = m->other;
     struct plan_unit op = {.kind = PLAN_UNIT_OTHER};
-    p.unit_count = model->unit_count;
-    p.units = bg_alloc_array(p.unit_count, sizeof *p.units);
-    for (uint32_t u = 0; u < p.unit_count; u++) {
-        size_unit(m, model, u, &p.units[u]);
+    const struct layout_options step = {
+        .unit_end = model->unit_count, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
+    estimate_sizes(model, m->kern, m->threads, &step, group, m->split, &p);
+    for (uint32_t u = 0; u < p.unit_count; u++)
         price_unit(m, model, group, &p.units[u]);
-    }
     price_unit(m, model, group, &op);
     p.op_s = op.forward_s * group;
-    const struct layout_options whole = {
-        .unit_end = model->unit_count, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
-    p.work_bytes = ((double)layout_work_bytes(model, &whole, group) +
-                    m->threads * (double)layout_scratch_bytes(model, m->kern, &whole, group)) /
-                   group;
-    p.process_bytes = PROCESS_BYTES;
-    p.tie_bytes = m->config.tie ? 4.0 * m->config.vocab * m->config.dim : 0;
     p.machine_count = workers;
     p.machines = bg_alloc_array(workers, sizeof *p.machines);
     for (uint32_t w = 0; w < workers; w++) {

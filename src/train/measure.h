@@ -14,6 +14,7 @@ struct measure_options {
     double dropout;
     struct optim_options optim;
     uint32_t batch, length, micro_batches; // sequences a micro-batch, tokens a sequence, micro-batches a step
+    bool split;                            // input and weight gradients apart
     uint32_t group_max;                    // largest item that is of interest, in micro-batches; 0: micro_batches
     unsigned cpus;                         // of this host, that workers share; 0: as many as the env has threads
     double seconds;                        // about how long it may take; 0: 6
@@ -25,6 +26,7 @@ struct measure {
     struct model_config config;
     struct optim_options optim;
     uint32_t batch, length, micro_batches;
+    bool split;
     unsigned threads;
     const struct kern *kern;
     double memory_bytes;       // of this host

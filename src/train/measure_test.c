@@ -7,8 +7,11 @@
 #include "os/live.h"
 #include "plan/cost/timeline.h"
 #include "plan/cost/timeline_int.h"
+#include "plan/split/sync.h"
 #include "tensor/tree.h"
+#include "train/estimate.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -186,11 +189,83 @@ static void sums_are_those_of_the_tree(void **state)
     }
 }
 
+// What run.plan=auto goes by and what is measured take the same memory; of a tied table there is one where one machine
+// has all units.
+static void estimates_count_the_same_bytes(void **state)
+{
+    (void)state;
+    struct bg_env *env = NULL;
+    struct bg_error err;
+    assert_int_equal(os_env_create(&(struct os_options){.threads = 2, .keep_caller = true}, &err, &env), BG_OK);
+    for (uint32_t round = 0; round < 8; round++) {
+        struct measure m = {.config = {.family = MODEL_GPT2,
+                                       .layers = 3,
+                                       .dim = 32,
+                                       .heads = 2,
+                                       .kv_heads = 2,
+                                       .head_dim = 16,
+                                       .ffn = 128,
+                                       .context = 32,
+                                       .vocab = 300,
+                                       .tie = round & 1,
+                                       .norm_eps = 1e-5,
+                                       .bos = -1,
+                                       .eos = -1},
+                            .batch = 2,
+                            .length = 32,
+                            .micro_batches = 4,
+                            .split = round & 2,
+                            .threads = 2,
+                            .kern = kern_select(env->isa)};
+        const uint32_t group = round & 4 ? 4 : 1;
+        const double costs[] = {1, 2, 2, 2, 3};
+        const struct estimate_options o = {.kern = m.kern,
+                                           .batch = m.batch,
+                                           .length = m.length,
+                                           .micro_batches = m.micro_batches,
+                                           .group = group,
+                                           .workers = 1,
+                                           .threads = 2,
+                                           .split = m.split,
+                                           .costs = costs};
+        struct model *model = NULL;
+        struct plan_profile measured, estimated;
+        struct plan_sync sync;
+        assert_int_equal(model_create(&m.config, &err, &model), BG_OK);
+        assert_int_equal(measure_profile(&m, group, 1, 2, &err, &measured), BG_OK);
+        estimate_profile(model, &o, &estimated);
+        double stash = 0;
+        assert_int_equal(estimated.unit_count, 5);
+        for (uint32_t u = 0; u < 5; u++) {
+            const struct plan_unit *a = &measured.units[u], *b = &estimated.units[u];
+            assert_true(a->kind == b->kind && a->parameter_bytes == b->parameter_bytes &&
+                        a->gradient_bytes == b->gradient_bytes && a->stash_bytes == b->stash_bytes &&
+                        a->cut_bytes == b->cut_bytes);
+            assert_true(b->forward_s > 0);
+            stash += b->stash_bytes;
+        }
+        assert_true(measured.tie_bytes == estimated.tie_bytes && (estimated.tie_bytes > 0) == m.config.tie);
+        assert_true(measured.work_bytes == estimated.work_bytes && measured.process_bytes == estimated.process_bytes);
+        assert_true(estimated.work_bytes > 0 && estimated.process_bytes > 0);
+        const struct plan_sync_options options = {.micro_batches = group, .group = group};
+        assert_int_equal(plan_sync_solve(&estimated, &options, &err, &sync), BG_OK);
+        const double wanted = estimated.process_bytes + 16.0 * (double)model->elements +
+                              group * (estimated.work_bytes + stash); // one item in flight
+        assert_true(fabs(sync.choices[0].seats[0].memory_bytes - wanted) < 1e-6 * wanted);
+        plan_sync_fini(&sync);
+        plan_profile_fini(&measured);
+        plan_profile_fini(&estimated);
+        model_destroy(model);
+    }
+    os_env_destroy(env);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_small_job_is_measured),
         cmocka_unit_test(wide_models_are_priced_from_narrower_ones),
+        cmocka_unit_test(estimates_count_the_same_bytes),
         cmocka_unit_test(sums_are_those_of_the_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,7 +68,8 @@ struct plan_profile {
     double commit_s;               // votes and commit of a step
     double step_byte_s;            // optimizer, a parameter byte
     double reduce_byte_s;          // folding a pair of partial sums, a byte of one
-    double tie_bytes;              // of a table that the first unit shares with the last; 0: they share nothing
+    double tie_bytes;              // of a table that the first unit shares with the last, in the parameter_bytes of
+                                   // both; 0: they share nothing
     double sharing;                // what is left of a core that two threads or more share (caches are filled anew
                                    // at every turn); 0: all of it
     double disk_byte_s;            // of a byte of a stash that waits on disk, each time it comes into memory: time

@@ -96,13 +96,18 @@ static const struct plan_link *link_of(const struct sync_model *m, uint32_t host
     return host != SYNC_NO_HOST && host == other ? &m->profile->inner : &m->profile->outer;
 }
 
+double sync_parameters(const struct sync_model *m, uint32_t first, uint32_t end)
+{
+    const bool both = first == 0 && end == m->units && m->units > 1; // of the units that a tied table is in
+    return m->parameter_bytes[end] - m->parameter_bytes[first] - (both ? m->profile->tie_bytes : 0);
+}
+
 static double tail_of(const struct sync_model *m, const struct sync_span *span, const struct sync_team *team)
 {
     const struct plan_profile *p = m->profile;
     const bool tied = span->unit_end == m->units && span->unit_first > 0 && p->tie_bytes > 0;
     const double gradient = span_of(m->gradient_bytes, span);
-    const double parameters = span_of(m->parameter_bytes, span) + (tied ? p->tie_bytes : 0);
-    double tail = p->step_byte_s * parameters / team->slowest;
+    double tail = p->step_byte_s * sync_parameters(m, span->unit_first, span->unit_end) / team->slowest;
     if (team->count > 1) {
         const double others = team->count - 1.0, part = others / team->count * gradient;
         const struct plan_link *link = link_of(m, team->host, team->host);
@@ -151,10 +156,9 @@ struct sync_room sync_room(const struct sync_model *m, const struct sync_span *s
     const double input = span->unit_first ? p->units[span->unit_first - 1].cut_bytes : 0;
     const double output = span->unit_end < m->units ? p->units[span->unit_end - 1].cut_bytes : 0;
     const double stash = span_of(m->stash_bytes, span);
-    const double tie = span->unit_end == m->units && span->unit_first > 0 ? p->tie_bytes : 0;
     const bool one = span->mode != 0; // stash in memory
     struct sync_room room = {
-        .fixed = p->process_bytes + 4 * (span_of(m->parameter_bytes, span) + tie) +
+        .fixed = p->process_bytes + 4 * sync_parameters(m, span->unit_first, span->unit_end) +
                  m->item_full * (p->work_bytes + output + (one ? stash : 0)),
         .each = m->item_full * (input + (one ? 0 : stash)),
         .flights = m->options->gpipe ? UINT32_MAX : (count + behind - 1) / count + 1,

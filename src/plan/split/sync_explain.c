@@ -178,15 +178,14 @@ bg_status sync_explain(const struct plan_profile *profile, const struct plan_syn
     struct sync_model m;
     sync_model_init(&m, profile, options);
     bg_status status = explain_unit(&m, err);
+    const double needed = 4 * sync_parameters(&m, 0, m.units);
     sync_model_fini(&m);
     if (status)
         return status;
     struct bg_str ways = {0};
-    double needed = 0, have = 0;
+    double have = 0;
     if (!options->brief)
         add_ways(profile, options, &ways);
-    for (uint32_t u = 0; u < profile->unit_count; u++)
-        needed += 4 * profile->units[u].parameter_bytes;
     for (uint32_t i = 0; i < profile->machine_count; i++)
         have += profile->machines[i].memory_bytes;
     status = bg_fail(err, BG_INVALID,

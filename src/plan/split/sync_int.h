@@ -41,6 +41,8 @@ struct sync_room {      // what a machine of a stage has to hold
     double fixed, each; // bytes, and of each item in flight
     uint32_t flights;   // most items in flight, if it has as many
 };
+// Of units [first, end); a table that two of them share counts once.
+double sync_parameters(const struct sync_model *m, uint32_t first, uint32_t end);
 // behind: machines of later stages.
 struct sync_room sync_room(const struct sync_model *m, const struct sync_span *span, uint32_t count, uint32_t behind);
 double sync_bytes(const struct sync_room *room, uint32_t share);

@@ -195,8 +195,8 @@ static double turn_of(const struct search *s, const struct sync_span *span, cons
 static bool too_much(const struct search *s, const struct sync_lattice_team *team, uint32_t first, uint32_t end)
 {
     const struct sync_model *m = s->m;
-    const double bytes = 4 * (m->parameter_bytes[end] - m->parameter_bytes[first]) +
-                         m->item_full * (m->stash_bytes[end] - m->stash_bytes[first]);
+    const double bytes =
+        4 * sync_parameters(m, first, end) + m->item_full * (m->stash_bytes[end] - m->stash_bytes[first]);
     const double work_s =
         m->item * (m->forward_s[end] - m->forward_s[first] + m->backward_s[end] - m->backward_s[first]);
     return bytes > team->memory_least || work_s * team->team.turn > s->bound;

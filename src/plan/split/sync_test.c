@@ -81,8 +81,8 @@ static double memory_of(const struct judge *j, uint32_t s, uint32_t machine)
         parameters += j->p->units[u].parameter_bytes;
         stash += j->p->units[u].stash_bytes;
     }
-    if (s > 0 && s + 1 == j->stages)
-        parameters += j->p->tie_bytes;
+    if (j->stages == 1 && j->p->unit_count > 1)
+        parameters -= j->p->tie_bytes;
     for (uint32_t i = 0; i < j->p->machine_count; i++) {
         replicas += j->place[i] == s + 1;
         onward += j->place[i] > s;
@@ -105,6 +105,7 @@ static double price(const struct judge *j)
         double forward = 0, backward = 0, parameters = 0, gradient = 0, slowest = INFINITY, turn = 0, disk = 0;
         const uint32_t first = s ? j->end[s - 1] : 0;
         const bool last = s + 1 == j->stages, tied = last && s > 0 && p->tie_bytes > 0;
+        const bool one_table = j->stages == 1 && p->unit_count > 1; // in the sizes of two units
         uint32_t replicas = 0;
         for (uint32_t u = first; u < j->end[s]; u++) {
             forward += p->units[u].forward_s;
@@ -137,7 +138,7 @@ static double price(const struct judge *j)
         const struct plan_link *down = last ? NULL : link_of(j, s, s + 1), *within = link_of(j, s, s);
         const double stream = last ? 0 : carry(down, g * p->units[j->end[s] - 1].cut_bytes);
         const double wire = last ? 0 : 2 * down->latency_s + 2 * stream;
-        double tail = p->step_byte_s * (parameters + (tied ? p->tie_bytes : 0)) / slowest;
+        double tail = p->step_byte_s * (parameters - (one_table ? p->tie_bytes : 0)) / slowest;
         if (replicas > 1) {
             const double part = gradient * (replicas - 1) / replicas;
             tail += 2 * carry(within, part) + 2 * (replicas - 1) * within->latency_s +
@@ -327,6 +328,8 @@ static void make_example(struct dice *d, struct example *c)
     c->p.step_byte_s = 0.01 * roll(d);
     c->p.reduce_byte_s = 0.01 * roll(d);
     c->p.tie_bytes = pick(d, 3) ? 0 : 5 * roll(d);
+    for (uint32_t u = 0; c->p.unit_count > 1 && u < c->p.unit_count; u += c->p.unit_count - 1)
+        c->units[u].parameter_bytes += c->p.tie_bytes;
     make_machines(d, c);
     c->o = (struct plan_sync_options){.micro_batches = 1 + pick(d, 7),
                                       .group = 1u << pick(d, 2),
