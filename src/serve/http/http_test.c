@@ -3,20 +3,10 @@
 // threads
 #include "serve/http/http.h"
 
-#include "base/mem.h"
-#include "base/str.h"
 #include "model/step_test.h"
+#include "serve/http/client_test.h"
 
-#include <arpa/inet.h>
 #include <jansson.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 
 enum { CONTEXT = 96, LARGE = 100000 }; // bytes: read apart from small bodies
 
@@ -36,10 +26,6 @@ static const struct model_config config = {.family = MODEL_LLAMA,
 
 static struct place {
     struct bg_env *env;
-    struct bg_env_ops ops;
-    const struct bg_env_ops *own_ops;
-    struct bg_gate *gate;
-    bool hold, held; // gate: the next reader shall stand still; one does
     struct model *model;
     float *weights;
     struct packed_model *packed;
@@ -51,44 +37,6 @@ static struct place {
 } place;
 
 // ---- A server ----
-static void stay(struct bg_env *env, const char *name)
-{
-    if (strcmp(name, "serve-read") != 0)
-        return;
-    env->ops->gate_enter(env, place.gate);
-    if (place.hold) {
-        place.hold = false;
-        place.held = true;
-        env->ops->gate_ring(env, place.gate);
-        while (place.held)
-            env->ops->gate_wait(env, place.gate, 1000000000);
-    }
-    env->ops->gate_leave(env, place.gate);
-}
-
-static void hold_next(void)
-{
-    place.env->ops->gate_enter(place.env, place.gate);
-    place.hold = true;
-    place.env->ops->gate_leave(place.env, place.gate);
-}
-
-static void wait_for_held(void)
-{
-    place.env->ops->gate_enter(place.env, place.gate);
-    while (!place.held)
-        place.env->ops->gate_wait(place.env, place.gate, 1000000000);
-    place.env->ops->gate_leave(place.env, place.gate);
-}
-
-static void let_go(void)
-{
-    place.env->ops->gate_enter(place.env, place.gate);
-    place.held = false;
-    place.env->ops->gate_ring(place.env, place.gate);
-    place.env->ops->gate_leave(place.env, place.gate);
-}
-
 static void on_event(void *arg, const struct serve_event *event)
 {
     (void)arg;
@@ -106,11 +54,7 @@ static void open_place(size_t body_max)
     struct bg_error err;
     place = (struct place){.env = test_env(1)};
     struct bg_env *env = place.env;
-    place.own_ops = env->ops;
-    place.ops = *env->ops;
-    place.ops.point = stay;
-    env->ops = &place.ops;
-    assert_int_equal(env->ops->gate_create(env, &err, &place.gate), BG_OK);
+    still_open(env, "serve-read");
     const struct kern *kern = kern_select(env->isa);
     const struct engine_options options = {.slots = 4, .event = on_event};
     const struct http_options door = {.body_max = body_max};
@@ -151,8 +95,7 @@ static void close_place(void)
     packed_destroy(place.packed);
     free(place.weights);
     model_destroy(place.model);
-    place.env->ops->gate_destroy(place.env, place.gate);
-    place.env->ops = place.own_ops;
+    still_close();
     os_env_destroy(place.env);
 }
 
@@ -163,58 +106,9 @@ static void wait_for_open(uint32_t count)
         usleep(1000);
 }
 
-// ---- Clients ----
-// A request that was sent; its answer ends with the connection.
-static int ask(const char *path, const char *body)
+static int ask_it(const char *path, const char *body)
 {
-    const struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(http_port(place.http)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const size_t size = strlen(body);
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    char *whole = bg_format("%s %s HTTP/1.0\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", size ? "POST" : "GET", path,
-                            size, body);
-    assert_true(fd >= 0 && connect(fd, (const struct sockaddr *)&to, sizeof to) == 0);
-    for (size_t sent = 0, all = strlen(whole); sent < all;) {
-        const ssize_t went = send(fd, whole + sent, all - sent, MSG_NOSIGNAL);
-        assert_true(went > 0);
-        sent += (size_t)went;
-    }
-    bg_free(whole);
-    return fd;
-}
-
-// Status and body; *status 0: closed without an answer.
-static char *answer(int fd, int *status)
-{
-    struct bg_str text = {0};
-    char part[65536];
-    for (ssize_t got; (got = recv(fd, part, sizeof part, 0)) > 0;)
-        bg_str_add_bytes(&text, part, (size_t)got);
-    close(fd);
-    const char *body = strstr(bg_str_text(&text), "\r\n\r\n");
-    char *end = NULL;
-    *status = body ? (int)strtol(bg_str_text(&text) + strlen("HTTP/1.x "), &end, 10) : 0;
-    assert_true(!body || *end == ' ');
-    char *rest = bg_strdup(body ? body + 4 : "");
-    bg_str_fini(&text);
-    return rest;
-}
-
-static void expect(int fd, int wanted)
-{
-    int status;
-    bg_free(answer(fd, &status));
-    assert_int_equal(status, wanted);
-}
-
-// {"KEY": "aaa.."}
-static char *large(const char *key, size_t size)
-{
-    char *text = bg_alloc(size + 1);
-    memset(text, 'a', size);
-    char *body = bg_format("{\"%s\": \"%s\"}", key, text);
-    bg_free(text);
-    return body;
+    return ask(http_port(place.http), path, body);
 }
 
 static const char small[] = "{\"prompt\": \"the bears\", \"max_tokens\": 20, \"seed\": 7, \"ignore_eos\": true, "
@@ -227,21 +121,21 @@ static void others_go_on_while_a_body_is_read(void **state)
     open_place(0);
     char *body = large("content", LARGE), *prompt = large("prompt", LARGE);
     int status;
-    bg_free(answer(ask("/v1/completions", small), &status)); // the engine has stepped
+    bg_free(answer(ask_it("/v1/completions", small), &status)); // the engine has stepped
     assert_int_equal(status, 200);
     hold_next();
-    const int first = ask("/tokenize", body);
+    const int first = ask_it("/tokenize", body);
     wait_for_held();
-    expect(ask("/health", ""), 200);
-    expect(ask("/metrics", ""), 200);
-    expect(ask("/v1/completions", small), 200);
-    expect(ask("/tokenize", "{\"content\": \"a\"}"), 200);
-    expect(ask("/kv/save", small), 200);
-    const int second = ask("/v1/completions", prompt), third = ask("/v1/embeddings", prompt);
+    expect(ask_it("/health", ""), 200);
+    expect(ask_it("/metrics", ""), 200);
+    expect(ask_it("/v1/completions", small), 200);
+    expect(ask_it("/tokenize", "{\"content\": \"a\"}"), 200);
+    expect(ask_it("/kv/save", small), 200);
+    const int second = ask_it("/v1/completions", prompt), third = ask_it("/v1/embeddings", prompt);
     wait_for_open(3);
     close(second); // who leaves, leaves the line
     wait_for_open(2);
-    const int fourth = ask("/v1/completions", prompt);
+    const int fourth = ask_it("/v1/completions", prompt);
     wait_for_open(3);
     close(third);
     wait_for_open(2);
@@ -265,32 +159,21 @@ static void too_many_are_told_to_come_back(void **state)
 {
     enum { SIZE = 80000, WAIT = 64, MORE = 6 };
     int fds[WAIT + MORE];
-    struct pollfd polls[WAIT + MORE];
     (void)state;
     open_place(SIZE);
     char *body = large("content", SIZE - strlen("{\"content\": \"\"}"));
     assert_int_equal(strlen(body), SIZE);
     hold_next();
-    fds[0] = ask("/tokenize", body);
+    fds[0] = ask_it("/tokenize", body);
     wait_for_held();
     for (size_t i = 1; i < WAIT + MORE; i++)
-        fds[i] = ask("/tokenize", body);
-    for (uint32_t refused = 0; refused < MORE;) {
-        for (size_t i = 0; i < WAIT + MORE; i++)
-            polls[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
-        assert_true(poll(polls, WAIT + MORE, -1) > 0);
-        for (size_t i = 0; i < WAIT + MORE; i++)
-            if (polls[i].revents) {
-                expect(fds[i], 429);
-                fds[i] = -1;
-                refused++;
-            }
-    }
+        fds[i] = ask_it("/tokenize", body);
+    expect_some(fds, WAIT + MORE, MORE, 429);
     let_go();
     for (size_t i = 0; i < WAIT + MORE; i++)
         if (fds[i] >= 0)
             expect(fds[i], 200);
-    expect(ask("/tokenize", body), 200);
+    expect(ask_it("/tokenize", body), 200);
     bg_free(body);
     close_place();
 }
@@ -300,10 +183,10 @@ static void who_was_let_in_is_drained(void **state)
     (void)state;
     open_place(0);
     hold_next();
-    const int first = ask("/v1/completions", small);
+    const int first = ask_it("/v1/completions", small);
     wait_for_held();
     http_drain(place.http);
-    expect(ask("/v1/completions", small), 503);
+    expect(ask_it("/v1/completions", small), 503);
     assert_int_equal(http_open_requests(place.http), 1);
     let_go();
     expect(first, 200);
@@ -383,12 +266,12 @@ static void a_crowd_is_told_what_one_is(void **state)
     open_place(0);
     make_kinds(kinds);
     for (size_t i = 0; i < KINDS; i++) {
-        kinds[i].text = told(ask(kinds[i].path, kinds[i].body), &kinds[i].status);
+        kinds[i].text = told(ask_it(kinds[i].path, kinds[i].body), &kinds[i].status);
         if (kinds[i].status != statuses[i])
             fail_msg("%zu: %d: %.300s", i, kinds[i].status, kinds[i].text);
     }
     for (size_t i = 0; i < CROWD; i++)
-        fds[i] = ask(kinds[i % KINDS].path, kinds[i % KINDS].body);
+        fds[i] = ask_it(kinds[i % KINDS].path, kinds[i % KINDS].body);
     for (size_t i = 0; i < CROWD; i += 3)
         close(fds[i]);
     for (size_t i = 0; i < CROWD; i++) {
@@ -418,7 +301,7 @@ static void it_stops_with_all_of_that_on_its_way(void **state)
         open_place(0);
         hold_next();
         for (size_t i = 0; i < CROWD; i++)
-            fds[i] = ask(kinds[i % KINDS].path, kinds[i % KINDS].body);
+            fds[i] = ask_it(kinds[i % KINDS].path, kinds[i % KINDS].body);
         wait_for_held();
         if (round == 0)
             stop_engine();

@@ -119,6 +119,7 @@ static void drop(struct visit *v)
     if (v->pass)
         transfer_end(v->pass);
     v->pass = NULL;
+    reader_drop(v);
 }
 
 void front_peer(struct visit *v, uint32_t events)

@@ -122,7 +122,7 @@ static void notice(struct visit *v)
     json_decref(o);
 }
 
-static void pass(struct visit *v)
+void pass_on(struct visit *v)
 {
     struct replica *r = v->tries < 2 * ROUTE_REPLICAS_MAX ? replica_choose(v->route, NULL, false) : NULL;
     if (!r) {
@@ -155,9 +155,10 @@ void pass_begin(struct visit *v)
     } else if (v->route->draining && post) {
         v->retry_s = 1;
         visit_refuse(v, 503, "unavailable_error", NULL, "this router is being drained");
-    } else if (!post || (strcmp(v->path, "/v1/completions") != 0 && strcmp(v->path, "/v1/chat/completions") != 0) ||
-               !relay_begin(v)) {
-        pass(v);
+    } else if (post && (strcmp(v->path, "/v1/completions") == 0 || strcmp(v->path, "/v1/chat/completions") == 0)) {
+        relay_begin(v);
+    } else {
+        pass_on(v);
     }
 }
 
@@ -166,7 +167,7 @@ void pass_done(struct transfer *t)
     struct visit *v = t->owner;
     v->pass = NULL;
     if (t->code == CURLE_OK && !replica_is_ours(t)) {
-        pass(v);
+        pass_on(v);
     } else if (t->code == CURLE_OK && t->status >= 200 && t->status < 600 && t->status != 503) {
         v->retry_s = t->retry_s;
         visit_answer(v, (uint32_t)t->status, *t->type ? t->type : "text/plain", bg_str_text(&t->in), t->in.size);
@@ -175,7 +176,7 @@ void pass_done(struct transfer *t)
         transfer_tell(t, said, sizeof said);
         replica_away(t->replica, t->route, t->status == 503 && strstr(said, "drain") ? REPLICA_DRAINING : REPLICA_AWAY,
                      said);
-        pass(v);
+        pass_on(v);
     }
     transfer_end(t);
 }

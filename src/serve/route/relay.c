@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHOICES_MAX = 32, RETRY_MS = 50, MARGIN_MS = 1000, SHIP_LEAD_MS = 2000, SHIPS_AT_ONCE = 2 };
+enum { READ_AT_ONCE_MAX = 64 << 10, RETRY_MS = 50, MARGIN_MS = 1000, SHIP_LEAD_MS = 2000, SHIPS_AT_ONCE = 2 };
 // How long a replica that answers its probes may say nothing to a request.
 enum {
     HEADERS_STALLS = 25, // its headers, in stalls
@@ -18,81 +18,14 @@ enum {
     LOOK_MS = 100,       // how often that is looked at
 };
 
-// ---- Reading what is asked ----
-static json_t *field(const json_t *body, const char *name)
-{
-    json_t *value = json_object_get(body, name);
-    return json_is_null(value) ? NULL : value;
-}
-
-static bool flag(const json_t *body, const char *name, bool *value)
-{
-    const json_t *v = field(body, name);
-    *value = json_is_true(v);
-    return !v || json_is_boolean(v);
-}
-
-static bool whole(const json_t *body, const char *name, json_int_t low, json_int_t high, json_int_t *value)
-{
-    const json_t *v = field(body, name);
-    if (v)
-        *value = json_integer_value(v);
-    return !v || (json_is_integer(v) && *value >= low && *value <= high);
-}
-
-static json_t *prompt_at(const struct answer *a, uint32_t p)
-{
-    json_t *prompt = json_object_get(a->body, "prompt"), *first = json_array_get(prompt, 0);
-    return json_is_array(prompt) && !json_is_integer(first) ? json_array_get(prompt, p) : prompt;
-}
-
-// How many prompts; 0: what stands there is none, and a replica shall say so.
-static size_t prompts_of(const json_t *body, bool chat)
-{
-    const json_t *prompt = field(body, chat ? "messages" : "prompt"), *first = json_array_get(prompt, 0);
-    if (chat || json_is_string(prompt) || json_is_integer(first))
-        return prompt != NULL;
-    return first ? json_array_size(prompt) : 0;
-}
-
-// Only what the router itself needs to know; the rest is for the replicas to judge.
-static bool read_body(struct answer *a, size_t *prompts)
-{
-    json_t *o = a->body, *options = field(o, "stream_options"), *drawn = field(o, "resume_tokens"),
-           *probs = field(o, "logprobs");
-    json_int_t n = 1, best = 0, choice = 0, most = 0;
-    *prompts = prompts_of(o, a->chat);
-    if (!json_is_object(o) || *prompts == 0 || !flag(o, "stream", &a->stream) || !flag(o, "echo", &a->echo) ||
-        !flag(o, "return_tokens", &a->return_tokens) || !flag(options, "include_usage", &a->include_usage) ||
-        !whole(o, "n", 1, CHOICES_MAX, &n) || !whole(o, "best_of", n, n, &best) ||
-        !whole(o, "choice", 0, CHOICES_MAX - 1, &choice) || !whole(o, "seed", INT64_MIN, INT64_MAX, &a->seed) ||
-        !whole(o, "max_tokens", 1, 1 << 24, &most) || !whole(o, "max_completion_tokens", 1, 1 << 24, &most) ||
-        *prompts * (size_t)n > CHOICES_MAX || (options && (!a->stream || !json_is_object(options))) ||
-        (drawn && (!json_is_array(drawn) || n != 1 || *prompts != 1 || !field(o, "seed"))))
-        return false;
-    a->logprobs = a->chat ? json_is_true(probs) : probs != NULL;
-    a->max_tokens = (uint32_t)(most ? most : a->chat ? UINT32_MAX : 16);
-    a->n = (uint32_t)n;
-    a->count = (uint32_t)*prompts * a->n;
-    for (uint32_t i = 1; i < a->count; i++) // the keys of draws stay below what a replica takes
-        if (choice + i >= CHOICES_MAX)
-            return false;
-    return true;
-}
-
 static void branch_init(struct branch *b, struct answer *a, uint32_t index, uint64_t now)
 {
-    json_t *drawn = field(a->body, "resume_tokens"), *what = field(a->body, "messages");
+    const char *prompt = a->prompts[index / a->n];
     *b = (struct branch){.answer = a, .index = index, .waits_ns = now, .prefer = ROUTE_NOBODY};
-    const uint32_t count = (uint32_t)json_array_size(drawn);
-    b->capacity = count;
-    b->tokens = bg_alloc_array(count + 1u, sizeof *b->tokens);
-    for (; b->count < count; b->count++)
-        b->tokens[b->count] = (int32_t)json_integer_value(json_array_get(drawn, b->count));
-    b->given = count;
-    char *text = json_dumps(a->chat ? what : prompt_at(a, index / a->n), JSON_COMPACT | JSON_ENCODE_ANY);
-    b->hash_count = text ? route_prefixes(text, strlen(text), b->hashes) : 0;
-    bg_free(text);
+    b->count = b->capacity = b->given = a->drawn_count;
+    b->tokens = bg_alloc_array(b->count + 1u, sizeof *b->tokens);
+    memcpy(b->tokens, a->drawn, b->count * sizeof *b->tokens);
+    b->hash_count = route_prefixes(prompt, strlen(prompt), b->hashes);
 }
 
 static void answer_free(struct answer *a)
@@ -108,8 +41,7 @@ static void answer_free(struct answer *a)
     }
     bg_free(a->branches);
     json_decref(a->frame);
-    json_decref(a->body);
-    bg_free(a);
+    body_free(a);
 }
 
 // ---- The line ----
@@ -170,77 +102,55 @@ void relay_drop(struct answer *a)
     answer_free(a);
 }
 
-bool relay_begin(struct visit *v)
+static void refuse_crowd(struct visit *v, const char *what)
+{
+    v->route->refused++;
+    v->retry_s = 1 + v->route->request_s;
+    visit_refuse(v, 429, "rate_limit_error", "rate_limit_exceeded", "%s already: ask again later", what);
+}
+
+void relay_begin(struct visit *v)
+{
+    const bool chat = strcmp(v->path, "/v1/chat/completions") == 0;
+    v->counted = true;
+    v->route->open++;
+    if (v->body.size <= READ_AT_ONCE_MAX)
+        relay_take(v, body_read(bg_str_text(&v->body), v->body.size, chat));
+    else if (!reader_begin(v, chat))
+        refuse_crowd(v, "too many large requests wait to be read");
+}
+
+void relay_take(struct visit *v, struct answer *a)
 {
     struct route *route = v->route;
-    struct answer *a = bg_alloc(sizeof *a);
     struct bg_error err;
-    size_t prompts;
-    *a = (struct answer){.visit = v, .chat = strcmp(v->path, "/v1/chat/completions") == 0};
-    a->body = json_loadb(bg_str_text(&v->body), v->body.size, JSON_REJECT_DUPLICATES, NULL);
-    if (!read_body(a, &prompts)) {
-        a->count = 0;
-        answer_free(a);
-        return false;
+    char what[100];
+    if (!a) {
+        pass_on(v);
+        return;
     }
-    if (!field(a->body, "seed")) {
+    a->visit = v;
+    if (!a->seed_given) {
         if (route->env->ops->entropy(route->env, &a->seed, sizeof a->seed, &err))
             a->seed = (json_int_t)env_now_ns(route->env);
         a->seed &= ((json_int_t)1 << 53) - 1; // a number that every reader of JSON can hold
     }
     if (route->waiting_count + a->count > route->o.queue_max) {
-        route->refused++;
-        v->retry_s = 1 + route->request_s;
         answer_free(a);
-        visit_refuse(v, 429, "rate_limit_error", "rate_limit_exceeded",
-                     "%u requests wait for a replica already: ask again later", route->waiting_count);
-        return true;
+        snprintf(what, sizeof what, "%u requests wait for a replica", route->waiting_count);
+        refuse_crowd(v, what);
+        return;
     }
     v->answer = a;
-    v->counted = true;
-    route->open++;
     route->requests++;
     a->branches = bg_alloc_array(a->count, sizeof *a->branches);
     for (uint32_t i = 0; i < a->count; i++) {
         branch_init(&a->branches[i], a, i, v->arrived_ns);
         stand_in_line(&a->branches[i]);
     }
-    return true;
 }
 
 // ---- Upstream ----
-char *relay_body(const struct branch *b, uint64_t now)
-{
-    const struct answer *a = b->answer;
-    json_t *o = json_copy(a->body), *tokens;
-    json_int_t choice = 0, timeout_ms = 0;
-    whole(o, "choice", 0, CHOICES_MAX, &choice);
-    json_object_del(o, "n");
-    json_object_del(o, "best_of");
-    json_object_set_new(o, "choice", json_integer(choice + b->index));
-    json_object_set_new(o, "seed", json_integer(a->seed));
-    json_object_set_new(o, "stream", json_true());
-    json_object_set_new(o, "return_tokens", json_true());
-    json_object_set_new(o, "stream_options", json_pack("{s:b}", "include_usage", 1));
-    if (!a->chat)
-        json_object_set(o, "prompt", prompt_at(a, b->index / a->n));
-    if (b->echoed)
-        json_object_del(o, "echo");
-    if (whole(o, "timeout_ms", 1, INT64_MAX, &timeout_ms) && timeout_ms > 0) {
-        const json_int_t gone = (json_int_t)((now - a->visit->arrived_ns) / 1000000u);
-        json_object_set_new(o, "timeout_ms", json_integer(timeout_ms > gone ? timeout_ms - gone : 1));
-    }
-    if (b->count > 0) {
-        tokens = json_array();
-        for (uint32_t i = 0; i < b->count; i++)
-            json_array_append_new(tokens, json_integer(b->tokens[i]));
-        json_object_set_new(o, "resume_tokens", tokens);
-    }
-    char *text = json_dumps(o, JSON_COMPACT);
-    json_decref(o);
-    return text;
-}
-
 static void begin(struct branch *b, struct replica *r, uint64_t now)
 {
     struct answer *a = b->answer;
@@ -252,7 +162,7 @@ static void begin(struct branch *b, struct replica *r, uint64_t now)
     route_affinity_note(route->affinity, b->hashes, b->hash_count, r->id);
     b->prefer = ROUTE_NOBODY;
     b->ships = b->shipping = false;
-    char *body = relay_body(b, now);
+    char *body = body_write(b, now);
     b->transfer = transfer_start(route, TRANSFER_BRANCH, r, b, "POST", a->visit->path, body, strlen(body), 0);
 }
 

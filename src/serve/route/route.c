@@ -28,12 +28,15 @@ static void turn(struct route *route)
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr == route)
             continue; // libmicrohttpd runs below in any case
-        if (events[i].data.u64 & 1)
+        if (events[i].data.ptr == &route->bell)
+            reader_rung(route);
+        else if (events[i].data.u64 & 1)
             upstream_event(route, (int)(events[i].data.u64 >> 1), events[i].events);
         else
             front_peer(events[i].data.ptr, events[i].events);
     }
     const uint64_t now = env_now_ns(route->env);
+    reader_take(route);
     upstream_work(route, now);
     replicas_tick(route, now);
     relay_tick(route, now);
@@ -60,10 +63,11 @@ bg_status route_create(struct bg_env *env, const struct route_options *options, 
                        struct route **out)
 {
     struct route *route = bg_alloc(sizeof *route);
-    *route = (struct route){.env = env, .o = *options, .epoll = -1};
+    *route = (struct route){.env = env, .o = *options, .epoll = -1, .bell = -1};
     struct route_options *o = &route->o;
     route->ready_end = &route->ready;
     route->waiting_end = &route->waiting;
+    route->unread_end = &route->unread;
     route->affinity = bg_alloc(sizeof *route->affinity);
     o->host = o->host ? o->host : "127.0.0.1";
     o->queue_max = given(o->queue_max, 256);
@@ -81,6 +85,8 @@ bg_status route_create(struct bg_env *env, const struct route_options *options, 
         status = replicas_open(route, err);
     if (!status)
         status = front_listen(route, err);
+    if (!status)
+        status = reader_open(route, err);
     if (status)
         route_destroy(route);
     else
@@ -98,6 +104,7 @@ void route_destroy(struct route *route)
     if (!route)
         return;
     front_close(route);
+    reader_close(route);
     replicas_close(route);
     upstream_close(route);
     if (route->epoll >= 0)

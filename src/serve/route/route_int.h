@@ -1,4 +1,4 @@
-// Inside the router. One thread owns everything; nothing here is shared.
+// Inside the router. One thread owns everything; a second one reads large bodies, and shares what the gate guards.
 #ifndef SERVE_ROUTE_ROUTE_INT_H
 #define SERVE_ROUTE_ROUTE_INT_H
 
@@ -97,6 +97,7 @@ struct visit { // one HTTP request of a client
     // Who makes it:
     struct answer *answer;
     struct transfer *pass;
+    struct reading *reading; // its body is being read
     uint64_t arrived_ns;
     uint32_t tries;
     struct visit *next, *previous;
@@ -134,10 +135,14 @@ struct branch { // one choice of one prompt: a chain of upstream requests
 };
 struct answer {
     struct visit *visit;
-    json_t *body; // as the client sent it
-    bool chat, stream, include_usage, echo, return_tokens, logprobs;
-    json_int_t seed;
-    uint32_t n, count, ended, accepted, max_tokens;
+    // Of the body, as the client sent it:
+    char *rest;     // but for what the router writes itself: `{"a":1,"b":2`
+    char **prompts; // (prompt_count), as JSON
+    int32_t *drawn; // (drawn_count): what it shall go on after
+    bool chat, stream, include_usage, echo, return_tokens, logprobs, seed_given;
+    json_int_t seed, choice, timeout_ms; // timeout_ms 0: none
+    uint32_t prompt_count, drawn_count, n, max_tokens;
+    uint32_t count, ended, accepted; // of branches
     struct branch *branches;
     json_t *frame; // id, created, model, system_fingerprint of the first replica that spoke
     bool failed;
@@ -165,7 +170,14 @@ struct route {
     struct visit *visits;
     struct door_keys keys;
     bool draining;
-    double request_s; // of late
+    struct bg_gate *gate; // of the reader's
+    struct bg_thread *reader;
+    int bell;                             // rung by it
+    struct reading *unread, **unread_end; // gate
+    struct reading *read;                 // gate
+    bool closing;                         // gate
+    size_t held;                          // bytes of bodies that are with it
+    double request_s;                     // of late
     uint64_t requests, answers[600], refused, others, resumed, resumed_tokens, moved_stalled, handed_over, preferred,
         shipped, shipped_bytes;
     double ship_bandwidth, ship_bytes_token; // of late
@@ -185,10 +197,12 @@ void visit_refuse(struct visit *visit, uint32_t status, const char *type, const 
 
 // pass.c: what is not a text request, and the router's own pages
 void pass_begin(struct visit *visit);
+void pass_on(struct visit *visit); // to a replica, as it is
 void pass_done(struct transfer *transfer);
 
 // relay.c
-bool relay_begin(struct visit *visit); // false: not for us to judge, a replica shall
+void relay_begin(struct visit *visit);
+void relay_take(struct visit *visit, struct answer *answer); // the body was read
 void relay_drop(struct answer *answer);
 void relay_came(struct transfer *transfer);
 void relay_tick(struct route *route, uint64_t now);
@@ -200,7 +214,18 @@ enum relay_cause {
 };
 void relay_leave(struct branch *branch, enum relay_cause cause);
 
-char *relay_body(const struct branch *branch, uint64_t now); // of the request that goes on
+// body.c
+struct answer *body_read(const char *body, size_t size, bool chat); // any thread. NULL: not for us to judge
+char *body_write(const struct branch *branch, uint64_t now);        // of the request that goes on
+void body_free(struct answer *answer);                              // without branches
+
+// reader.c
+bg_status reader_open(struct route *route, struct bg_error *err);
+void reader_close(struct route *route);
+bool reader_begin(struct visit *visit, bool chat); // relay_take() comes later. False: too many wait
+void reader_drop(struct visit *visit);             // its client is gone
+void reader_rung(struct route *route);
+void reader_take(struct route *route);
 
 // ship.c: keys and values go ahead of a request that leaves
 void ship_begin(struct branch *branch, uint64_t now);

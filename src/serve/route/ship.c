@@ -16,7 +16,7 @@ static double blend(double old, double fresh)
 void ship_begin(struct branch *b, uint64_t now)
 {
     struct route *route = b->answer->visit->route;
-    char *body = relay_body(b, now);
+    char *body = body_write(b, now);
     b->shipping = true;
     b->ship_began_ns = now;
     b->ship = transfer_start(route, TRANSFER_SHIP, b->transfer->replica, b, "POST", "/kv/save", body, strlen(body),
