@@ -79,6 +79,8 @@ class Schemas:
         kind = rng.randrange(4)
         schema = {"format": rng.choice(["date", "uuid", "date-time", "time", "duration", "email", "hostname", "ipv4", "ipv6"])} if kind == 0 else \
             {"pattern": rng.choice(PATTERNS)} if kind == 1 else {"pattern": self.pattern()}
+        if kind == 0 and rng.random() < 0.3:
+            schema["pattern"] = rng.choice(["1", r"^[^2]", r"[a-f0-9]$", r"\d{2}", "^.{9,30}$", "[-:.]0*[1-9]"])
         if rng.random() < 0.3:
             schema["minLength"] = rng.randint(0, 4)
         if rng.random() < 0.4:

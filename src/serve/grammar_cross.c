@@ -12,6 +12,7 @@ static const uint32_t NO_EDGE = UINT32_MAX;
 struct cross {
     const struct grammar_automaton *automaton;
     uint32_t *head, *chain;   // (positions), (edges): those from a position, NO_EDGE after the last
+    uint32_t *character;      // (sets): a rule
     bool *accepts;            // (positions)
     bool *alive;              // (counts, positions): the text can come to an end
     uint32_t *rule;           // (counts, positions)
@@ -20,23 +21,20 @@ struct cross {
     bool limited; // after the last count no more characters may come; else any number
 };
 
-static void cross_init(struct cross *x)
+static void cross_init(struct cross *x, uint32_t any)
 {
     const struct grammar_automaton *a = x->automaton;
     const size_t pairs = (size_t)x->counts * x->positions;
-    x->head = bg_alloc_array(x->positions, sizeof *x->head);
-    x->chain = bg_alloc_array(a->edge_count + 1u, sizeof *x->chain);
+    grammar_automaton_chain(a, &x->head, &x->chain);
+    x->character = bg_alloc_array(a->set_count, sizeof *x->character);
+    for (uint32_t i = 0; i < a->set_count; i++)
+        x->character[i] = GRAMMAR_NO_RULE;
+    x->character[GRAMMAR_SET_ANY] = any;
     x->accepts = bg_alloc_array(x->positions, sizeof *x->accepts);
     x->alive = bg_alloc_array(pairs, sizeof *x->alive);
     x->rule = bg_alloc_array(pairs, sizeof *x->rule);
     for (size_t i = 0; i < pairs; i++)
         x->rule[i] = GRAMMAR_NO_RULE;
-    for (uint32_t i = 0; i < x->positions; i++)
-        x->head[i] = NO_EDGE;
-    for (uint32_t e = a->edge_count; e-- > 0;) {
-        x->chain[e] = x->head[a->edges[e].from];
-        x->head[a->edges[e].from] = e;
-    }
     for (uint32_t i = 0; i < a->last.count; i++)
         x->accepts[a->last.at[i]] = true;
 }
@@ -45,6 +43,7 @@ static void cross_fini(struct cross *x)
 {
     bg_free(x->head);
     bg_free(x->chain);
+    bg_free(x->character);
     bg_free(x->accepts);
     bg_free(x->alive);
     bg_free(x->rule);
@@ -56,7 +55,7 @@ static bool leads(const struct cross *x, uint32_t count, uint32_t edge, uint32_t
 {
     const uint32_t to = x->automaton->edges[edge].to, next = count + 1 < x->counts ? count + 1 : count;
     *pair = next * x->positions + to;
-    return x->automaton->reads.at[to] != GRAMMAR_NO_RULE && (next > count || !x->limited) && x->alive[*pair];
+    return x->automaton->sets[x->automaton->reads.at[to]].count > 0 && (next > count || !x->limited) && x->alive[*pair];
 }
 
 static void find_alive(struct cross *x)
@@ -76,6 +75,13 @@ static void find_alive(struct cross *x)
                 more |= found && count + 1 == x->counts && !x->limited;
             }
         }
+}
+
+static uint32_t character_rule(struct cross *x, struct grammar_text *g, uint32_t set)
+{
+    if (x->character[set] == GRAMMAR_NO_RULE)
+        x->character[set] = grammar_ranges_rule(g, &x->automaton->sets[set]);
+    return x->character[set];
 }
 
 static uint32_t pair_rule(struct cross *x, struct grammar_text *g, uint32_t pair)
@@ -99,7 +105,7 @@ static uint32_t cross_rules(struct cross *x, struct grammar_text *g)
         for (uint32_t e = x->head[position]; e != NO_EDGE; e = x->chain[e]) {
             if (!leads(x, count, e, &pair))
                 continue;
-            grammar_add_rule(&s, x->automaton->reads.at[x->automaton->edges[e].to]);
+            grammar_add_rule(&s, character_rule(x, g, x->automaton->reads.at[x->automaton->edges[e].to]));
             grammar_add_rule(&s, pair_rule(x, g, pair));
             grammar_add_alternative(g, x->rule[at], &s);
         }
@@ -107,8 +113,8 @@ static uint32_t cross_rules(struct cross *x, struct grammar_text *g)
     return root;
 }
 
-const char *grammar_cross(struct grammar_text *g, const struct grammar_automaton *automaton, uint32_t least,
-                          uint32_t most, uint32_t *rule)
+const char *grammar_cross(struct grammar_text *g, const struct grammar_automaton *automaton, uint32_t any,
+                          uint32_t least, uint32_t most, uint32_t *rule)
 {
     struct cross x = {.automaton = automaton, .least = least, .limited = most < UINT32_MAX};
     const char *why = NULL;
@@ -117,7 +123,7 @@ const char *grammar_cross(struct grammar_text *g, const struct grammar_automaton
     g->pairs += (uint64_t)x.counts * (x.positions + automaton->edge_count);
     if (g->pairs > PAIRS_MAX)
         return "takes too many rules for these lengths";
-    cross_init(&x);
+    cross_init(&x, any);
     find_alive(&x);
     if (x.alive[0])
         *rule = cross_rules(&x, g);

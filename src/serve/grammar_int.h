@@ -57,10 +57,10 @@ uint32_t grammar_rule_of_ranges(struct grammar_text *g, struct grammar_range *ra
 // A rule that matches `least` to `most` (UINT32_MAX: any number) of *s; takes it.
 uint32_t grammar_rule_repeat(struct grammar_text *g, struct grammar_sequence *s, uint32_t least, uint32_t most);
 // A rule that matches what a JSON string of least to most characters holds (UINT32_MAX: any number) that the pattern
-// finds something in: ECMA's regular expressions without what speaks of other places (grammar_pattern.c). any: a rule
-// for any character. False: cannot be kept, *why says what, after "the pattern".
-bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, uint32_t any, uint32_t least, uint32_t most,
-                             char *why, size_t why_size, uint32_t *rule);
+// finds something in, and `also`, unless NULL: ECMA's regular expressions without what speaks of other places
+// (grammar_pattern.c). any: a rule for any character. False: cannot be kept, *why says what, after "the pattern".
+bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, const char *also, uint32_t any,
+                             uint32_t least, uint32_t most, char *why, size_t why_size, uint32_t *rule);
 const char *grammar_format_pattern(const char *name); // a pattern of the format's texts; NULL: not known
 
 // Takes *g. root: a rule. Refuses rules without alternatives, left recursion, too many elements.

@@ -10,8 +10,6 @@
 
 enum {
     POINTS_MAX = 2048, // of a pattern
-    POSITIONS_MAX = 1 << 13,
-    EDGES_MAX = 1 << 16,
     END = GRAMMAR_POINTS_END,
 };
 enum { BEGIN, ANY_BEFORE, ANY_AFTER }; // the first positions
@@ -23,7 +21,6 @@ struct part {
     uint32_t position, edge;
 };
 struct pattern {
-    struct grammar_text *g;
     struct grammar_automaton made;
     uint32_t *points, count, next; // the text; ended by END
     char *why;
@@ -47,21 +44,6 @@ static void fail_at(struct pattern *p, uint32_t at, const char *what)
 }
 
 // ---- Lists ----
-void grammar_list_add(struct grammar_list *l, uint32_t value)
-{
-    if (l->count == l->capacity) {
-        l->capacity = l->capacity * 2 + 8;
-        l->at = bg_realloc_array(l->at, l->capacity, sizeof *l->at);
-    }
-    l->at[l->count++] = value;
-}
-
-void grammar_list_fini(struct grammar_list *l)
-{
-    bg_free(l->at);
-    *l = (struct grammar_list){0};
-}
-
 static void append(struct grammar_list *to, const struct grammar_list *from, uint32_t shift)
 {
     for (uint32_t i = 0; i < from->count; i++)
@@ -70,15 +52,8 @@ static void append(struct grammar_list *to, const struct grammar_list *from, uin
 
 static void add_edge(struct pattern *p, uint32_t from, uint32_t to)
 {
-    if (p->made.edge_count == EDGES_MAX) {
+    if (!grammar_automaton_edge(&p->made, from, to))
         fail_at(p, p->next, "too many ways to go on");
-        return;
-    }
-    if (p->made.edge_count == p->made.edge_capacity) {
-        p->made.edge_capacity = p->made.edge_capacity * 2 + 64;
-        p->made.edges = bg_realloc_array(p->made.edges, p->made.edge_capacity, sizeof *p->made.edges);
-    }
-    p->made.edges[p->made.edge_count++] = (struct grammar_edge){from, to};
 }
 
 static void connect(struct pattern *p, const struct grammar_list *from, uint32_t from_shift,
@@ -95,13 +70,14 @@ static struct part nothing(const struct pattern *p)
     return (struct part){.empty = true, .position = p->made.reads.count, .edge = p->made.edge_count};
 }
 
-static struct part character(struct pattern *p, uint32_t rule)
+// Takes *set.
+static struct part character(struct pattern *p, struct grammar_set *set, bool negated)
 {
     struct part x = nothing(p);
     x.empty = false;
     grammar_list_add(&x.first, p->made.reads.count);
     grammar_list_add(&x.last, p->made.reads.count);
-    grammar_list_add(&p->made.reads, rule);
+    grammar_list_add(&p->made.reads, grammar_automaton_set(&p->made, grammar_set_ranges(set, negated)));
     return x;
 }
 
@@ -153,7 +129,7 @@ static void repeat(struct pattern *p, struct part *x, uint32_t least, uint32_t m
     if (x->empty)
         least = 0;
     const uint32_t copies = most < UINT32_MAX ? most : least > 0 ? least : 1;
-    if ((uint64_t)p->made.reads.count + (uint64_t)size * (copies - 1) > POSITIONS_MAX)
+    if ((uint64_t)p->made.reads.count + (uint64_t)size * (copies - 1) > GRAMMAR_POSITIONS_MAX)
         fail_at(p, p->next, "too many repeated characters up to the repetition");
     for (uint32_t i = 0; i < copies && !p->failed; i++) {
         for (uint32_t k = 0; k < size && i > 0; k++)
@@ -276,7 +252,7 @@ static struct part class_of(struct pattern *p)
         if (first != END && !p->failed)
             grammar_set_add(&c, first, last);
     }
-    return character(p, grammar_set_rule(p->g, &c, negated));
+    return character(p, &c, negated);
 }
 
 static struct part alternatives(struct pattern *p, uint32_t depth);
@@ -328,18 +304,18 @@ static struct part atom(struct pattern *p, uint32_t depth)
         grammar_set_add(&c, '\r', '\r');
         grammar_set_add(&c, 0x85, 0x85);
         grammar_set_add(&c, 0x2028, 0x2029);
-        return character(p, grammar_set_rule(p->g, &c, true));
+        return character(p, &c, true);
     case '\\':
         if (grammar_set_add_named(&c, peek(p))) {
             p->next++;
-            return character(p, grammar_set_rule(p->g, &c, false));
+            return character(p, &c, false);
         }
         const uint32_t escaped = escape(p, at, false);
         grammar_set_add(&c, escaped, escaped);
-        return character(p, grammar_set_rule(p->g, &c, false));
+        return character(p, &c, false);
     default:
         grammar_set_add(&c, point, point);
-        return character(p, grammar_set_rule(p->g, &c, false));
+        return character(p, &c, false);
     }
     return nothing(p);
 }
@@ -451,27 +427,43 @@ static bool decode(struct pattern *p, const char *text)
     return true;
 }
 
-bool grammar_rule_of_pattern(struct grammar_text *g, const char *text, uint32_t any, uint32_t least, uint32_t most,
-                             char *why, size_t why_size, uint32_t *rule)
+// The automaton of a pattern; false: *why says why not.
+static bool read_pattern(const char *text, struct grammar_automaton *made, char *why, size_t why_size)
 {
-    struct pattern p = {.g = g, .why = why, .why_size = why_size};
-    for (uint32_t position = BEGIN; position <= ANY_AFTER; position++) {
-        grammar_list_add(&p.made.reads, position == BEGIN ? GRAMMAR_NO_RULE : any);
-        if (position != BEGIN)
-            add_edge(&p, position, position);
+    struct pattern p = {.why = why, .why_size = why_size};
+    grammar_automaton_init(&p.made);
+    for (uint32_t position = ANY_BEFORE; position <= ANY_AFTER; position++) {
+        grammar_list_add(&p.made.reads, GRAMMAR_SET_ANY);
+        add_edge(&p, position, position);
     }
     if (decode(&p, text)) {
         struct part begin = {.empty = true}, all = alternatives(&p, 0);
         grammar_list_add(&begin.last, BEGIN);
         follow(&p, &begin, all);
-        p.made.last = begin.last;
-        const char *failure = p.failed ? NULL : grammar_cross(g, &p.made, least, most, rule);
-        if (failure)
-            fail(&p, failure);
+        append(&p.made.last, &begin.last, 0);
         part_fini(&begin);
     }
     bg_free(p.points);
-    bg_free(p.made.edges);
-    grammar_list_fini(&p.made.reads);
+    *made = p.made;
     return !p.failed;
+}
+
+bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, const char *also, uint32_t any,
+                             uint32_t least, uint32_t most, char *why, size_t why_size, uint32_t *rule)
+{
+    struct grammar_automaton first = {0}, second = {0}, both = {0};
+    const char *failure = NULL;
+    bool good = read_pattern(pattern, &first, why, why_size) && (!also || read_pattern(also, &second, why, why_size));
+    if (good && also) {
+        g->pairs += (uint64_t)first.reads.count * second.reads.count / 8; // they are cheap
+        failure = grammar_automaton_meet(&first, &second, &both);
+    }
+    if (good && !failure)
+        failure = grammar_cross(g, also ? &both : &first, any, least, most, rule);
+    if (failure)
+        snprintf(why, why_size, "%s", failure);
+    grammar_automaton_fini(&first);
+    grammar_automaton_fini(&second);
+    grammar_automaton_fini(&both);
+    return good && !failure;
 }

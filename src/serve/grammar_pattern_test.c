@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "model/step_test.h"
-#include "serve/grammar.h"
+#include "serve/grammar_int.h"
 
 #include <pcre2.h>
 
@@ -97,24 +97,36 @@ static uint32_t text_at(uint32_t i, struct bg_str *text, struct bg_str *spelled)
     return length;
 }
 
-// Both say the same of all texts. Returns how many fit.
-static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint32_t most)
+static pcre2_code *regex_of(const char *pattern)
 {
     int code;
     PCRE2_SIZE at;
-    uint32_t count = 0;
-    struct bg_error err;
-    struct bg_str text = {0}, spelled = {0};
     pcre2_code *regex =
         pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &code, &at, NULL);
     if (!regex)
         fail_msg("PCRE2 refuses %s at %zu", pattern, at);
+    return regex;
+}
+
+static bool matches(const pcre2_code *regex, const struct bg_str *text)
+{
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(regex, NULL);
+    const int found = pcre2_match(regex, (PCRE2_SPTR)bg_str_text(text), text->size, 0, 0, match, NULL);
+    pcre2_match_data_free(match);
+    return found >= 0;
+}
+
+// Both say the same of all texts. Returns how many fit.
+static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint32_t most)
+{
+    uint32_t count = 0;
+    struct bg_error err;
+    struct bg_str text = {0}, spelled = {0};
+    pcre2_code *regex = regex_of(pattern);
     struct grammar *g = compile(w, pattern, least, most, &err);
     for (uint32_t i = 0; i < TEXTS; i++) {
         const uint32_t length = text_at(i, &text, &spelled);
-        const bool wanted = length >= least && length <= most &&
-                            pcre2_match(regex, (PCRE2_SPTR)bg_str_text(&text), text.size, 0, 0, match, NULL) >= 0;
+        const bool wanted = length >= least && length <= most && matches(regex, &text);
         if (wanted != (g && fits(g, bg_str_text(&spelled)))) // refused: nothing fits
             fail_msg("%s %u %u: %s: wanted %d: %s", pattern, least, most, bg_str_text(&spelled), wanted, err.text);
         count += wanted;
@@ -125,7 +137,6 @@ static uint32_t agree(struct world *w, const char *pattern, uint32_t least, uint
         grammar_release(g);
     bg_str_fini(&text);
     bg_str_fini(&spelled);
-    pcre2_match_data_free(match);
     pcre2_code_free(regex);
     return count;
 }
@@ -244,6 +255,66 @@ static void random_patterns_too(void **state)
         bg_str_fini(&pattern);
     }
     assert_true(some > 75);
+    world_destroy(&w);
+}
+
+// The grammar of strings that both patterns find something in; NULL: there are none.
+static struct grammar *compile_two(struct world *w, const char *a, const char *b)
+{
+    struct grammar_text text = {0};
+    struct grammar_sequence s = {0};
+    struct grammar *g = NULL;
+    struct bg_error err;
+    char why[160];
+    uint32_t any, inside;
+    assert_true(grammar_rule_of_pattern(&text, "^[\\s\\S]$", NULL, 0, 0, UINT32_MAX, why, sizeof why, &any));
+    if (!grammar_rule_of_pattern(&text, a, b, any, 0, UINT32_MAX, why, sizeof why, &inside)) {
+        if (!strstr(why, "fits no text"))
+            fail_msg("%s and %s: %s", a, b, why);
+        grammar_text_fini(&text);
+        return NULL;
+    }
+    const uint32_t root = grammar_rule_new(&text);
+    grammar_add_text(&text, &s, "\"", 1);
+    grammar_add_rule(&s, inside);
+    grammar_add_text(&text, &s, "\"", 1);
+    grammar_add_alternative(&text, root, &s);
+    assert_int_equal(grammar_finish(&text, root, w->bytes, &err, &g), BG_OK);
+    return g;
+}
+
+static void two_patterns_at_once(void **state)
+{
+    struct world w;
+    uint32_t some = 0;
+    struct bg_str text = {0}, spelled = {0};
+    (void)state;
+    world_create(&w);
+    for (int round = 0; round < 60; round++) {
+        struct bg_str a = {0}, b = {0};
+        uint32_t count = 0;
+        random_pattern(&w, &a, 0);
+        random_pattern(&w, &b, 0);
+        pcre2_code *first = regex_of(bg_str_text(&a)), *second = regex_of(bg_str_text(&b));
+        struct grammar *g = compile_two(&w, bg_str_text(&a), bg_str_text(&b));
+        for (uint32_t i = 0; i < TEXTS; i++) {
+            text_at(i, &text, &spelled);
+            const bool wanted = matches(first, &text) && matches(second, &text);
+            if (wanted != (g && fits(g, bg_str_text(&spelled))))
+                fail_msg("%s and %s: %s: wanted %d", bg_str_text(&a), bg_str_text(&b), bg_str_text(&spelled), wanted);
+            count += wanted;
+        }
+        some += count > 0 && count < TEXTS;
+        if (g)
+            grammar_release(g);
+        pcre2_code_free(first);
+        pcre2_code_free(second);
+        bg_str_fini(&a);
+        bg_str_fini(&b);
+    }
+    assert_true(some > 20);
+    bg_str_fini(&text);
+    bg_str_fini(&spelled);
     world_destroy(&w);
 }
 
@@ -379,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns_mean_what_they_mean_elsewhere),
         cmocka_unit_test(random_patterns_too),
+        cmocka_unit_test(two_patterns_at_once),
         cmocka_unit_test(what_is_not_supported_is_named),
         cmocka_unit_test(characters_are_spelled_one_way),
     };

@@ -247,8 +247,6 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
     const uint32_t rule = grammar_rule_new(&c->text);
     if (most < least)
         refuse(c, path, "\"maxLength\" is less than \"minLength\"%s", "");
-    else if (word && format)
-        refuse(c, path, "\"pattern\" and \"format\" are not supported together%s", "");
     else if (word && !pattern)
         refuse(c, path, "\"pattern\": expected a string%s", "");
     else if (format && !named)
@@ -256,7 +254,8 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
                json_is_string(format) ? json_string_value(format) : "(no string)");
     else if (!pattern)
         inside = repeat(c, c->character, least, most);
-    else if (!grammar_rule_of_pattern(&c->text, pattern, c->character, least, most, why, sizeof why, &inside))
+    else if (!grammar_rule_of_pattern(&c->text, pattern, word ? named : NULL, c->character, least, most, why,
+                                      sizeof why, &inside))
         refuse(c, path, word ? "\"pattern\" %s" : "\"format\" %s", why);
     add(c, rule, "\"", inside, "\"");
     return rule;

@@ -66,13 +66,28 @@ static void add_escapes(struct grammar_text *g, uint32_t rule, const char *befor
     bg_free(after->at);
 }
 
-// The rule of one character of a settled set as JSON spells it; GRAMMAR_NO_RULE where it is empty. Takes *set.
-static uint32_t spelled(struct grammar_text *g, struct grammar_ranges *set)
+struct grammar_ranges grammar_ranges_meet(const struct grammar_ranges *a, const struct grammar_ranges *b)
+{
+    struct grammar_ranges out = {0};
+    for (size_t i = 0, k = 0; i < a->count && k < b->count;) {
+        const uint32_t first = a->at[i].first > b->at[k].first ? a->at[i].first : b->at[k].first;
+        const uint32_t last = a->at[i].last < b->at[k].last ? a->at[i].last : b->at[k].last;
+        if (first <= last)
+            add_range(&out, first, last);
+        if (a->at[i].last < b->at[k].last)
+            i++;
+        else
+            k++;
+    }
+    return out;
+}
+
+uint32_t grammar_ranges_rule(struct grammar_text *g, const struct grammar_ranges *set)
 {
     static const struct grammar_range plain[] = {{' ', '!'}, {'#', '['}, {']', '~'}, {0x80, 0x10ffff}};
     static const char shorts[] = "\"\"\\\\\bb\ff\nn\rr\tt"; // what they mean, how they are written
     struct grammar_ranges direct = {0}, letters = {0}, low = {0}, high = {0}, del = {0};
-    const uint32_t rule = set->count > 0 ? grammar_rule_new(g) : GRAMMAR_NO_RULE;
+    const uint32_t rule = grammar_rule_new(g);
     for (size_t i = 0; i < set->count; i++)
         for (size_t k = 0; k < sizeof plain / sizeof *plain; k++) {
             const struct grammar_range r = set->at[i];
@@ -81,7 +96,7 @@ static uint32_t spelled(struct grammar_text *g, struct grammar_ranges *set)
             if (first <= last)
                 add_range(&direct, first, last);
         }
-    for (uint32_t point = 0; point < 0x80 && rule != GRAMMAR_NO_RULE; point++) {
+    for (uint32_t point = 0; point < 0x80; point++) {
         const bool special = point < ' ' || point == '"' || point == '\\' || point == 0x7f;
         const char *found = special && point > 0 ? strchr(shorts, (int)point) : NULL;
         if (!special || !holds(set, point))
@@ -92,7 +107,6 @@ static uint32_t spelled(struct grammar_text *g, struct grammar_ranges *set)
         else
             add_range(point < 0x10 ? &low : point < 0x20 ? &high : &del, hex, hex);
     }
-    bg_free(set->at);
     add_escapes(g, rule, "", &direct);
     add_escapes(g, rule, "\\", &letters);
     add_escapes(g, rule, "\\u000", &low);
@@ -160,7 +174,7 @@ bool grammar_set_add_named(struct grammar_set *c, uint32_t letter)
     return true;
 }
 
-uint32_t grammar_set_rule(struct grammar_text *g, struct grammar_set *c, bool negated)
+struct grammar_ranges grammar_set_ranges(struct grammar_set *c, bool negated)
 {
     for (uint32_t i = 0; i < 6; i += 2)
         if ((c->escapes >> i & 3) == 3) // [\s\S]
@@ -168,5 +182,5 @@ uint32_t grammar_set_rule(struct grammar_text *g, struct grammar_set *c, bool ne
     struct grammar_ranges *used = negated ? &c->maybe : &c->sure;
     bg_free(negated ? c->sure.at : c->maybe.at);
     settle(used, negated);
-    return spelled(g, used);
+    return *used;
 }
