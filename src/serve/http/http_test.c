@@ -1,6 +1,6 @@
 // Bodies that are being read hold up nobody else: readers that stand still where the test says so, clients that leave
-// the line, too many, draining, stopping; and all kinds of requests at once against the same one by one. labels:
-// threads
+// the line, too many, draining, stopping; and all kinds of requests at once against the same one by one.
+// labels: threads
 #include "serve/http/http.h"
 
 #include "model/step_test.h"
