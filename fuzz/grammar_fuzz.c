@@ -25,7 +25,7 @@ static void walk(const struct grammar *grammar, const uint8_t *data, size_t size
 {
     const struct tokenizer *t = the_bytes();
     struct grammar_state *state = grammar_begin(grammar);
-    for (size_t step = 0; step < 60; step++) {
+    for (size_t step = 0; step < 30; step++) {
         uint64_t mask[8] = {0};
         grammar_mask(state, mask);
         const uint32_t vocab = tokenizer_size(t), start = size ? data[step % size] : 0;

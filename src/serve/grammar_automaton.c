@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { PAIRS_MAX = 1 << 20 }; // of positions, or of sets
+enum { PAIRS_MAX = 1 << 20, STEPS_MAX = 1 << 23 }; // PAIRS_MAX: of positions, or of sets
 static const uint32_t NOTHING = UINT32_MAX;
 
 void grammar_list_add(struct grammar_list *l, uint32_t value)
@@ -87,6 +87,7 @@ struct meeting {
     struct grammar_automaton *both;
     uint32_t *position, *set;  // (positions of a, of b), (sets of a, of b): in both; NOTHING: not yet
     struct grammar_list pairs; // (positions of both)
+    uint64_t steps;
 };
 
 static uint32_t position_of(struct meeting *m, uint32_t pair, uint32_t set)
@@ -118,12 +119,13 @@ static bool follow_edges(struct meeting *m)
     for (uint32_t from = 0; from < m->pairs.count && room; from++) { // grows
         const uint32_t width = m->b->reads.count, pair = m->pairs.at[from];
         for (uint32_t e = heads[0][pair / width]; e != NOTHING && room; e = chains[0][e])
-            for (uint32_t f = heads[1][pair % width]; f != NOTHING && room; f = chains[1][f]) {
+            for (uint32_t f = heads[1][pair % width]; f != NOTHING && room; f = chains[1][f], m->steps++) {
                 const uint32_t i = m->a->edges[e].to, k = m->b->edges[f].to;
                 const uint32_t set = set_of(m, m->a->reads.at[i], m->b->reads.at[k]);
                 if (m->both->sets[set].count > 0)
                     room = grammar_automaton_edge(m->both, from, position_of(m, i * width + k, set)) &&
                            m->pairs.count <= GRAMMAR_POSITIONS_MAX;
+                room = room && m->steps < STEPS_MAX;
             }
     }
     for (int i = 0; i < 2; i++) {
@@ -134,7 +136,7 @@ static bool follow_edges(struct meeting *m)
 }
 
 const char *grammar_automaton_meet(const struct grammar_automaton *a, const struct grammar_automaton *b,
-                                   struct grammar_automaton *both)
+                                   struct grammar_automaton *both, uint64_t *effort)
 {
     struct meeting m = {.a = a, .b = b, .both = both};
     const uint64_t positions = (uint64_t)a->reads.count * b->reads.count, sets = (uint64_t)a->set_count * b->set_count;
@@ -148,6 +150,7 @@ const char *grammar_automaton_meet(const struct grammar_automaton *a, const stru
     m.position[0] = 0;
     grammar_list_add(&m.pairs, 0);
     const bool room = follow_edges(&m);
+    *effort += (positions + m.steps) / 8; // they are cheap
     for (uint32_t i = 0; i < a->last.count; i++)
         for (uint32_t k = 0; k < b->last.count; k++) {
             const uint32_t position = m.position[a->last.at[i] * b->reads.count + b->last.at[k]];

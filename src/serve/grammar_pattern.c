@@ -43,7 +43,7 @@ static void fail_at(struct pattern *p, uint32_t at, const char *what)
     fail(p, text);
 }
 
-// ---- Lists ----
+// ---- Lists and edges ----
 static void append(struct grammar_list *to, const struct grammar_list *from, uint32_t shift)
 {
     for (uint32_t i = 0; i < from->count; i++)
@@ -454,10 +454,8 @@ bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, const 
     struct grammar_automaton first = {0}, second = {0}, both = {0};
     const char *failure = NULL;
     bool good = read_pattern(pattern, &first, why, why_size) && (!also || read_pattern(also, &second, why, why_size));
-    if (good && also) {
-        g->pairs += (uint64_t)first.reads.count * second.reads.count / 8; // they are cheap
-        failure = grammar_automaton_meet(&first, &second, &both);
-    }
+    if (good && also)
+        failure = grammar_automaton_meet(&first, &second, &both, &g->pairs);
     if (good && !failure)
         failure = grammar_cross(g, also ? &both : &first, any, least, most, rule);
     if (failure)

@@ -50,9 +50,9 @@ uint32_t grammar_automaton_set(struct grammar_automaton *a, struct grammar_range
 bool grammar_automaton_edge(struct grammar_automaton *a, uint32_t from, uint32_t to);      // false: there are too many
 // The edges from each position: the first one, and the next one after each edge; UINT32_MAX: there is none.
 void grammar_automaton_chain(const struct grammar_automaton *a, uint32_t **head, uint32_t **chain);
-// The texts that both have. NULL, or why not.
+// The texts that both have; adds to *effort. NULL, or why not.
 const char *grammar_automaton_meet(const struct grammar_automaton *a, const struct grammar_automaton *b,
-                                   struct grammar_automaton *both);
+                                   struct grammar_automaton *both, uint64_t *effort);
 
 // A rule of its texts of least to most characters (UINT32_MAX: any number); any: of any character. NULL, or why there
 // is none.
