@@ -209,7 +209,8 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                         .threads = f->children.threads,
                                         .cores = os_cpu_count(),
                                         .memory_bytes = memory,
-                                        .split = job->run.split,
+                                        .split = job->run.split || plan_schedule_splits(s->schedule, s->slices),
+                                        .slices = s->slices,
                                         .costs = f->costs,
                                         .speeds = f->speeds};
     struct plan_options options = {.costs = f->costs,

@@ -41,8 +41,10 @@ static void size_unit(const struct model *model, const struct layout_options *st
     if (u == 0) // of a token table only the rows that occur travel
         unit->gradient_bytes = (double)layout_sparse_bytes(model, &alone) +
                                4.0 * (double)(elements - (uint64_t)model->config.vocab * model->config.dim);
-    unit->stash_bytes = (double)layout_flight_bytes(model, &alone, 1, split, NULL);
-    unit->cut_bytes = last ? 0 : (double)layout_boundary_bytes(model, &alone, 1);
+    const size_t boundary = layout_boundary_bytes(model, &alone, 1);
+    const size_t input = step->slices > 1 && u > 0 ? boundary : 0; // the stage's, which planners count beside its stash
+    unit->stash_bytes = (double)(layout_flight_bytes(model, &alone, 1, split, NULL) - input);
+    unit->cut_bytes = last ? 0 : (double)boundary;
 }
 
 void estimate_sizes(const struct model *model, const struct kern *kern, unsigned threads,
@@ -87,8 +89,11 @@ void estimate_profile(const struct model *model, const struct estimate_options *
         .sharing = SHARING,
         .reduce_byte_s = REDUCE_BYTE_S,
     };
-    const struct layout_options step = {
-        .unit_end = model->unit_count, .batch = o->batch, .length = o->length, .micro_batches = o->micro_batches};
+    const struct layout_options step = {.unit_end = model->unit_count,
+                                        .batch = o->batch,
+                                        .length = o->length,
+                                        .micro_batches = o->micro_batches,
+                                        .slices = o->slices};
     estimate_sizes(model, o->kern, o->threads, &step, o->group, o->split, profile);
     set_times(model, o, profile);
     for (uint32_t i = 0; i < o->workers; i++) {

@@ -18,6 +18,7 @@ struct estimate_options {
     double cores;                          // of it
     double memory_bytes;                   // of a worker, 0: no limit
     bool split;                            // input and weight gradients apart
+    uint32_t slices;                       // of sequences; 0, 1: none
     const double *costs;                   // (units) relative flops
     const double *speeds;                  // (workers), NULL: all are alike
 };
@@ -25,7 +26,7 @@ struct estimate_options {
 void estimate_profile(const struct model *model, const struct estimate_options *options, struct plan_profile *profile);
 
 // What a profile holds of bytes, here and where its times are measured: units (made here), what a worker's ops share
-// and the process. Of `step`: batch, length and micro_batches.
+// and the process. Of `step`: batch, length, micro_batches and slices.
 void estimate_sizes(const struct model *model, const struct kern *kern, unsigned threads,
                     const struct layout_options *step, uint32_t group, bool split, struct plan_profile *profile);
 enum plan_unit_kind estimate_kind(const struct model *model, uint32_t unit);

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "comm/shm/shm.h"
 #include "model/io.h"
+#include "plan/plan.h"
 #include "train/estimate.h"
 #include "train/executor.h"
 #include "train/job.h"
@@ -540,6 +541,7 @@ bg_status measure_machine(struct bg_env *env, const struct measure_options *o, s
                           .length = o->length,
                           .micro_batches = o->micro_batches,
                           .split = o->split,
+                          .slices = o->slices,
                           .threads = env->threads,
                           .kern = kern_select(env->isa),
                           .memory_bytes = (double)env->ops->memory_total(env)};
@@ -561,7 +563,11 @@ bg_status measure_job_options(struct bg_env *env, const struct job *job, struct 
                               struct model_config *config, struct measure_options *options)
 {
     struct model_config c = job->model.config;
-    bg_status status = BG_OK;
+    enum plan_schedule schedule;
+    uint32_t chunks, slices, range;
+    bg_status status = plan_schedule_parse(job->run.schedule, err, &schedule, &chunks, &slices, &range);
+    if (status)
+        return bg_fail_prefix(err, "run.schedule");
     if (job->model.from) {
         struct model_files files;
         status = model_open(env, job->model.from, err, &files);
@@ -585,7 +591,8 @@ bg_status measure_job_options(struct bg_env *env, const struct job *job, struct 
                                         .batch = job->train.micro_batch,
                                         .length = job->model.config.context ? job->model.config.context : c.context,
                                         .micro_batches = job->train.micro_batches,
-                                        .split = job->run.split,
+                                        .split = job->run.split || plan_schedule_splits(schedule, slices),
+                                        .slices = slices,
                                         .group_max = job->run.group};
     return BG_OK;
 }
@@ -617,8 +624,11 @@ bg_status measure_profile(const struct measure *m, uint32_t group, uint32_t work
         return status;
     struct plan_profile p = m->other;
     struct plan_unit op = {.kind = PLAN_UNIT_OTHER};
-    const struct layout_options step = {
-        .unit_end = model->unit_count, .batch = m->batch, .length = m->length, .micro_batches = m->micro_batches};
+    const struct layout_options step = {.unit_end = model->unit_count,
+                                        .batch = m->batch,
+                                        .length = m->length,
+                                        .micro_batches = m->micro_batches,
+                                        .slices = m->slices};
     estimate_sizes(model, m->kern, m->threads, &step, group, m->split, &p);
     for (uint32_t u = 0; u < p.unit_count; u++)
         price_unit(m, model, group, &p.units[u]);

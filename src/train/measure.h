@@ -15,6 +15,7 @@ struct measure_options {
     struct optim_options optim;
     uint32_t batch, length, micro_batches; // sequences a micro-batch, tokens a sequence, micro-batches a step
     bool split;                            // input and weight gradients apart
+    uint32_t slices;                       // of sequences; 0, 1: none
     uint32_t group_max;                    // largest item that is of interest, in micro-batches; 0: micro_batches
     unsigned cpus;                         // of this host, that workers share; 0: as many as the env has threads
     double seconds;                        // about how long it may take; 0: 6
@@ -27,6 +28,7 @@ struct measure {
     struct optim_options optim;
     uint32_t batch, length, micro_batches;
     bool split;
+    uint32_t slices;
     unsigned threads;
     const struct kern *kern;
     double memory_bytes;       // of this host
