@@ -245,6 +245,15 @@ static void llama_in_batches(void **state)
     check_model(llama);
 }
 
+static void many_heads_in_batches(void **state)
+{
+    (void)state;
+    struct model_config config = llama;
+    config.heads = config.kv_heads = 20; // of several sequences: items that a lane takes together
+    config.head_dim = 4;
+    check_model(config);
+}
+
 static void gpt2_in_batches(void **state)
 {
     (void)state;
@@ -491,11 +500,9 @@ static void bad_calls_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_in_batches),
-        cmocka_unit_test(gpt2_in_batches),
-        cmocka_unit_test(quantised_weights_are_their_numbers),
-        cmocka_unit_test(integers_in_batches),
-        cmocka_unit_test(int8_has_the_numbers_of_q8_0),
+        cmocka_unit_test(llama_in_batches),      cmocka_unit_test(many_heads_in_batches),
+        cmocka_unit_test(gpt2_in_batches),       cmocka_unit_test(quantised_weights_are_their_numbers),
+        cmocka_unit_test(integers_in_batches),   cmocka_unit_test(int8_has_the_numbers_of_q8_0),
         cmocka_unit_test(bad_calls_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
