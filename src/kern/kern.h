@@ -106,6 +106,7 @@ struct kern_paged {
     const uint32_t *pages;     // which hold positions 0..15, 16..31, ..
     size_t page_stride;        // numbers between pages
     bool half;                 // they are F16
+    size_t together;           // heads with keys that an item takes; 0: 1. It shows in no bit
 };
 
 // One work item's rows in attention. Head h of a row lives at row + h*head_dim.

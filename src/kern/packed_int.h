@@ -17,4 +17,10 @@ void kern_vnni_int8_gemm(const struct kern_packed_gemm *g, size_t panel, void *s
 enum { KERN_PACK_K = 128 };       // inputs of a panel that are in the first cache at once
 enum { KERN_PAGED_QUERIES = 16 }; // query rows of one head that an item of paged attention takes
 
+struct kern_paged_part { // of paged attention, an item's
+    size_t head, heads;  // that have keys
+    size_t query, queries;
+};
+struct kern_paged_part kern_paged_part(const struct kern_paged *a, size_t item);
+
 #endif

@@ -287,7 +287,8 @@ static void paged_attention_is_attention(void **state)
                                          .values = half ? (const void *)half_values : p.values,
                                          .pages = p.table,
                                          .page_stride = p.stride,
-                                         .half = half};
+                                         .half = half,
+                                         .together = (size_t)round % 4};
         void *scratch = room(table[0]->attention_scratch(&plain));
         for (size_t i = 0; i < table[0]->attention_items(&plain); i++)
             table[0]->attention(&plain, i, scratch);

@@ -23,6 +23,7 @@ struct batch {
     struct kern_quantised *narrow; // INT8: of norm or att (rows_max, max(dim, q_width) / 32)
     struct kern_quantised *wide;   // INT8: of up (rows_max, ffn / 32)
     struct kern_paged *attention;  // (rows_max): of each run
+    size_t together;               // heads of an item of it
     size_t *items;                 // (rows_max + 1): attention items before each run
     uint32_t *first, *long_runs;   // (rows_max): first row of each run; runs with several items a head
     void **lane_scratch;
@@ -64,7 +65,8 @@ static size_t scratch_floats(const struct batch *b)
                                      .position = c->context - queries,
                                      .heads = c->heads,
                                      .kv_heads = c->kv_heads,
-                                     .head_dim = c->head_dim};
+                                     .head_dim = c->head_dim,
+                                     .together = c->kv_heads};
         bytes = larger(bytes, b->kern->paged_scratch(&a));
     }
     return (bytes + sizeof(float) - 1) / sizeof(float);
@@ -280,10 +282,10 @@ static void store_head(struct batch *b, size_t row, size_t kv)
         store_halves(b, keys, slot, k, v);
 }
 
-// A run with one item a head stores in that item; one with more, before any of them.
+// A run whose heads are in one item each stores in that item; one with more, before any of them.
 static bool stores_alone(const struct batch *b, size_t run)
 {
-    return b->items[run + 1] - b->items[run] == b->packed->model->config.kv_heads;
+    return b->items[run + 1] - b->items[run] == (b->packed->model->config.kv_heads - 1) / b->together + 1;
 }
 
 static void store_item(void *arg, size_t index, unsigned lane)
@@ -306,8 +308,10 @@ static void attention_item(struct batch *b, size_t index, unsigned lane)
         else
             high = middle;
     }
+    const size_t head = (index - b->items[low]) * b->together, heads = b->packed->model->config.kv_heads;
     for (size_t r = 0; stores_alone(b, low) && r < b->attention[low].queries; r++)
-        store_head(b, b->first[low] + r, index - b->items[low]);
+        for (size_t h = head; h < heads && h < head + b->together; h++)
+            store_head(b, b->first[low] + r, h);
     b->kern->paged(&b->attention[low], index - b->items[low], b->lane_scratch[lane]);
 }
 
@@ -436,6 +440,14 @@ static bg_status check(const struct batch *b, const struct batch_run *runs, size
     return BG_OK;
 }
 
+// Heads of an item of attention: as many as leave each lane some items to choose from.
+static size_t heads_together(const struct model_config *c, size_t runs, unsigned threads)
+{
+    enum { ITEMS = 4 };
+    const size_t heads = c->kv_heads * runs / (ITEMS * threads);
+    return heads < 1 ? 1 : heads < c->kv_heads ? heads : c->kv_heads;
+}
+
 // Embeds the tokens, and says for every row and run where it stands.
 static void begin(struct batch *b, const struct batch_run *runs, size_t count)
 {
@@ -447,6 +459,7 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
     b->runs = count;
     b->long_count = 0;
     b->items[0] = 0;
+    b->together = heads_together(c, count, b->env->threads);
     for (size_t i = 0; i < count; i++) {
         const struct batch_run *r = &runs[i];
         b->kern->embed(b->x + b->rows * c->dim, table, positions, r->tokens, r->count, c->dim, r->position, r->count);
@@ -462,7 +475,8 @@ static void begin(struct batch *b, const struct batch_run *runs, size_t count)
                                               .q_stride = b->q_width,
                                               .pages = r->pages,
                                               .page_stride = b->page_numbers,
-                                              .half = b->number_bytes == sizeof(uint16_t)};
+                                              .half = b->number_bytes == sizeof(uint16_t),
+                                              .together = b->together};
         b->items[i + 1] = b->items[i] + b->kern->paged_items(&b->attention[i]);
         b->first[i] = (uint32_t)b->rows;
         if (!stores_alone(b, i))

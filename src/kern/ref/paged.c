@@ -6,7 +6,17 @@
 
 size_t kern_ref_paged_items(const struct kern_paged *a)
 {
-    return a->kv_heads * ((a->queries + KERN_PAGED_QUERIES - 1) / KERN_PAGED_QUERIES);
+    const size_t together = a->together > 1 ? a->together : 1;
+    return (a->kv_heads + together - 1) / together * ((a->queries + KERN_PAGED_QUERIES - 1) / KERN_PAGED_QUERIES);
+}
+
+struct kern_paged_part kern_paged_part(const struct kern_paged *a, size_t item)
+{
+    const size_t together = a->together > 1 ? a->together : 1, parts = (a->kv_heads + together - 1) / together;
+    struct kern_paged_part part = {.head = item % parts * together, .query = item / parts * KERN_PAGED_QUERIES};
+    part.heads = a->kv_heads - part.head < together ? a->kv_heads - part.head : together;
+    part.queries = a->queries - part.query < KERN_PAGED_QUERIES ? a->queries - part.query : KERN_PAGED_QUERIES;
+    return part;
 }
 
 size_t kern_ref_paged_scratch(const struct kern_paged *a)
@@ -49,9 +59,9 @@ static void paged_row(const struct kern_paged *a, size_t head, size_t query, flo
 
 void kern_ref_paged(const struct kern_paged *a, size_t item, void *scratch)
 {
-    const size_t group = a->heads / a->kv_heads, kv = item % a->kv_heads;
-    const size_t first = item / a->kv_heads * KERN_PAGED_QUERIES;
-    for (size_t query = first; query < a->queries && query < first + KERN_PAGED_QUERIES; query++)
-        for (size_t h = 0; h < group; h++)
-            paged_row(a, kv * group + h, query, scratch);
+    const size_t group = a->heads / a->kv_heads;
+    const struct kern_paged_part part = kern_paged_part(a, item);
+    for (size_t query = part.query; query < part.query + part.queries; query++)
+        for (size_t h = part.head * group; h < (part.head + part.heads) * group; h++)
+            paged_row(a, h, query, scratch);
 }

@@ -43,6 +43,12 @@ INLINE vf paged_numbers(const void *numbers, bool half, size_t at, size_t n)
     return v_from_f16(few);
 }
 
+// What the next head in the page has at the same place: it is too short a run for a processor to see that it goes on.
+INLINE void paged_fetch(const void *numbers, bool half, size_t at)
+{
+    _mm_prefetch((const char *)numbers + at * (half ? sizeof(uint16_t) : sizeof(float)), _MM_HINT_T1);
+}
+
 // Dot products of `rows` queries with the keys of `pages` pages.
 INLINE void paged_scores(float *scores, const struct paged_rows *p, bool half, size_t row, size_t page, size_t rows,
                          size_t pages)
@@ -66,6 +72,9 @@ INLINE void paged_scores(float *scores, const struct paged_rows *p, bool half, s
         for (size_t x = 0; x < pages; x++)
             right[x] = paged_numbers(a->keys, half, k[x] + d * KERN_PAGE, KERN_LANES);
         UNROLL
+        for (size_t x = 0; x < pages; x++)
+            paged_fetch(a->keys, half, k[x] + (a->head_dim + d) * KERN_PAGE);
+        UNROLL
         for (size_t r = 0; r < rows; r++) {
             vf left = v_set(q[r][d]);
             UNROLL
@@ -78,22 +87,22 @@ INLINE void paged_scores(float *scores, const struct paged_rows *p, bool half, s
         v_store(scores + (row + x / pages) * p->ld + (page + x % pages) * KERN_PAGE, sum[x / pages][x % pages]);
 }
 
-INLINE void paged_all_scores(float *scores, const struct paged_rows *p, bool half)
+// All rows, pages [first, end).
+INLINE void paged_some_scores(float *scores, const struct paged_rows *p, bool half, size_t first, size_t end)
 {
-    const size_t pages = (paged_keys(p, p->count - 1) + KERN_PAGE - 1) / KERN_PAGE;
     size_t row = 0;
     for (; row + PAGED_ROWS <= p->count; row += PAGED_ROWS) {
-        size_t page = 0;
-        for (; page + PAGED_MANY <= pages; page += PAGED_MANY)
+        size_t page = first;
+        for (; page + PAGED_MANY <= end; page += PAGED_MANY)
             paged_scores(scores, p, half, row, page, PAGED_ROWS, PAGED_MANY);
-        for (; page < pages; page++)
+        for (; page < end; page++)
             paged_scores(scores, p, half, row, page, PAGED_ROWS, 1);
     }
     for (; row < p->count; row++) {
-        size_t page = 0;
-        for (; page + PAGED_FEW <= pages; page += PAGED_FEW)
+        size_t page = first;
+        for (; page + PAGED_FEW <= end; page += PAGED_FEW)
             paged_scores(scores, p, half, row, page, 1, PAGED_FEW);
-        for (; page < pages; page++)
+        for (; page < end; page++)
             paged_scores(scores, p, half, row, page, 1, 1);
     }
 }
@@ -138,6 +147,9 @@ INLINE void paged_values(const float *scores, const struct paged_rows *p, bool h
         vf right[4];
         UNROLL
         for (size_t v = 0; v < vecs; v++)
+            paged_fetch(a->values, half, value + a->head_dim * KERN_PAGE + v * KERN_LANES);
+        UNROLL
+        for (size_t v = 0; v < vecs; v++)
             right[v] = paged_numbers(a->values, half, value + v * KERN_LANES, vecs > 1 ? KERN_LANES : n);
         UNROLL
         for (size_t r = 0; r < rows; r++) {
@@ -154,32 +166,33 @@ INLINE void paged_values(const float *scores, const struct paged_rows *p, bool h
     }
 }
 
-// Rows that see equally many keys or nearly: what all of them see together, the rest one by one.
-INLINE void paged_all_values(const float *scores, const struct paged_rows *p, bool half)
+// All columns of `rows` rows.
+INLINE void paged_wide_values(const float *scores, const struct paged_rows *p, bool half, size_t row, size_t first,
+                              size_t end, size_t rows)
+{
+    const size_t head_dim = p->a->head_dim;
+    size_t d = 0;
+    for (; d + 4 * KERN_LANES <= head_dim; d += 4 * KERN_LANES)
+        paged_values(scores, p, half, row, d, first, end, rows, 4);
+    for (; d < head_dim; d += KERN_LANES)
+        paged_values(scores, p, half, row, d, first, end, rows, 1);
+}
+
+// Rows that see equally many keys or nearly: what all of them see together, the rest one by one. Keys [first, end) of
+// those that a row sees.
+INLINE void paged_some_values(const float *scores, const struct paged_rows *p, bool half, size_t first, size_t end)
 {
     size_t rows;
     for (size_t row = 0; row < p->count; row += rows) {
         rows = p->count - row < SIMD_PAGED_ROWS ? 1 : SIMD_PAGED_ROWS;
-        const size_t common = paged_keys(p, row);
-        size_t vecs;
-        for (size_t d = 0; d < p->a->head_dim; d += vecs * KERN_LANES) {
-            vecs = p->a->head_dim - d < 4 * KERN_LANES ? 1 : 4;
-            if (rows == 1 && vecs == 1)
-                paged_values(scores, p, half, row, d, 0, common, 1, 1);
-            else if (rows == 1)
-                paged_values(scores, p, half, row, d, 0, common, 1, 4);
-            else if (vecs == 1)
-                paged_values(scores, p, half, row, d, 0, common, SIMD_PAGED_ROWS, 1);
-            else
-                paged_values(scores, p, half, row, d, 0, common, SIMD_PAGED_ROWS, 4);
-            for (size_t r = 1; r < rows; r++)
-                if (paged_keys(p, row + r) > common) {
-                    if (vecs == 1)
-                        paged_values(scores, p, half, row + r, d, common, paged_keys(p, row + r), 1, 1);
-                    else
-                        paged_values(scores, p, half, row + r, d, common, paged_keys(p, row + r), 1, 4);
-                }
-        }
+        const size_t seen = paged_keys(p, row), common = seen < end ? seen : end;
+        if (rows == 1)
+            paged_wide_values(scores, p, half, row, first, common, 1);
+        else
+            paged_wide_values(scores, p, half, row, first, common, SIMD_PAGED_ROWS);
+        for (size_t r = 1; r < rows; r++)
+            if (paged_keys(p, row + r) > common && common < end)
+                paged_wide_values(scores, p, half, row + r, common, paged_keys(p, row + r), 1);
     }
 }
 
@@ -195,19 +208,48 @@ static size_t paged_ld(const struct kern_paged *a)
 
 size_t SIMD(paged_scratch)(const struct kern_paged *a)
 {
-    const size_t queries = a->queries < KERN_PAGED_QUERIES ? a->queries : KERN_PAGED_QUERIES;
-    return paged_ld(a) * queries * (a->heads / a->kv_heads) * sizeof(float);
+    const struct kern_paged_part part = kern_paged_part(a, 0); // the last one may have a single query
+    const size_t rows = part.queries > part.heads ? part.queries : part.heads;
+    return paged_ld(a) * rows * (a->heads / a->kv_heads) * sizeof(float);
+}
+
+static size_t paged_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+// Heads that are taken together see a few pages, all of them, then the next: what lies side by side is read in order.
+INLINE void paged_together(const struct kern_paged *a, bool half, const struct kern_paged_part *part, float *scores)
+{
+    const size_t group = a->heads / a->kv_heads, rows = part->queries * group, ld = paged_ld(a);
+    const size_t keys = a->position + part->query + part->queries,
+                 step = part->heads > 1 ? PAGED_FEW * KERN_PAGE : keys;
+    struct paged_rows p = {.a = a, .group = group, .query = part->query, .count = rows, .ld = ld};
+    for (size_t first = 0; first < keys; first += step)
+        for (size_t h = 0; h < part->heads; h++) {
+            p.kv = part->head + h;
+            paged_some_scores(scores + h * rows * ld, &p, half, first / KERN_PAGE,
+                              (paged_least(keys, first + step) + KERN_PAGE - 1) / KERN_PAGE);
+        }
+    for (size_t r = 0; r < part->heads * rows; r++)
+        paged_softmax(scores + r * ld, paged_keys(&p, r % rows), a->scale);
+    for (size_t first = 0; first < keys; first += step)
+        for (size_t h = 0; h < part->heads; h++) {
+            p.kv = part->head + h;
+            paged_some_values(scores + h * rows * ld, &p, half, first, paged_least(keys, first + step));
+        }
 }
 
 INLINE void paged_item(const struct kern_paged *a, bool half, size_t item, float *scores)
 {
-    const size_t query = item / a->kv_heads * KERN_PAGED_QUERIES, group = a->heads / a->kv_heads;
-    const size_t queries = a->queries - query < KERN_PAGED_QUERIES ? a->queries - query : KERN_PAGED_QUERIES;
-    struct paged_rows p = {a, item % a->kv_heads, group, query, queries * group, paged_ld(a)};
-    paged_all_scores(scores, &p, half);
-    for (size_t r = 0; r < p.count; r++)
-        paged_softmax(scores + r * p.ld, paged_keys(&p, r), a->scale);
-    paged_all_values(scores, &p, half);
+    struct kern_paged_part part = kern_paged_part(a, item);
+    if (part.queries == 1) {
+        paged_together(a, half, &part, scores);
+        return;
+    }
+    const size_t end = part.head + part.heads;
+    for (part.heads = 1; part.head < end; part.head++)
+        paged_together(a, half, &part, scores);
 }
 
 static __attribute__((noinline)) void paged_halves(const struct kern_paged *a, size_t item, float *scores)
