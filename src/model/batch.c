@@ -298,8 +298,9 @@ static void store_item(void *arg, size_t index, unsigned lane)
         store_head(b, b->first[run] + r, index % kv_heads);
 }
 
-static void attention_item(struct batch *b, size_t index, unsigned lane)
+static void attention_item(void *arg, size_t index, unsigned lane)
 {
+    struct batch *b = arg;
     size_t low = 0, high = b->runs; // the run whose items hold index
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
@@ -313,24 +314,6 @@ static void attention_item(struct batch *b, size_t index, unsigned lane)
         for (size_t h = head; h < heads && h < head + b->together; h++)
             store_head(b, b->first[low] + r, h);
     b->kern->paged(&b->attention[low], index - b->items[low], b->lane_scratch[lane]);
-}
-
-// Heads side by side lie side by side in every page: where there is enough to do, a lane takes several of them, and
-// what its core reads ahead is what it needs next.
-enum { HEADS_TOGETHER = 4, ITEMS_ENOUGH = 32 };
-
-static size_t heads_together(const struct batch *b)
-{
-    const size_t share = b->items[b->runs] / ITEMS_ENOUGH;
-    return share < 1 ? 1 : share < HEADS_TOGETHER ? share : HEADS_TOGETHER;
-}
-
-static void attention_heads(void *arg, size_t index, unsigned lane)
-{
-    struct batch *b = arg;
-    const size_t together = heads_together(b), end = (index + 1) * together;
-    for (size_t i = index * together; i < end && i < b->items[b->runs]; i++)
-        attention_item(b, i, lane);
 }
 
 static void attended_item(void *arg, size_t index, unsigned lane)
@@ -397,7 +380,7 @@ static void run_block(struct batch *b)
         b->attention[i].keys = layer_keys(b, 0);
         b->attention[i].values = layer_keys(b, 0) + BATCH_PAGE * b->kv_width * b->number_bytes;
     }
-    env_parallel_for(b->env, (b->items[b->runs] + heads_together(b) - 1) / heads_together(b), attention_heads, b);
+    env_parallel_for(b->env, b->items[b->runs], attention_item, b);
     if (w->o.w.type == KERN_INT8)
         rows_run(b, attended_item);
     products_add(&o, &w->o, b->branch, b->att, b->narrow, b->rows);
