@@ -2,14 +2,20 @@
 # shared and the static library.
 set(BG_ROOMS "")
 
-# ISA flags belong to files, never to the build. (They hold in the directory of the caller.)
+# ISA flags belong to files, never to the build. (They hold in the directory of the caller.) -fexpensive-optimizations:
+# below -O2 gcc would leave out vzeroupper, and all SSE code that runs after a kernel crawls (20 times slower, measured on
+# the sanitizer build).
 function(bg_isa_flags)
+  set(isa_gcc $<$<C_COMPILER_ID:GNU>:-fexpensive-optimizations>)
   foreach(file ${ARGN})
     if(file MATCHES "/avx2/")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;${isa_gcc}")
     elseif(file MATCHES "/avx512/")
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
-        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
+        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;${isa_gcc}")
+      if(file MATCHES "/vnni\\.c$")
+        set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS -mavx512vnni)
+      endif()
     endif()
   endforeach()
 endfunction()
@@ -44,20 +50,7 @@ function(bg_room name)
   endif()
   add_library(${name} OBJECT ${sources})
   target_link_libraries(${name} PRIVATE PkgConfig::DEPS PkgConfig::FRONT)
-  set(isa_gcc $<$<C_COMPILER_ID:GNU>:-fexpensive-optimizations>)
-  foreach(file ${sources})
-    # ISA flags belong to files, never to the build. -fexpensive-optimizations: below -O2 gcc would leave out vzeroupper,
-    # and all SSE code that runs after a kernel crawls (20 times slower, measured on the sanitizer build).
-    if(file MATCHES "/avx2/")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;${isa_gcc}")
-    elseif(file MATCHES "/avx512/")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
-        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;${isa_gcc}")
-      if(file MATCHES "/vnni\\.c$")
-        set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS -mavx512vnni)
-      endif()
-    endif()
-  endforeach()
+  bg_isa_flags(${sources})
   set(rooms ${BG_ROOMS} ${name})
   set(BG_ROOMS ${rooms})
   set(BG_ROOMS ${rooms} PARENT_SCOPE)
