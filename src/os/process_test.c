@@ -58,7 +58,7 @@ static void says_how_it_ended(void **state)
     assert_string_equal(ending(&process), "exited with status 3");
     assert_int_equal(os_process_kill(&process, SIGKILL, &err), BG_NOT_FOUND);
     os_process_close(&process);
-    process = shell("sleep 100", NULL, -1);
+    process = shell("exec sleep 100", NULL, -1); // no child, which would outlive it
     assert_false(os_process_ended(&process));
     assert_int_equal(os_process_kill(&process, SIGKILL, &err), BG_OK);
     assert_string_equal(ending(&process), "killed by signal 9");
