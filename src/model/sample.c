@@ -46,11 +46,32 @@ void sampler_destroy(struct sampler *sampler)
     bg_free(sampler);
 }
 
+enum { RUN = 64, SIDE = 16 };
+
+// Whether one of RUN numbers is larger: no branch for each, and as many side by side as the compiler likes.
+static bool any_larger(const float *x, float than)
+{
+    int larger[SIDE] = {0}, any = 0;
+    for (size_t i = 0; i < RUN; i += SIDE)
+        for (size_t j = 0; j < SIDE; j++)
+            larger[j] |= x[i + j] > than;
+    for (size_t j = 0; j < SIDE; j++)
+        any |= larger[j];
+    return any;
+}
+
+// The first of the largest; a NaN only where there is nothing else.
 static int32_t greedy(const float *logits, uint32_t vocab)
 {
     uint32_t best = 0;
-    for (uint32_t i = 1; i < vocab; i++) {
-        if (logits[i] > logits[best] || (isnan(logits[best]) && !isnan(logits[i])))
+    while (best + 1 < vocab && isnan(logits[best]))
+        best++;
+    if (isnan(logits[best]))
+        return 0;
+    for (uint32_t i = best + 1; i < vocab; i++) {
+        while (vocab - i > RUN && !any_larger(logits + i, logits[best]))
+            i += RUN;
+        if (logits[i] > logits[best])
             best = i;
     }
     return (int32_t)best;

@@ -43,6 +43,31 @@ static void test_greedy(void **state)
     sampler_destroy(s);
 }
 
+// Against one number after the other, over sizes around the runs that are looked at together.
+static void greedy_is_the_first_of_the_largest(void **state)
+{
+    (void)state;
+    enum { MOST = 700 };
+    float logits[MOST];
+    uint32_t random = 1;
+    for (uint32_t round = 0; round < 4000; round++) {
+        const uint32_t vocab = round < MOST ? round + 1 : 1 + round * 7919u % MOST, kinds = 1 + round % 40;
+        int32_t want = 0;
+        for (uint32_t i = 0; i < vocab; i++) {
+            random = random * 1664525u + 1013904223u;
+            const float odd[] = {NAN, -INFINITY, -0.0f, 0.0f};
+            const uint32_t kind = random >> 16;
+            logits[i] = kind % (kinds + 4) < 4 && round % 3 ? odd[kind % 4] : (float)(kind % kinds) - 7.0f;
+            if (logits[i] > logits[want] || (isnan(logits[want]) && !isnan(logits[i])))
+                want = (int32_t)i;
+        }
+        struct sampler *s = sampler_create(ref(), vocab);
+        const struct sample_options o = plain(0.0f);
+        assert_int_equal(sampler_draw(s, logits, &o, 0), want);
+        sampler_destroy(s);
+    }
+}
+
 enum { VOCAB = 6, DRAWS = 20000 };
 // probabilities 0.4 0.1 0.2 0.2 0.05 0.05, in a shuffled order of ids
 static const double wanted[VOCAB] = {0.05, 0.2, 0.4, 0.1, 0.2, 0.05};
@@ -137,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy),
+        cmocka_unit_test(greedy_is_the_first_of_the_largest),
         cmocka_unit_test(test_filters),
         cmocka_unit_test(test_keys),
     };
