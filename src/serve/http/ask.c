@@ -250,7 +250,7 @@ static void begin_writing(struct exchange *x, struct text_work *w)
                      (size_t)LOGPROB_BYTES;
     w->stage = WRITING;
     if (worker_for(bytes) == WORKER_LARGE) {
-        exchange_chore(x, WORKER_LARGE, write_answer);
+        exchange_chore(x, WORKER_LARGE, true, write_answer); // what was drawn goes before what is to be read
         return;
     }
     write_answer(x);

@@ -123,10 +123,12 @@ void ask_fini(struct exchange *x);
 
 // worker.c. A chore has the exchange for itself: until its end is told nobody else writes to it, and only what the log
 // and the socket need is read.
-// Suspends the exchange and puts it to work, which begins with a chore; 429 where too many bodies wait for that.
+// Suspends the exchange and puts it to work, which begins with a chore; 429 where too many large bodies wait
+// for that.
 enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x),
                                const struct exchange_work *work, void *work_of);
-void exchange_chore(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x)); // a further one
+// A further one. first: before all but those that are the same.
+void exchange_chore(struct exchange *x, enum worker_kind kind, bool first, void (*chore)(struct exchange *x));
 enum worker_kind worker_for(size_t bytes);                                    // that are read, or written
 void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of work that is one chore
 void worker_finish(struct exchange *x); // abandon() of chores that are done to their end, come what may

@@ -7,6 +7,7 @@
 #include "serve/http/client_test.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 enum { CONTEXT = 96, LARGE = 100000 }; // bytes: read apart from small bodies
 
@@ -35,12 +36,14 @@ static struct place {
     struct bg_thread *thread; // NULL: the engine was stopped
     struct http *http;
 } place;
+static atomic_uint ends; // of requests to the engine, told to the server
 
 // ---- A server ----
 static void on_event(void *arg, const struct serve_event *event)
 {
     (void)arg;
     http_event(place.http, event);
+    atomic_fetch_add(&ends, event->finish != SERVE_RUNNING);
 }
 
 static void run_engine(void *arg, struct bg_env *own)
@@ -53,6 +56,7 @@ static void open_place(size_t body_max)
 {
     struct bg_error err;
     place = (struct place){.env = test_env(1)};
+    atomic_store(&ends, 0);
     struct bg_env *env = place.env;
     still_open(env, "serve-read");
     const struct kern *kern = kern_select(env->isa);
@@ -169,11 +173,49 @@ static void too_many_are_told_to_come_back(void **state)
     for (size_t i = 1; i < WAIT + MORE; i++)
         fds[i] = ask_it("/tokenize", body);
     expect_some(fds, WAIT + MORE, MORE, 429);
+    expect(ask_it("/tokenize", "{\"content\": \"a\"}"), 200); // small ones go on
     let_go();
     for (size_t i = 0; i < WAIT + MORE; i++)
         if (fds[i] >= 0)
             expect(fds[i], 200);
     expect(ask_it("/tokenize", body), 200);
+    bg_free(body);
+    close_place();
+}
+
+static const char many[] =
+    "{\"prompt\": [\"the\", \"bears\"], \"max_tokens\": 60, \"n\": 2, \"logprobs\": 20, \"seed\": 1, "
+    "\"ignore_eos\": true, \"cache_prompt\": false}"; // an answer that a worker writes
+
+static void answers_are_written_before_more_is_read(void **state)
+{
+    enum { CHOICES = 4 };
+    (void)state;
+    open_place(0);
+    char *body = large("content", LARGE);
+    hold_next();
+    const int first = ask_it("/tokenize", body);
+    wait_for_held();
+    const int second = ask_it("/tokenize", body);
+    wait_for_open(2);
+    const int third = ask_it("/v1/completions", many);
+    while (atomic_load(&ends) < CHOICES)
+        usleep(1000);
+    for (int i = 0; i < 2; i++)
+        expect(ask_it("/version", ""), 200); // the HTTP thread has heard of it
+    hold_next();
+    let_go();
+    expect(first, 200);
+    wait_for_held();
+    hold_next();
+    let_go();
+    struct pollfd polls[] = {{.fd = third, .events = POLLIN}, {.fd = second, .events = POLLIN}};
+    assert_true(poll(polls, 2, -1) > 0);
+    assert_true(polls[0].revents && !polls[1].revents);
+    wait_for_held();
+    let_go();
+    expect(third, 200);
+    expect(second, 200);
     bg_free(body);
     close_place();
 }
@@ -228,10 +270,7 @@ static void make_kinds(struct kind kinds[KINDS])
     bg_str_add(&inputs, "]}");
     const struct kind all[KINDS] = {
         {.path = "/v1/completions", .body = bg_strdup(small)},
-        {.path = "/v1/completions",
-         .body = bg_strdup(
-             "{\"prompt\": [\"the\", \"bears\"], \"max_tokens\": 60, \"n\": 2, \"logprobs\": 20, \"seed\": 1, "
-             "\"ignore_eos\": true, \"cache_prompt\": false}")}, // an answer that a worker writes
+        {.path = "/v1/completions", .body = bg_strdup(many)},
         {.path = "/v1/chat/completions",
          .body = bg_strdup("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 9, \"seed\": 2, "
                            "\"cache_prompt\": false, \"response_format\": {\"type\": \"json_schema\", \"json_schema\": "
@@ -316,9 +355,11 @@ static void it_stops_with_all_of_that_on_its_way(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(others_go_on_while_a_body_is_read), cmocka_unit_test(too_many_are_told_to_come_back),
-        cmocka_unit_test(who_was_let_in_is_drained), cmocka_unit_test(a_crowd_is_told_what_one_is),
-        cmocka_unit_test(it_stops_with_all_of_that_on_its_way)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(others_go_on_while_a_body_is_read),
+                                       cmocka_unit_test(too_many_are_told_to_come_back),
+                                       cmocka_unit_test(answers_are_written_before_more_is_read),
+                                       cmocka_unit_test(who_was_let_in_is_drained),
+                                       cmocka_unit_test(a_crowd_is_told_what_one_is),
+                                       cmocka_unit_test(it_stops_with_all_of_that_on_its_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

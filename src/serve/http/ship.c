@@ -43,7 +43,8 @@ static bool read_tokens(struct exchange *x, struct ship_work *w)
 
 static void refuse(struct ship_work *w, bg_status status, const struct bg_error *err)
 {
-    openai_refuse(&w->error, status == BG_STOPPED ? 503 : 400, invalid, "", "%.900s", err->text);
+    const bool stopped = status == BG_STOPPED;
+    openai_refuse(&w->error, stopped ? 503 : 400, stopped ? "unavailable_error" : invalid, "", "%.900s", err->text);
 }
 
 static void save(struct exchange *x)

@@ -55,17 +55,22 @@ void worker_let_go(struct exchange *x)
     x->worker = NULL;
 }
 
-void exchange_chore(struct exchange *x, enum worker_kind kind, void (*chore)(struct exchange *x))
+void exchange_chore(struct exchange *x, enum worker_kind kind, bool first, void (*chore)(struct exchange *x))
 {
     struct bg_env *env = x->http->env;
     struct worker *w = &x->http->workers[kind];
     x->chore = chore;
     x->worker = w;
-    x->next_chore = NULL;
     x->running = 1;
     env->ops->gate_enter(env, w->gate);
-    *w->chores_end = x;
-    w->chores_end = &x->next_chore;
+    struct exchange **at = w->chores_end;
+    if (first)
+        for (at = &w->chores; *at && (*at)->chore == chore;)
+            at = &(*at)->next_chore;
+    x->next_chore = *at;
+    *at = x;
+    if (!x->next_chore)
+        w->chores_end = &x->next_chore;
     env->ops->gate_ring(env, w->gate);
     env->ops->gate_leave(env, w->gate);
 }
@@ -77,13 +82,13 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
     struct openai_error error;
     x->work = work;
     x->work_of = work_of;
-    if (http->held / HELD_MAX >= http->o.body_max) {
+    if (kind != WORKER_SMALL && http->held / HELD_MAX >= http->o.body_max) {
         openai_refuse(&error, 429, "rate_limit_error", "", "too many large requests wait to be read: ask again later");
         return exchange_refuse(x, &error);
     }
     x->held = x->body.size;
     http->held += x->held;
-    exchange_chore(x, kind, chore);
+    exchange_chore(x, kind, false, chore);
     return exchange_wait(x);
 }
 
