@@ -54,7 +54,7 @@ struct command { // asked for by another thread, done between steps (gate)
     uint32_t count;
     bg_status status;
     struct bg_error err;
-    bool done;
+    bool taken, done;
     struct command *next;
 };
 

@@ -132,7 +132,7 @@ static bg_status ask(struct engine *e, struct command *c, struct bg_error *err)
         c->next = e->commands;
         e->commands = c;
         env->ops->gate_ring(env, e->gate);
-        while (!c->done && e->looping)
+        while (!c->done && (c->taken || e->looping)) // what was taken will be done
             env->ops->gate_wait(env, e->gate, 1000000000);
     }
     const bool done = c->done;

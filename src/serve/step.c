@@ -138,6 +138,8 @@ static void take_inbox(struct engine *e)
     uint64_t *cancels = e->cancels;
     const size_t cancel_count = e->cancel_count;
     const bool hand_over = e->hand_over;
+    for (struct command *c = commands; c; c = c->next)
+        c->taken = true;
     e->inbox = NULL;
     e->commands = NULL;
     e->cancels = NULL;
