@@ -40,8 +40,11 @@ static void loop(void *arg, struct bg_env *own)
         env_point(env, "route-read");
         r->answer = body_read(bg_str_text(&r->body), r->body.size, r->chat);
         env->ops->gate_enter(env, route->gate);
-        r->next = route->read;
-        route->read = r;
+        struct reading **at = &route->read; // in order of arrival
+        while (*at)
+            at = &(*at)->next;
+        r->next = NULL;
+        *at = r;
         env->ops->gate_leave(env, route->gate);
         if (write(route->bell, &one, sizeof one) < 0)
             continue; // it rings already

@@ -141,6 +141,7 @@ void relay_take(struct visit *v, struct answer *a)
         refuse_crowd(v, what);
         return;
     }
+    bg_str_fini(&v->body); // what is asked of replicas is in the answer
     v->answer = a;
     route->requests++;
     a->branches = bg_alloc_array(a->count, sizeof *a->branches);
