@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ struct faults {
     int file; // BRIGADE_POINTS, or -1
 };
 static struct faults table;
-static struct faults *active; // &table, or NULL where nothing is asked for
+static struct faults *active;                                // &table, or NULL where nothing is asked for
+static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER; // the table's points: any thread may pass one
 
 // The text up to the next `separator` into `out`; where it went on, or NULL.
 static const char *word(const char *at, char separator, char out[NAME_MAX_BYTES])
@@ -126,7 +128,9 @@ void os_point(struct bg_env *env, const char *name)
     (void)env;
     if (!active)
         return;
+    pthread_mutex_lock(&counting);
     uint64_t count = pass(active, name);
+    pthread_mutex_unlock(&counting);
     if (active->file >= 0) {
         char line[3 * NAME_MAX_BYTES];
         int size = snprintf(line, sizeof line, "%s %s %llu\n", active->name, name, (unsigned long long)count);
