@@ -280,10 +280,16 @@ static bg_status read_record(struct reader *r)
     return expected(r, "unit, overhead, link or machine");
 }
 
-// Parts of a step that takes no time mean nothing.
-static bg_status check_times(const struct plan_profile *profile, struct bg_error *err)
+// Parts of a step that takes no time mean nothing; a table that two units share is in the bytes of both.
+static bg_status check_units(const struct plan_profile *profile, struct bg_error *err)
 {
+    const uint32_t last = profile->unit_count ? profile->unit_count - 1 : 0;
     double seconds = 0;
+    if (last > 0 && profile->tie_bytes > fmin(profile->units[0].parameter_bytes, profile->units[last].parameter_bytes))
+        return bg_fail(err, BG_FORMAT,
+                       "tie_bytes %g: expected at most the parameter_bytes of the first unit and of the last (%g and "
+                       "%g), which share that table",
+                       profile->tie_bytes, profile->units[0].parameter_bytes, profile->units[last].parameter_bytes);
     for (uint32_t u = 0; u < profile->unit_count; u++)
         seconds += profile->units[u].forward_s + profile->units[u].input_s + profile->units[u].weight_s;
     if (profile->unit_count == 0 || seconds >= 1e-12)
@@ -314,7 +320,7 @@ bg_status plan_profile_parse(const char *text, size_t size, struct bg_error *err
     if (!status && !begun)
         status = bg_fail(err, BG_FORMAT, "no line in this profile, expected \"profile 1\" as the first one");
     if (!status)
-        status = check_times(&r.profile, err);
+        status = check_units(&r.profile, err);
     if (status)
         plan_profile_fini(&r.profile);
     else

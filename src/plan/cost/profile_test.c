@@ -27,7 +27,7 @@ static void reads_what_is_documented(void **state)
     struct plan_profile p =
         parse("# by hand\n\n  profile 1\r\n"
               "unit embed forward_s 1e-3 parameter_bytes 4096 gradient_bytes 64\n"
-              "unit   block input_s .5 weight_s 2 stash_bytes 7 cut_bytes 9\nunit head\nunit other\n"
+              "unit   block input_s .5 weight_s 2 stash_bytes 7 cut_bytes 9\nunit head\nunit other parameter_bytes 6\n"
               "overhead op_s 1 message_s 2 message_byte_s 8 commit_s 3 step_byte_s 4 reduce_byte_s 5 tie_bytes 6 "
               "sharing .75\n"
               "link outer bytes_s 1e9\tlatency_s 1e-4\n# no inner\n"
@@ -82,6 +82,8 @@ static void text_keeps_every_bit(void **state)
         for (uint32_t u = 0; u < p.unit_count; u++)
             p.units[u] = (struct plan_unit){u % 4,         any(&counter), any(&counter), any(&counter),
                                             any(&counter), any(&counter), any(&counter), any(&counter)};
+        for (uint32_t u = 0; u < p.unit_count; u++)
+            p.tie_bytes = p.units[u].parameter_bytes < p.tie_bytes ? p.units[u].parameter_bytes : p.tie_bytes;
         for (uint32_t m = 0; m < p.machine_count; m++) {
             p.machines[m] = (struct plan_machine){
                 .speed = any(&counter) + 1, .memory_bytes = any(&counter), .host = m * 77, .threads = m + 0.5};
@@ -126,6 +128,8 @@ static void bad_lines_are_named(void **state)
     refuses("profile 1\n\nunit block forward_s\n", "line 3: found the end of the line, expected a number");
     refuses("profile 1\nunit block forward_s -1\n", "found \"-1\", expected a number from 0 to 1e18 behind forward_s");
     refuses("profile 1\nunit embed\nunit head parameter_bytes 1\n", "no unit takes any time");
+    refuses("profile 1\nunit embed forward_s 1 parameter_bytes 4\nunit head parameter_bytes 3\noverhead tie_bytes 4\n",
+            "tie_bytes 4: expected at most the parameter_bytes");
     refuses("profile 1\nunit block forward_s nan\n", "found \"nan\"");
     refuses("profile 1\nunit block forward_s inf\n", "found \"inf\"");
     refuses("profile 1\nunit block forward_s 1.1e18\n", "found \"1.1e18\"");
