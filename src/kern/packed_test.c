@@ -240,12 +240,12 @@ static void round_to_halves(float *x, size_t n)
 static void paged_attention_is_attention(void **state)
 {
     (void)state;
-    static const size_t head_dims[] = {8, 16, 24, 48, 64, 80, 128};
+    static const size_t head_dims[] = {8, 16, 24, 48, 64, 80, 128, 200};
     const struct kern *table[3];
     const size_t count = tables(table);
     for (int round = 0; round < 70; round++) {
-        const size_t kv_heads = 1 + random_below(3), heads = kv_heads * (1 + random_below(4));
-        const size_t head_dim = head_dims[(size_t)round % 7], queries = 1 + random_below(round % 3 ? 5 : 40);
+        const size_t kv_heads = 1 + random_below(5), heads = kv_heads * (1 + random_below(8));
+        const size_t head_dim = head_dims[(size_t)round / 2 % 8], queries = 1 + random_below(round % 3 ? 5 : 40);
         const size_t position = random_below(90), keys = position + queries, q_row = heads * head_dim,
                      kv_row = kv_heads * head_dim;
         float *q = random_floats(queries * q_row), *k = random_floats(keys * kv_row), *v = random_floats(keys * kv_row);
@@ -288,7 +288,7 @@ static void paged_attention_is_attention(void **state)
                                          .pages = p.table,
                                          .page_stride = p.stride,
                                          .half = half,
-                                         .together = (size_t)round % 4};
+                                         .together = random_below(7)};
         void *scratch = room(table[0]->attention_scratch(&plain));
         for (size_t i = 0; i < table[0]->attention_items(&plain); i++)
             table[0]->attention(&plain, i, scratch);
