@@ -63,7 +63,7 @@ struct grammar {
     bool work_ends;
     struct node *todo; // stacks that it goes through next
     size_t todo_count, todo_capacity;
-    uint32_t reached, effort; // stacks that it went through; that all did
+    uint32_t reached, effort, effort_max; // stacks that it went through; that all did, and may
     int32_t start;
 };
 
@@ -217,8 +217,8 @@ static int32_t add_state(struct grammar *g)
 static int32_t state_of_work(struct grammar *g)
 {
     struct table *t = &g->state_table;
-    g->effort += g->effort < EFFORT_MAX ? g->reached : 0;
-    if ((g->work_count == 0 && !g->work_ends) || g->reached > REACHED_MAX || g->effort >= EFFORT_MAX)
+    g->effort += g->effort < g->effort_max ? g->reached : 0;
+    if ((g->work_count == 0 && !g->work_ends) || g->reached > REACHED_MAX || g->effort >= g->effort_max)
         return DEAD;
     if (g->work_count > 1)
         qsort(g->work, g->work_count, sizeof *g->work, by_number);
@@ -258,7 +258,7 @@ static int32_t step(struct grammar *g, int32_t at, uint8_t byte)
     const uint32_t class = g->byte_class[byte];
     if (at == DEAD || g->states[at].next[class] != UNKNOWN)
         return at == DEAD ? DEAD : g->states[at].next[class];
-    if (g->node_count > NODES_MAX || g->effort >= EFFORT_MAX)
+    if (g->node_count > NODES_MAX || g->effort >= g->effort_max)
         return DEAD;
     const uint32_t first = g->states[at].first, count = g->states[at].count;
     begin_set(g);
@@ -516,6 +516,7 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     g->text = *text;
     g->root = root;
     g->holders = 1;
+    g->effort_max = EFFORT_MAX;
     g->tokenizer = tokenizer;
     g->vocab = tokenizer_size(tokenizer);
     *text = (struct grammar_text){0};
@@ -537,6 +538,11 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     }
     *grammar = g;
     return BG_OK;
+}
+
+void grammar_limit(struct grammar *grammar, uint32_t effort)
+{
+    grammar->effort_max = effort;
 }
 
 void grammar_retain(struct grammar *grammar)

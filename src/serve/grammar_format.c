@@ -1,5 +1,6 @@
 // What formats of strings allow, by their definitions (RFC 3339, 1123, 4291, 5322), without what readers disagree
-// about: years before 1000, leap seconds, names with two hyphens in a row, quoted mailboxes.
+// about: years before 1000, leap seconds, names with two hyphens in a row, quoted mailboxes. No label of a name is
+// longer than 63 characters, no name than 253, no mailbox than 64, no address than 254.
 #include "serve/grammar_int.h"
 
 #include <string.h>
@@ -12,9 +13,9 @@
 #define COUNT        "\\d{1,9}"
 #define DAYS         "(" COUNT "Y(" COUNT "M(" COUNT "D)?)?|" COUNT "M(" COUNT "D)?|" COUNT "D)"
 #define HOURS        "T(" COUNT "H(" COUNT "M(" COUNT "S)?)?|" COUNT "M(" COUNT "S)?|" COUNT "S)"
-#define MORE_LABEL   "(-[A-Za-z0-9]{1,20}){0,2}" // a label has at most 63 characters, a name 253
+#define MORE_LABEL   "(-[A-Za-z0-9]{1,12}){0,2}"
 #define HOST(least)  "([A-Za-z0-9]{1,20}" MORE_LABEL "\\.){" least ",3}[A-Za-z][A-Za-z0-9]{0,19}" MORE_LABEL
-#define MAILBOX      "[A-Za-z0-9_+-]{1,30}(\\.[A-Za-z0-9_+-]{1,30})?" // at most 64
+#define MAILBOX      "[A-Za-z0-9_+-]{1,30}(\\.[A-Za-z0-9_+-]{1,30})?"
 #define BYTE         "(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"
 #define WORD         "[0-9a-fA-F]{1,4}"
 #define BEFORE(most) "(" WORD ":){1," most "}"

@@ -34,7 +34,7 @@ struct grammar_text { // rules in the making
     uint32_t class_count, class_capacity;
     struct grammar_rule *rules;
     uint32_t rule_count, rule_capacity;
-    uint64_t pairs; // gone through by patterns: positions or edges with counts of characters
+    uint64_t pairs; // gone through by patterns: positions and edges, those of an automaton with counts of characters
     bool too_large;
 };
 void grammar_text_fini(struct grammar_text *g);
@@ -66,5 +66,7 @@ const char *grammar_format_pattern(const char *name); // a pattern of the format
 // Takes *g. root: a rule. Refuses rules without alternatives, left recursion, too many elements.
 bg_status grammar_finish(struct grammar_text *g, uint32_t root, const struct tokenizer *tokenizer, struct bg_error *err,
                          struct grammar **grammar);
+// Stacks that its texts may go through in all, far fewer than without: for tests.
+void grammar_limit(struct grammar *grammar, uint32_t effort);
 
 #endif

@@ -12,6 +12,7 @@ enum { WHOLE_MAX = 16, PART_MAX = 16, EXACT_DIGITS = 15, DECIMAL_MAX = 40 };
 
 struct decimal {
     bool there, negative, open; // open: it is not allowed itself
+    bool no_double;             // a whole number that none is
     char whole[DECIMAL_MAX];    // digits before the point, at least one
     char part[DECIMAL_MAX];     // after it; no zeros at the end
 };
@@ -184,6 +185,8 @@ static void add_range(struct range *r, const char *sign, struct choice *c)
 }
 
 // ---- Bounds ----
+static const json_int_t DOUBLE_WHOLE = (json_int_t)1 << 53; // up to here all whole numbers are doubles
+
 // The digits of the shortest decimal that reads as the value. Beyond what is ever written the power does not matter.
 static void set_digits(struct decimal *d, const json_t *value)
 {
@@ -193,6 +196,7 @@ static void set_digits(struct decimal *d, const json_t *value)
     if (json_is_integer(value)) {
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         d->negative = *text == '-';
+        d->no_double = json_integer_value(value) > DOUBLE_WHOLE || json_integer_value(value) < -DOUBLE_WHOLE;
         snprintf(d->whole, sizeof d->whole, "%s", text + d->negative);
         return;
     }
@@ -259,10 +263,13 @@ static bool keep_near(struct decimal *bound, bool upper)
     return bound->negative != upper;
 }
 
-// Few enough digits after the point that what is written is not taken for the bound; false: it has too many itself.
+// Few enough digits after the point that what is written is read neither as the bound nor as what lies beyond it;
+// false: it has too many itself.
 static bool keep_apart(const struct decimal *bound, uint32_t *room)
 {
     const size_t whole = strlen(bound->whole), part = *room > 0 ? strlen(bound->part) : 0;
+    if (bound->there && bound->no_double) // a number with a point could be rounded beyond it
+        *room = 0;
     if (!bound->there || !bound->open)
         return true;
     if (whole + part > EXACT_DIGITS)

@@ -23,6 +23,7 @@ struct part {
 struct pattern {
     struct grammar_automaton made;
     uint32_t *points, count, next; // the text; ended by END
+    uint64_t effort;               // positions and edges made, those that {0} drops as well
     char *why;
     size_t why_size;
     bool failed;
@@ -52,6 +53,7 @@ static void append(struct grammar_list *to, const struct grammar_list *from, uin
 
 static void add_edge(struct pattern *p, uint32_t from, uint32_t to)
 {
+    p->effort++;
     if (!grammar_automaton_edge(&p->made, from, to))
         fail_at(p, p->next, "too many ways to go on");
 }
@@ -132,7 +134,7 @@ static void repeat(struct pattern *p, struct part *x, uint32_t least, uint32_t m
     if ((uint64_t)p->made.reads.count + (uint64_t)size * (copies - 1) > GRAMMAR_POSITIONS_MAX)
         fail_at(p, p->next, "too many repeated characters up to the repetition");
     for (uint32_t i = 0; i < copies && !p->failed; i++) {
-        for (uint32_t k = 0; k < size && i > 0; k++)
+        for (uint32_t k = 0; k < size && i > 0; k++, p->effort++)
             grammar_list_add(&p->made.reads, p->made.reads.at[x->position + k]);
         for (uint32_t k = 0; k < edges && i > 0 && !p->failed; k++)
             add_edge(p, p->made.edges[first_edge + k].from + i * size, p->made.edges[first_edge + k].to + i * size);
@@ -427,8 +429,8 @@ static bool decode(struct pattern *p, const char *text)
     return true;
 }
 
-// The automaton of a pattern; false: *why says why not.
-static bool read_pattern(const char *text, struct grammar_automaton *made, char *why, size_t why_size)
+// The automaton of a pattern; adds to *effort. False: *why says why not.
+static bool read_pattern(const char *text, struct grammar_automaton *made, uint64_t *effort, char *why, size_t why_size)
 {
     struct pattern p = {.why = why, .why_size = why_size};
     grammar_automaton_init(&p.made);
@@ -445,6 +447,7 @@ static bool read_pattern(const char *text, struct grammar_automaton *made, char 
     }
     bg_free(p.points);
     *made = p.made;
+    *effort += p.effort;
     return !p.failed;
 }
 
@@ -453,7 +456,8 @@ bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, const 
 {
     struct grammar_automaton first = {0}, second = {0}, both = {0};
     const char *failure = NULL;
-    bool good = read_pattern(pattern, &first, why, why_size) && (!also || read_pattern(also, &second, why, why_size));
+    bool good = read_pattern(pattern, &first, &g->pairs, why, why_size) &&
+                (!also || read_pattern(also, &second, &g->pairs, why, why_size));
     if (good && also)
         failure = grammar_automaton_meet(&first, &second, &both, &g->pairs);
     if (good && !failure)

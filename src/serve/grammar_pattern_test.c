@@ -393,6 +393,11 @@ static void what_is_not_supported_is_named(void **state)
     bg_str_add(&many, "]}");
     assert_int_equal(grammar_compile_schema(bg_str_text(&many), many.size, w.bytes, &err, &g), BG_INVALID);
     assert_non_null(strstr(err.text, "prefixItems/3: \"pattern\" takes too many rules"));
+    bg_str_reset(&many); // what {0} drops was made nevertheless
+    for (int i = 0; i < 80; i++)
+        bg_str_add(&many, "(((a|a|a|a|a)+){1000}){0}");
+    assert_null(compile(&w, bg_str_text(&many), 0, UINT32_MAX, &err));
+    assert_non_null(strstr(err.text, "takes too many rules"));
     bg_str_fini(&many);
     for (int i = 0; i < 1000; i++)
         bg_str_add(&deep, "(");

@@ -445,6 +445,8 @@ static uint32_t of_types(struct compiler *c, json_t *schema, json_t *types, cons
 {
     const uint32_t rule = grammar_rule_new(&c->text);
     struct bg_str all = {0};
+    if (json_array_size(types) > sizeof type_words / sizeof *type_words)
+        refuse(c, path, "\"type\": expected each type at most once%s", "");
     for (size_t i = 0; i < json_array_size(types) && !c->failed; i++) {
         const char *type = json_string_value(json_array_get(types, i)), *word;
         const char *words = type && words_of(type) ? words_of(type) : " type ";
@@ -543,8 +545,11 @@ static uint32_t compile_object(struct compiler *c, json_t *schema, const char *p
     }
     json_t *all = json_object_get(schema, "allOf");
     if (json_array_size(all) == 1) {
+        char *at = bg_format("%s/allOf/0", path);
         allow(c, schema, path, " allOf ");
-        return compile(c, json_array_get(all, 0), path, depth + 1);
+        const uint32_t rule = compile(c, json_array_get(all, 0), at, depth + 1);
+        bg_free(at);
+        return rule;
     }
     return by_type(c, schema, path, depth);
 }

@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "model/step_test.h"
-#include "serve/grammar.h"
+#include "serve/grammar_int.h"
 
 #include <jansson.h>
 
@@ -326,6 +326,9 @@ static void what_cannot_be_kept_is_refused(void **state)
         {"{\"type\": \"integer\", \"exclusiveMinimum\": true}", "exclusiveMinimum"},
         {"{\"type\": [\"string\", \"null\"], \"minimum\": 3}", "minimum"},
         {"{\"type\": [\"string\", \"x\"]}", "\"x\""},
+        {"{\"type\": [\"null\", \"null\", \"null\", \"null\", \"null\", \"null\", \"null\", \"null\"]}",
+         "at most once"},
+        {"{\"allOf\": [{\"properties\": {\"a\": {\"not\": {}}}}]}", "#/allOf/0/properties/a: \"not\""},
         {"{\"minimum\": 1, \"minLength\": 3}", "minimum"},
         {"{\"type\": 7, \"properties\": {}}", "type"},
         {"{\"minLength\": 4097}", "more than 4096"},
@@ -349,6 +352,8 @@ static void what_cannot_be_kept_is_refused(void **state)
         {"{\"type\": \"integer\", \"enum\": [\"a\"]}", "of the type"},
         {"{\"type\": \"integer\", \"const\": \"a\"}", "of the type"},
         {"{\"type\": \"string\", \"format\": \"date\", \"minLength\": 12}", "allowed length"},
+        {"{\"format\": \"email\", \"minLength\": 255}", "allowed length"},
+        {"{\"format\": \"hostname\", \"minLength\": 254}", "allowed length"},
         {"{\"type\": \"string\", \"format\": 7}", "format"},
         {"{\"prefixItems\": [{}], \"minItems\": 2}", "minItems"},
         {"{\"prefixItems\": [{}], \"maxItems\": 0}", "minItems"},
@@ -383,9 +388,59 @@ static void what_cannot_be_kept_is_refused(void **state)
     world_destroy(&w);
 }
 
+// All alternatives go through long references to compare one property before the one that tells them apart.
+static void comparing_alternatives_is_bounded(void **state)
+{
+    enum { HOPS = 5, NAME = 4500, COUNT = 90, SAME = 4 };
+    struct world w;
+    struct bg_error err = {0};
+    struct bg_str schema = {0};
+    struct grammar *g = NULL;
+    (void)state;
+    world_create(&w);
+    bg_str_add(&schema, "{\"$defs\": {");
+    for (int i = 0; i < HOPS; i++)
+        bg_str_addf(&schema, "\"%0*d\": {\"$ref\": \"#/$defs/%0*d\"}, ", i ? NAME : 1, i, NAME, i + 1);
+    bg_str_addf(&schema, "\"%0*d\": {}}, \"oneOf\": [", NAME, HOPS);
+    for (int i = 0; i < COUNT; i++) {
+        bg_str_addf(&schema, "%s{\"type\":\"object\",\"properties\":{", i ? "," : "");
+        for (int k = 0; k < SAME; k++)
+            bg_str_addf(&schema, "\"%d\":{\"$ref\":\"#/$defs/0\"},", k);
+        bg_str_addf(&schema, "\"k\":{\"const\":%d}},\"required\":[\"0\",\"1\",\"2\",\"3\",\"k\"]}", i);
+    }
+    bg_str_add(&schema, "]}");
+    assert_int_equal(grammar_compile_schema(bg_str_text(&schema), schema.size, w.bytes, &err, &g), BG_INVALID);
+    if (!strstr(err.text, "exclude each other"))
+        fail_msg("%s", err.text);
+    bg_str_fini(&schema);
+    world_destroy(&w);
+}
+
+static void too_much_to_look_at_ends_a_text(void **state)
+{
+    struct world w;
+    uint64_t mask[8];
+    (void)state;
+    world_create(&w);
+    struct grammar *g = schema_of(&w, "{\"type\": \"boolean\"}");
+    grammar_limit(g, 1);
+    struct grammar_state *s = grammar_begin(g);
+    const int32_t eos = tokenizer_eos(w.bytes);
+    grammar_mask(s, mask);
+    for (int32_t i = 0; i < (int32_t)tokenizer_size(w.bytes); i++)
+        assert_int_equal(mask[i / 64] >> i % 64 & 1, i == eos);
+    assert_false(grammar_accept(s, 't'));
+    assert_false(grammar_may_end(s));
+    grammar_state_destroy(s);
+    grammar_release(g);
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(comparing_alternatives_is_bounded),
+        cmocka_unit_test(too_much_to_look_at_ends_a_text),
         cmocka_unit_test(texts_fit_or_not),
         cmocka_unit_test(bad_grammars_are_refused),
         cmocka_unit_test(schemas_keep_their_word),

@@ -54,7 +54,7 @@ struct serve_request {
 enum serve_finish {
     SERVE_RUNNING,
     SERVE_STOP,      // the model ended its text, or a stop string
-    SERVE_LENGTH,    // tokens_max
+    SERVE_LENGTH,    // tokens_max, or a grammar that cannot go on: the text is not whole
     SERVE_CONTEXT,   // the context is full (OpenAI: "length")
     SERVE_CANCELLED, // asked for
     SERVE_EXPIRED,   // its deadline

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 12, STEPS_MAX = 1 << 20 };
+enum { DEPTH_MAX = 12, STEPS_MAX = 1 << 22 };
 
 struct comparison {
     json_t *root;
@@ -152,6 +152,7 @@ static bool members_never_fit(struct comparison *c, json_t *a, json_t *b, unsign
 {
     json_t *own = json_object_get(a, "properties"), *others = json_object_get(b, "properties"), *value;
     const json_t *required = json_object_get(b, "required");
+    const size_t names = json_array_size(required) + json_array_size(json_object_get(a, "required"));
     const char *name;
     if (json_object_size(own) == 0)
         return false;
@@ -164,7 +165,7 @@ static bool members_never_fit(struct comparison *c, json_t *a, json_t *b, unsign
     {
         json_t *other = json_object_get(others, name);
         const bool there = schema_requires(a, name);
-        c->steps += 1 + (uint32_t)json_array_size(required);
+        c->steps += 1 + (uint32_t)names;
         if (there && !other && json_is_false(json_object_get(b, "additionalProperties")))
             return true;
         if (other && (there || schema_requires(b, name)) && never_fits(c, value, other, depth + 1))
@@ -174,7 +175,7 @@ static bool members_never_fit(struct comparison *c, json_t *a, json_t *b, unsign
 }
 
 // Through references, and allOf of one.
-static json_t *followed(const struct comparison *c, json_t *schema)
+static json_t *followed(struct comparison *c, json_t *schema)
 {
     for (unsigned i = 0; i < DEPTH_MAX && json_is_object(schema); i++) {
         const char *reference = json_string_value(json_object_get(schema, "$ref"));
@@ -182,6 +183,7 @@ static json_t *followed(const struct comparison *c, json_t *schema)
         if (!reference && json_array_size(all) != 1)
             return schema;
         schema = reference ? schema_at(c->root, reference) : json_array_get(all, 0);
+        c->steps += reference ? 4 + (uint32_t)strlen(reference) / 8 : 1;
     }
     return NULL;
 }
