@@ -30,7 +30,8 @@ static bg_status solve(const struct plan_profile *profile, const struct plan_opt
                                               .use_all = true,
                                               .stages_max = stages,
                                               .cut = cut,
-                                              .replicas = replicas};
+                                              .replicas = replicas,
+                                              .brief = replicas != NULL};
     struct plan_sync sync;
     bg_status status = plan_cut(job->costs, profile->unit_count, stages, err, cut);
     if (!status)
@@ -138,6 +139,8 @@ static uint32_t solve_all(const struct plan_profile *profile, const struct plan_
         const uint32_t ranks = spread_of(bits, machines, replicas);
         count += ranks <= most && solve(profile, job, ranks, replicas, err, &candidates[count]) == BG_OK;
     }
+    if (count == 0 && most > 0) // what would do is told of no spread, but of all of them
+        count += solve(profile, job, most, NULL, err, candidates) == BG_OK;
     return count;
 }
 

@@ -713,8 +713,16 @@ static void shapes_for_all_workers(void **state)
         uint32_t rank_of[MACHINES], seats[UNITS] = {0};
         const bg_status status = plan_sync_shape(&c.p, &job, &err, &shape, rank_of);
         assert_int_equal(status, isfinite(best) ? BG_OK : BG_INVALID);
-        if (status)
+        if (status) { // told is what the deepest pipeline of any numbers lacks
+            struct plan_sync_options any = c.o;
+            struct bg_error told;
+            struct plan_sync none;
+            any.cut = c.cut;
+            any.stages_max = c.p.unit_count < c.p.machine_count ? c.p.unit_count : c.p.machine_count;
+            assert_int_equal(plan_sync_solve(&c.p, &any, &told, &none), BG_INVALID);
+            assert_string_equal(err.text, told.text);
             continue;
+        }
         found++;
         deep += shape.stages > 1;
         assert_true(shape.step_s >= best * (1 - 1e-9) && shape.step_s <= best / 0.98);
