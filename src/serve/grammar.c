@@ -12,10 +12,11 @@
 enum { NOBODY = 0xffffffff, MASKS_MAX = 1 << 12, UNKNOWN = -2, DEAD = -1 };
 enum {
     REACHED_MAX = 1 << 16, // stacks that one set goes through
+    VISITS_MAX = 1 << 18,  // how often it does, the same ones again as well
     STATES_MAX = 1 << 18,  // of one grammar, as all that follows: beyond, whatever is new is not allowed
     NODES_MAX = 1 << 22,
     SETS_MAX = 1 << 24,   // nodes of all states
-    EFFORT_MAX = 1 << 28, // stacks gone through in all
+    EFFORT_MAX = 1 << 28, // visits in all
 };
 
 struct node { // a stack: where it stands, and where it goes on afterwards
@@ -63,7 +64,7 @@ struct grammar {
     bool work_ends;
     struct node *todo; // stacks that it goes through next
     size_t todo_count, todo_capacity;
-    uint32_t reached, effort, effort_max; // stacks that it went through; that all did, and may
+    uint32_t reached, visits, effort, effort_max; // visits of all sets, and how many may be
     int32_t start;
 };
 
@@ -119,7 +120,7 @@ static void begin_set(struct grammar *g)
 {
     g->work_count = 0;
     g->work_ends = false;
-    g->reached = 0;
+    g->reached = g->visits = 0;
     g->turn++;
 }
 
@@ -161,13 +162,19 @@ static void visit(struct grammar *g, uint32_t position, uint32_t parent)
     }
 }
 
-// Adds the stacks that read a byte next, from `position` over `parent`, to the set in the making. Beyond REACHED_MAX it
-// stays as it is: state_of_work() sees to it.
+static bool is_too_large(const struct grammar *g)
+{
+    return g->reached > REACHED_MAX || g->visits > VISITS_MAX;
+}
+
+// Adds the stacks that read a byte next, from `position` over `parent`, to the set in the making. Where it is too large
+// it stays as it is: state_of_work() sees to it.
 static void expand(struct grammar *g, uint32_t position, uint32_t parent)
 {
     go_to(g, position, parent);
-    while (g->todo_count > 0 && g->reached <= REACHED_MAX) {
+    while (g->todo_count > 0 && !is_too_large(g)) {
         const struct node next = g->todo[--g->todo_count];
+        g->visits++;
         visit(g, next.position, next.parent);
     }
     g->todo_count = 0;
@@ -217,8 +224,8 @@ static int32_t add_state(struct grammar *g)
 static int32_t state_of_work(struct grammar *g)
 {
     struct table *t = &g->state_table;
-    g->effort += g->effort < g->effort_max ? g->reached : 0;
-    if ((g->work_count == 0 && !g->work_ends) || g->reached > REACHED_MAX || g->effort >= g->effort_max)
+    g->effort += g->effort < g->effort_max ? g->visits : 0;
+    if ((g->work_count == 0 && !g->work_ends) || is_too_large(g) || g->effort >= g->effort_max)
         return DEAD;
     if (g->work_count > 1)
         qsort(g->work, g->work_count, sizeof *g->work, by_number);
@@ -526,7 +533,7 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     for (uint32_t i = 0; i < g->text.rules[root].alt_count; i++)
         expand(g, g->text.rules[root].alt[i], NOBODY);
     g->start = state_of_work(g);
-    if (g->reached > REACHED_MAX) {
+    if (is_too_large(g)) {
         grammar_release(g);
         return bg_fail(err, BG_INVALID,
                        "the grammar can begin in more than %d ways: repeat less of what may be empty or left out",

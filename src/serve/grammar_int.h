@@ -66,7 +66,7 @@ const char *grammar_format_pattern(const char *name); // a pattern of the format
 // Takes *g. root: a rule. Refuses rules without alternatives, left recursion, too many elements.
 bg_status grammar_finish(struct grammar_text *g, uint32_t root, const struct tokenizer *tokenizer, struct bg_error *err,
                          struct grammar **grammar);
-// Stacks that its texts may go through in all, far fewer than without: for tests.
+// How many stacks may be visited as its texts are walked, far fewer than without: for tests.
 void grammar_limit(struct grammar *grammar, uint32_t effort);
 
 #endif

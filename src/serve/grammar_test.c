@@ -436,11 +436,41 @@ static void too_much_to_look_at_ends_a_text(void **state)
     world_destroy(&w);
 }
 
+// 4,000 alternatives read one character and go on with the same 1,000: stacks that were seen already count as well, or
+// one mask would take a minute.
+static void same_stacks_are_counted_too(void **state)
+{
+    struct world w;
+    struct bg_error err = {0};
+    struct bg_str text = {0};
+    struct grammar *g = NULL;
+    uint64_t mask[8];
+    (void)state;
+    world_create(&w);
+    bg_str_add(&text, "root ::= [ -~] rest");
+    for (int i = 0; i < 4000; i++)
+        bg_str_add(&text, "|[ -~]rest");
+    bg_str_add(&text, "\nrest ::= \"0\"");
+    for (int i = 0; i < 1000; i++)
+        bg_str_addf(&text, "|\"%c\"", 'A' + i % 58 == '\\' ? 'A' : 'A' + i % 58);
+    bg_str_add(&text, "\n");
+    assert_int_equal(grammar_compile_gbnf(bg_str_text(&text), text.size, w.bytes, &err, &g), BG_OK);
+    struct grammar_state *s = grammar_begin(g);
+    grammar_mask(s, mask);
+    for (uint32_t i = 0; i < tokenizer_size(w.bytes); i++)
+        assert_int_equal(mask[i / 64] >> i % 64 & 1, tokenizer_ends(w.bytes, (int32_t)i));
+    grammar_state_destroy(s);
+    grammar_release(g);
+    bg_str_fini(&text);
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comparing_alternatives_is_bounded),
         cmocka_unit_test(too_much_to_look_at_ends_a_text),
+        cmocka_unit_test(same_stacks_are_counted_too),
         cmocka_unit_test(texts_fit_or_not),
         cmocka_unit_test(bad_grammars_are_refused),
         cmocka_unit_test(schemas_keep_their_word),
