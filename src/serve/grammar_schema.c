@@ -19,6 +19,10 @@ struct compiler {
         uint32_t rule;
     } * known; // schemas that were met, so that they may refer to themselves
     size_t known_count, known_capacity;
+    struct {
+        uint32_t least, most, rule;
+    } * lengths; // what strings of these lengths hold
+    size_t length_count;
 };
 
 static uint32_t compile(struct compiler *c, json_t *schema, const char *path, uint32_t depth);
@@ -236,6 +240,18 @@ static uint32_t any_of(struct compiler *c, json_t *list, const char *path, uint3
     return rule;
 }
 
+// Strings of equal lengths share a rule: one of 4,096 characters is a sixteenth of what a grammar may have.
+static uint32_t characters(struct compiler *c, uint32_t least, uint32_t most)
+{
+    for (size_t i = 0; i < c->length_count; i++)
+        if (c->lengths[i].least == least && c->lengths[i].most == most)
+            return c->lengths[i].rule;
+    c->lengths = bg_realloc_array(c->lengths, c->length_count + 1, sizeof *c->lengths);
+    c->lengths[c->length_count].least = least;
+    c->lengths[c->length_count].most = most;
+    return c->lengths[c->length_count++].rule = repeat(c, c->character, least, most);
+}
+
 static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
 {
     json_t *word = json_object_get(schema, "pattern"), *format = json_object_get(schema, "format");
@@ -253,7 +269,7 @@ static uint32_t string_of(struct compiler *c, json_t *schema, const char *path)
         refuse(c, path, "format \"%.100s\" is not supported",
                json_is_string(format) ? json_string_value(format) : "(no string)");
     else if (!pattern)
-        inside = repeat(c, c->character, least, most);
+        inside = characters(c, least, most);
     else if (!grammar_rule_of_pattern(&c->text, pattern, word ? named : NULL, c->character, least, most, why,
                                       sizeof why, &inside))
         refuse(c, path, word ? "\"pattern\" %s" : "\"format\" %s", why);
@@ -597,6 +613,7 @@ bg_status grammar_compile_schema(const char *schema, size_t size, const struct t
     const uint32_t root = schema ? compile(&c, c.root, "#", 0) : c.object;
     json_decref(c.root);
     bg_free(c.known);
+    bg_free(c.lengths);
     if (c.failed) {
         grammar_text_fini(&c.text);
         return BG_INVALID;

@@ -259,6 +259,14 @@ static void schemas_keep_their_word(void **state)
                 fail_msg("%s takes %s", schemas[i].grammar, schemas[i].bad[k]);
         grammar_release(g);
     }
+    struct bg_str many = {0}; // large lengths, shared
+    bg_str_add(&many, "{\"prefixItems\": [{\"maxLength\": 1}");
+    for (int i = 0; i < 40; i++)
+        bg_str_add(&many, ", {\"maxLength\": 9999}");
+    bg_str_add(&many, "]}");
+    struct grammar *long_ones = schema_of(&w, bg_str_text(&many));
+    bg_str_fini(&many);
+    grammar_release(long_ones);
     struct grammar *any = schema_of(&w, NULL);
     assert_true(fits(any, "{\"a\": {\"b\": []}}"));
     assert_false(fits(any, "[]"));
