@@ -435,7 +435,7 @@ json_t *template_evaluate(struct template_run *run, const struct template_node *
     if (++run->depth > 2 * TEMPLATE_DEPTH_MAX)
         template_fail(run, n->line, "nested too deeply");
     else if (n->kind == T_VALUE)
-        value = json_incref(n->value);
+        value = json_copy(n->value); // counts of one that all renders share would be written by all their threads
     else if (n->kind == T_NAME)
         value = variable(run, n->text);
     else if (n->kind == T_LIST || n->kind == T_DICT)

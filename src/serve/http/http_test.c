@@ -329,6 +329,26 @@ static void a_crowd_is_told_what_one_is(void **state)
     close_place();
 }
 
+// One template, by both readers at once.
+static void chats_are_written_side_by_side(void **state)
+{
+    enum { TEMPLATE = 11 };
+    static const char short_chat[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}";
+    struct kind kinds[KINDS];
+    (void)state;
+    open_place(0);
+    make_kinds(kinds);
+    assert_string_equal(kinds[TEMPLATE].path, "/apply-template");
+    const int fd = ask_it("/apply-template", kinds[TEMPLATE].body);
+    struct pollfd answered = {.fd = fd, .events = POLLIN};
+    while (poll(&answered, 1, 0) == 0)
+        expect(ask_it("/apply-template", short_chat), 200);
+    expect(fd, 200);
+    for (size_t i = 0; i < KINDS; i++)
+        bg_free(kinds[i].body);
+    close_place();
+}
+
 // With requests in the line, with readers, and with the engine.
 static void it_stops_with_all_of_that_on_its_way(void **state)
 {
@@ -360,6 +380,7 @@ int main(void)
                                        cmocka_unit_test(answers_are_written_before_more_is_read),
                                        cmocka_unit_test(who_was_let_in_is_drained),
                                        cmocka_unit_test(a_crowd_is_told_what_one_is),
+                                       cmocka_unit_test(chats_are_written_side_by_side),
                                        cmocka_unit_test(it_stops_with_all_of_that_on_its_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
