@@ -233,7 +233,7 @@ static void add_samples(const struct bench *b, const struct times *fused, const 
             least = fused->at[u][part] < least ? fused->at[u][part] : least;
         }
     double op_s = larger(ops - whole->at[0][0] - whole->at[0][1], 0) / (2 * (units - 1));
-    op_s = op_s < least ? op_s : least;
+    op_s = op_s < 0.9 * least ? op_s : 0.9 * least; // no unit is free
     for (uint32_t u = 0; u < units; u++) {
         const enum plan_unit_kind kind = estimate_kind(b->model, u);
         const double both = larger(fused->at[u][1] - op_s, 0), halves = split->at[u][1] + split->at[u][2];
