@@ -55,9 +55,7 @@ static void answer(const struct openai_ask *ask, const uint8_t *data, size_t siz
     json_t *whole = openai_answer(&reply, &choice, 1);
     BG_ASSERT(json_is_object(whole));
     json_decref(whole);
-    json_decref(choice.tokens);
-    json_decref(choice.logprobs);
-    bg_str_fini(&choice.text);
+    openai_choice_fini(&choice);
     bg_str_fini(&out);
 }
 

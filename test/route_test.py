@@ -479,6 +479,10 @@ class Route(unittest.TestCase):
                     go_on.wait(120)
                 handler.wfile.write(record)
         router = self.router("--replica", self.stand(replica, answer).url)
+        other = http.client.HTTPConnection("127.0.0.1", router.port)  # one that stays open, and is older
+        self.addCleanup(other.close)
+        other.request("GET", "/health")
+        other.getresponse().read()
         for streams in (False, True):
             body = {**LONG, "stream": streams}
             want = joined(stream(replica.port, "/v1/completions", body)[0])

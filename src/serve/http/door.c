@@ -61,6 +61,13 @@ struct door_wait door_wait_of(struct MHD_Connection *connection)
     return (struct door_wait){.connection = connection, .fd = info ? info->connect_fd : -1};
 }
 
+bool door_whole(struct door_wait *wait)
+{
+    const bool whole = wait->whole;
+    wait->whole = true;
+    return whole;
+}
+
 // Errors and the end of both halves are told always.
 static void watch(struct door_wait *wait, int epoll, void *owner)
 {

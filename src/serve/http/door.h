@@ -44,8 +44,12 @@ struct door_wait {
     bool suspended, watched;
     bool may_half; // a client that only shuts down its sending half still gets its answer; false: it has gone
     bool half;     // it has
+    bool whole;    // libmicrohttpd knows that the request has no more to read
 };
 struct door_wait door_wait_of(struct MHD_Connection *connection);
+// False, once: let libmicrohttpd call again, which it does at once. It then knows that there is no more to read of a
+// request; one suspended before that is read from when it goes on, and closed where the client says no more.
+bool door_whole(struct door_wait *wait);
 void door_suspend(struct door_wait *wait, int epoll, void *owner);
 void door_resume(struct door_wait *wait);
 // What `owner` came back with: true: the client has gone. One that closes looks like one that only says no more, until

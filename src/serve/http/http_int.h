@@ -46,7 +46,7 @@ struct exchange { // one HTTP request
     const char *allow;  // of a 405: the method that would do
     const char *digest; // of the model, for who may know it; NULL: it is loading, or the client has no key
     bool knows_key;
-    bool too_large, refused, whole, answered, counted, given_up, gone;
+    bool too_large, refused, answered, counted, given_up, gone;
     uint64_t taken; // bytes of the body that came
     uint64_t started_ns;
     uint32_t status;

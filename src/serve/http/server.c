@@ -237,10 +237,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         *data_size = 0;
         return x->taken > TAKEN_MAX ? MHD_NO : MHD_YES;
     }
-    if (!x->whole) { // libmicrohttpd now knows that there is no more to read: else it would read after resuming, and
-        x->whole = true; // close on a client that says no more
+    if (!door_whole(&x->wait))
         return MHD_YES;
-    }
     if (x->refused) {
         if (strcmp(x->path, "/") == 0)
             return exchange_send(x, 401, "text/html; charset=utf-8", page_key_html, strlen(page_key_html));

@@ -215,7 +215,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         *data_size = 0;
         return v->took > TAKEN_MAX ? MHD_NO : MHD_YES;
     }
-    return handle(v);
+    return door_whole(&v->wait) ? handle(v) : MHD_YES;
 }
 
 static void on_completed(void *arg, struct MHD_Connection *connection, void **state,
