@@ -443,78 +443,10 @@ static void class_bytes(struct grammar *g)
     }
 }
 
-static const char *rule_name(const struct grammar_text *g, uint32_t rule)
-{
-    return g->rules[rule].name ? g->rules[rule].name : "(a part)";
-}
-
-// Which rules may match nothing.
-static bool *nullable_rules(const struct grammar_text *g)
-{
-    bool *empty = bg_alloc_array(g->rule_count + 1u, sizeof *empty);
-    for (bool more = true; more;) {
-        more = false;
-        for (uint32_t r = 0; r < g->rule_count; r++)
-            for (uint32_t a = 0; a < g->rules[r].alt_count && !empty[r]; a++) {
-                const struct grammar_element *e = g->elements + g->rules[r].alt[a];
-                while (e->kind == GRAMMAR_RULE && empty[e->index])
-                    e++;
-                empty[r] = e->kind == GRAMMAR_END;
-                more |= empty[r];
-            }
-    }
-    return empty;
-}
-
-// Depth first over what a rule may begin with; 1: on the way, 2: done. Returns a rule that begins with itself.
-static uint32_t find_circle(const struct grammar_text *g, const bool *empty, uint8_t *seen, uint32_t rule,
-                            uint32_t depth)
-{
-    seen[rule] = 1;
-    for (uint32_t a = 0; a < g->rules[rule].alt_count; a++)
-        for (const struct grammar_element *e = g->elements + g->rules[rule].alt[a]; e->kind == GRAMMAR_RULE; e++) {
-            if (seen[e->index] == 1 || depth > 20000)
-                return e->index;
-            if (seen[e->index] == 0) {
-                const uint32_t found = find_circle(g, empty, seen, e->index, depth + 1);
-                if (found != NOBODY)
-                    return found;
-            }
-            if (!empty[e->index])
-                break;
-        }
-    seen[rule] = 2;
-    return NOBODY;
-}
-
-static bg_status check(const struct grammar_text *g, struct bg_error *err)
-{
-    if (g->too_large || g->class_count > GRAMMAR_CLASSES_MAX)
-        return bg_fail(err, BG_INVALID, "the grammar is too large: more than %d parts or %d kinds of characters",
-                       GRAMMAR_ELEMENTS_MAX, GRAMMAR_CLASSES_MAX);
-    for (uint32_t r = 0; r < g->rule_count; r++)
-        if (g->rules[r].alt_count == 0)
-            return bg_fail(err, BG_INVALID, "rule \"%.200s\" is used, but nothing defines it", rule_name(g, r));
-    bool *empty = nullable_rules(g);
-    uint8_t *seen = bg_alloc_array(g->rule_count + 1u, 1);
-    uint32_t circle = NOBODY;
-    for (uint32_t r = 0; r < g->rule_count && circle == NOBODY; r++)
-        if (seen[r] == 0)
-            circle = find_circle(g, empty, seen, r, 0);
-    bg_free(empty);
-    bg_free(seen);
-    if (circle != NOBODY)
-        return bg_fail(err, BG_INVALID,
-                       "rule \"%.200s\" begins with itself, or repeats what may be empty: write it so that it reads "
-                       "something first",
-                       rule_name(g, circle));
-    return BG_OK;
-}
-
 bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct tokenizer *tokenizer,
                          struct bg_error *err, struct grammar **grammar)
 {
-    bg_status status = check(text, err);
+    bg_status status = grammar_check(text, root, err);
     if (status) {
         grammar_text_fini(text);
         return status;

@@ -14,7 +14,7 @@ struct grammar_class {
     uint64_t bits[4]; // of bytes
 };
 struct grammar_rule {
-    char *name;    // NULL: made for a part of another
+    char *name;    // or a schema's path; NULL: made for a part of another
     uint32_t *alt; // positions
     uint32_t alt_count, alt_capacity;
 };
@@ -63,7 +63,10 @@ bool grammar_rule_of_pattern(struct grammar_text *g, const char *pattern, const 
                              uint32_t least, uint32_t most, char *why, size_t why_size, uint32_t *rule);
 const char *grammar_format_pattern(const char *name); // a pattern of the format's texts; NULL: not known
 
-// Takes *g. root: a rule. Refuses rules without alternatives, left recursion, too many elements.
+// Refuses rules without alternatives, left recursion, a root that never ends, too many elements; drops alternatives
+// that never end.
+BG_MUST_USE bg_status grammar_check(struct grammar_text *g, uint32_t root, struct bg_error *err);
+// Takes *g, checked. root: a rule.
 bg_status grammar_finish(struct grammar_text *g, uint32_t root, const struct tokenizer *tokenizer, struct bg_error *err,
                          struct grammar **grammar);
 // How many stacks may be visited as its texts are walked, far fewer than without: for tests.

@@ -590,6 +590,7 @@ static uint32_t compile(struct compiler *c, json_t *schema, const char *path, ui
         c->known = bg_realloc_array(c->known, c->known_capacity, sizeof *c->known);
     }
     const uint32_t rule = grammar_rule_new(&c->text);
+    c->text.rules[rule].name = bg_format("%.200s", path);
     c->known[c->known_count].schema = schema;
     c->known[c->known_count++].rule = rule;
     add(c, rule, "", compile_object(c, schema, path, depth), "");

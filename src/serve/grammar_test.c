@@ -70,6 +70,10 @@ static const struct example gbnf[] = {
      {"", "aaaaaaaaaaaaaaaaaaaaaaaaaaab", "bbbbbbbbb"},
      {"bbbbbbbbbb", "c"}},
     {"root ::= \"b\" | \"x\" ((\"a\"{0,4096}){0,4096}){0,4096}", {"b"}, {"x", "xa", ""}}, // too many ways after x
+    {"root ::= \"a\" | \"b\" loop | [c-d] root\nloop ::= \"b\" loop",
+     {"a", "ca", "dcda"},
+     {"b", "bb", "cb"}}, // what never ends is not begun
+    {"root ::= \"a\"\nother ::= \"b\" other", {"a"}, {"b"}},
     {"root ::= . .", {"ab", "\xe2\x82\xac\xf0\x9f\x98\x80"}, {"a", "abc", "\xff\xff", "\xe2\x82"}},
     {"root ::= [\xce\xb1-\xcf\x89]+", {"\xce\xb2\xce\xb3"}, {"a", "\xce", "\xcf\x8a"}},
 };
@@ -112,6 +116,9 @@ static void bad_grammars_are_refused(void **state)
         {"root ::= \"a\"\nroot ::= \"b\"", "defined before"},
         {"root ::= *", "nothing to repeat"},
         {"", "nothing defines"},
+        {"root ::= \"a\" root", "rule \"root\" never ends"},
+        {"root ::= [a-c] loop | (\"x\" loop)\nloop ::= \"a\" loop | \"b\" root", "rule \"loop\" never ends"},
+        {"root ::= \"a\" ( \"b\" ( \"c\" root )+ )+", "rule \"root\" never ends"},
         {"root ::= ((\"a\"{0,4096}){0,4096}){0,4096}", "can begin in more than"},
         {"root ::= ((((\"a\"{4096}){4096}){4096}){4096})", "too large"},
     };
@@ -225,6 +232,11 @@ static const struct example schemas[] = {
      {"{}", "{\"a\":null}"},
      {"{\"a\":1}", "{\"a\":null,\"a\":1}", "{\"\\u0061\":1}"}},
     {"{\"type\": \"object\", \"additionalProperties\": false}", {"{}", "{ }"}, {"{\"a\":1}"}},
+    {"{\"anyOf\": [{\"const\": 1}, {\"items\": {\"$ref\": \"#\"}}, {\"$ref\": \"#/$defs/e\"}], \"$defs\": {\"e\": "
+     "{\"minItems\": "
+     "1, \"items\": {\"$ref\": \"#/$defs/e\"}}}}",
+     {"1", "[]", "[1,[1]]"},
+     {"[[", "2"}}, // its last alternative never ends
     {"{\"prefixItems\": [{\"const\": 1}, {\"const\": 2}], \"minItems\": 2, \"maxItems\": 2}",
      {"[1,2]"},
      {"[1]", "[1,2,3]", "[]"}},
@@ -357,6 +369,11 @@ static void what_cannot_be_kept_is_refused(void **state)
         {"[]", "expected a schema"},
         {"{\"type\"", "no JSON"},
         {"{\"$ref\": \"#\"}", "itself"},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"$ref\": \"#\"}}, \"required\": [\"a\"]}",
+         "rule \"#/properties/a\" never ends"},
+        {"{\"properties\": {\"a\": {\"$ref\": \"#/$defs/b\"}}, \"required\": [\"a\"], \"$defs\": {\"b\": {\"type\": "
+         "\"array\", \"minItems\": 1, \"items\": {\"$ref\": \"#/$defs/b\"}}}}",
+         "rule \"#/$defs/b/items\" never ends"},
         {"{\"type\": \"integer\", \"enum\": [\"a\"]}", "of the type"},
         {"{\"type\": \"integer\", \"const\": \"a\"}", "of the type"},
         {"{\"type\": \"string\", \"format\": \"date\", \"minLength\": 12}", "allowed length"},
