@@ -212,7 +212,7 @@ static void run_shape(struct bg_env *env, const struct kern *kern, const struct 
 
 static const struct kern *choose(unsigned isa_bits, const char *name)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(isa_bits, tables);
     for (size_t i = 0; i < count && name; i++) {
         if (!strcmp(tables[i]->isa, name))

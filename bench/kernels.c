@@ -1,6 +1,6 @@
 // Throughput of every kernel but the GEMM on one thread: one JSON line a kernel, median of N runs after a warm-up,
 // bytes (each operand counted once) or flops a second, and for attention the share of the FMA peak measured beside it.
-// bench-kernels [--quick] [--isa ref|avx2|avx512] [--only NAME]
+// bench-kernels [--quick] [--isa ref|avx2|avx512|avx512vnni] [--only NAME]
 #include "base/env.h"
 #include "kern/kern.h"
 
@@ -322,7 +322,9 @@ static unsigned isa_bits(const char *name)
         bits |= BG_ISA_AVX2;
         if (strcmp(name, "avx2") != 0 && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl")) {
-            bits |= BG_ISA_AVX512 | (__builtin_cpu_supports("avx512vnni") ? BG_ISA_VNNI : 0u);
+            bits |= BG_ISA_AVX512;
+            if (strcmp(name, "avx512") != 0 && __builtin_cpu_supports("avx512vnni"))
+                bits |= BG_ISA_VNNI;
         }
     }
     return bits;
@@ -330,7 +332,7 @@ static unsigned isa_bits(const char *name)
 
 int main(int argc, char **argv)
 {
-    const char *isa = "avx512", *only = NULL;
+    const char *isa = "avx512vnni", *only = NULL;
     int runs = 21;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quick")) {
@@ -340,7 +342,7 @@ int main(int argc, char **argv)
         } else if (!strcmp(argv[i], "--only") && i + 1 < argc) {
             only = argv[++i];
         } else {
-            fprintf(stderr, "usage: bench-kernels [--quick] [--isa ref|avx2|avx512] [--only NAME]\n");
+            fprintf(stderr, "usage: bench-kernels [--quick] [--isa ref|avx2|avx512|avx512vnni] [--only NAME]\n");
             return 64;
         }
     }

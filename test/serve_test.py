@@ -221,12 +221,14 @@ class Identity(Case):
         with open("/proc/cpuinfo") as info:
             cpu = info.read()
         isas = ["ref"] + ["avx2"] * ("avx2" in cpu) + ["avx512"] * ("avx512vl" in cpu)
+        isas += ["avx512vnni"] * ("avx512_vnni" in cpu)
         ways = [(["--slots", "16"], {"BRIGADE_ISA": isas[-1]}, "2"),
                 (["--slots", "3", "--chunk", "7", "--speculate", "ngram"], {"BRIGADE_ISA": isas[0]}, "1")]
         draft = os.path.join(self.dir, "draft.gguf") # its own weights, rounded: often right, often not
         serving.run("export", self.model, "--to", "gguf", "--weights", "q4_0", "--out", draft)
         for shape in ("2,2,1", "1,1,3,1,2,1")[:2 if FULL else 1]:
-            ways.append((["--slots", "5", "--speculate", "tree", "--draft", draft, "--draft-tree", shape], {}, "2"))
+            ways.append((["--slots", "5", "--speculate", "tree", "--draft", draft, "--draft-tree", shape],
+                         {"BRIGADE_ISA": isas[len(isas) // 2]}, "2"))
         if FULL:
             for i in range(12):
                 ways.append((["--slots", str(2 + i), "--chunk", str([1, 3, 16, 17, 64, 512][i % 6]), "--speculate",

@@ -77,7 +77,7 @@ static bool kernels_agree(const struct kern *ref, const struct kern *other)
 
 static void check_kernels(struct report *r, struct bg_env *env)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(env->isa, tables);
     for (size_t i = 1; i < count; i++) {
         char *name = bg_format("kernels %s", tables[i]->isa);

@@ -186,7 +186,7 @@ static float *run_guarded(const struct kern *kern, const struct problem *p)
     return c;
 }
 
-static size_t all_tables(const struct kern *tables[3])
+static size_t all_tables(const struct kern *tables[KERN_TABLES])
 {
     unsigned bits = 0;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
@@ -199,7 +199,7 @@ static size_t all_tables(const struct kern *tables[3])
 
 static void check(const struct kern_gemm *shape, size_t pad, enum values values, bool bias)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = all_tables(tables);
     struct problem p;
     problem_init(&p, shape, pad, values, bias);
@@ -343,7 +343,7 @@ static void test_crowded_rows(void **state)
 static void test_scratch_grows(void **state)
 {
     (void)state;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = all_tables(tables);
     for (size_t i = 0; i < 3000; i++) {
         struct kern_gemm big = {.op = (enum kern_gemm_op)random_below(3), .segments = 1};
@@ -367,7 +367,7 @@ static void test_scratch_grows(void **state)
 static void test_oracle(void **state)
 {
     (void)state;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = all_tables(tables);
     for (int op = KERN_NT; op <= KERN_TN; op++) {
         struct kern_gemm shape = {
@@ -402,7 +402,7 @@ static void test_oracle(void **state)
 static void test_split_k_differs(void **state)
 {
     (void)state;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = all_tables(tables);
     struct kern_gemm shape = {.op = KERN_NT, .m = 20, .n = 40, .k = 128, .segments = 1};
     struct problem p;

@@ -40,8 +40,7 @@ static void *room(size_t bytes)
     return p;
 }
 
-// Those that kern_tables gives, and AVX-512 without VNNI where that has it.
-static size_t tables(const struct kern *table[4])
+static size_t tables(const struct kern *table[KERN_TABLES])
 {
     unsigned isa = 0;
     __builtin_cpu_init();
@@ -49,11 +48,8 @@ static size_t tables(const struct kern *table[4])
         isa |= BG_ISA_AVX2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
-        isa |= BG_ISA_AVX512;
-    size_t count = kern_tables(isa, table);
-    if ((isa & BG_ISA_AVX512) && __builtin_cpu_supports("avx512vnni"))
-        table[count++] = kern_select(isa | BG_ISA_VNNI);
-    return count;
+        isa |= BG_ISA_AVX512 | (__builtin_cpu_supports("avx512vnni") ? BG_ISA_VNNI : 0u);
+    return kern_tables(isa, table);
 }
 
 // ---- Inputs ----
@@ -110,7 +106,7 @@ static void check_block(const struct kern_quantised *block, const float x[KERN_Q
 static void inputs_follow_the_formula(void **state)
 {
     (void)state;
-    const struct kern *table[4];
+    const struct kern *table[KERN_TABLES];
     const size_t count = tables(table);
     for (int round = 0; round < 60; round++) {
         const size_t blocks = 1 + random_below(70), n = blocks * KERN_QUANT;
@@ -226,7 +222,7 @@ static void check_product(struct product *p, const struct kern *kern)
 static void products_are_chains_of_exact_sums(void **state)
 {
     (void)state;
-    const struct kern *table[4];
+    const struct kern *table[KERN_TABLES];
     const size_t count = tables(table);
     for (int round = 0; round < 84; round++) {
         const size_t m = round < 41 ? (size_t)round : 1 + random_below(20), n = 1 + random_below(150);

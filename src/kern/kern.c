@@ -18,16 +18,16 @@
 static const struct kern table_ref = TABLE("ref", ref, ref);
 static const struct kern table_avx2 = TABLE("avx2", avx2, avx2);
 static const struct kern table_avx512 = TABLE("avx512", avx512, avx512);
-static const struct kern table_vnni = TABLE("avx512", avx512, vnni);
+static const struct kern table_vnni = TABLE("avx512vnni", avx512, vnni);
 
 const struct kern *kern_select(unsigned isa_bits)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(isa_bits, tables);
     return tables[count - 1];
 }
 
-size_t kern_tables(unsigned isa_bits, const struct kern *tables[3])
+size_t kern_tables(unsigned isa_bits, const struct kern *tables[KERN_TABLES])
 {
     size_t count = 0;
     tables[count++] = &table_ref;
@@ -35,7 +35,9 @@ size_t kern_tables(unsigned isa_bits, const struct kern *tables[3])
         tables[count++] = &table_avx2;
     }
     if (isa_bits & BG_ISA_AVX512) {
-        tables[count++] = isa_bits & BG_ISA_VNNI ? &table_vnni : &table_avx512;
+        tables[count++] = &table_avx512;
+        if (isa_bits & BG_ISA_VNNI)
+            tables[count++] = &table_vnni;
     }
     return count;
 }

@@ -146,7 +146,7 @@ struct kern_dropout { // keep element e (index in the micro-batch tensor) iff un
 // counter words: {element/4, micro_batch, step, op}
 
 struct kern {
-    const char *isa; // "ref", "avx2", "avx512"
+    const char *isa; // "ref", "avx2", "avx512", "avx512vnni": as BRIGADE_ISA names them
 
     // GEMM: cut into gemm_blocks(g) independent blocks; each needs gemm_scratch(g) bytes, 64-byte aligned. They depend
     // on op, m, n, k, segments alone and grow with each: scratch for the largest product will do for smaller ones.
@@ -231,8 +231,9 @@ struct kern {
 // The fastest table that the bits (enum bg_isa) allow.
 const struct kern *kern_select(unsigned isa_bits);
 
-// Tables that this build holds and `isa_bits` can run, ref first; for tests that compare them all.
-size_t kern_tables(unsigned isa_bits, const struct kern *tables[3]);
+// Tables that this build holds and `isa_bits` can run, ref first, the fastest last; to compare them all.
+enum { KERN_TABLES = 4 };
+size_t kern_tables(unsigned isa_bits, const struct kern *tables[KERN_TABLES]);
 
 // Floating-point state of the calling thread: MXCSR 0x1F80 (round to nearest, no FTZ/DAZ). Returns the old value.
 uint32_t kern_fp_enter(void);

@@ -49,7 +49,7 @@ static float *random_floats(size_t count)
     return x;
 }
 
-static size_t tables(const struct kern *table[3])
+static size_t tables(const struct kern *table[KERN_TABLES])
 {
     unsigned isa = 0;
     __builtin_cpu_init();
@@ -91,7 +91,7 @@ static float block_value(const uint8_t *row, enum kern_weight type, size_t i)
 static void packed_products_are_chains(void **state)
 {
     (void)state;
-    const struct kern *table[3];
+    const struct kern *table[KERN_TABLES];
     const size_t count = tables(table);
     for (int round = 0; round < 60; round++) {
         const enum kern_weight type = (enum kern_weight)(round % 3);
@@ -198,7 +198,7 @@ static struct pages fill_pages(const float *k, const float *v, size_t keys, size
 // n numbers as F16, the same by all tables.
 static uint16_t *halves_of(const float *x, size_t n)
 {
-    const struct kern *table[3];
+    const struct kern *table[KERN_TABLES];
     const size_t count = tables(table);
     uint16_t *out = room(n * sizeof *out), *other = room(n * sizeof *other);
     table[0]->to_f16(out, x, n);
@@ -241,7 +241,7 @@ static void paged_attention_is_attention(void **state)
 {
     (void)state;
     static const size_t head_dims[] = {8, 16, 24, 48, 64, 80, 128, 200};
-    const struct kern *table[3];
+    const struct kern *table[KERN_TABLES];
     const size_t count = tables(table);
     for (int round = 0; round < 70; round++) {
         const size_t kv_heads = 1 + random_below(5), heads = kv_heads * (1 + random_below(8));

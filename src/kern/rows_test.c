@@ -122,7 +122,7 @@ static void compare(const char *isa, const struct shape *s, size_t cuts)
 static void run_case(case_fn fn, struct shape s)
 {
     static const size_t cuts[] = {1, 2, 7};
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(isa_bits(), tables);
     for (size_t t = 0; t < count; t++) {
         for (size_t c = 0; c < 3; c++) {
@@ -447,14 +447,16 @@ static int make_tame(void **state)
 static void test_tables(void **state)
 {
     (void)state;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     assert_int_equal(kern_tables(0, tables), 1);
     assert_string_equal(tables[0]->isa, "ref");
     assert_string_equal(kern_select(0)->isa, "ref");
     assert_string_equal(kern_select(BG_ISA_AVX2)->isa, "avx2");
     assert_string_equal(kern_select(BG_ISA_AVX2 | BG_ISA_AVX512)->isa, "avx512");
+    assert_string_equal(kern_select(BG_ISA_AVX2 | BG_ISA_AVX512 | BG_ISA_VNNI)->isa, "avx512vnni");
     assert_int_equal(kern_tables(BG_ISA_AVX2 | BG_ISA_AVX512, tables), 3);
-    for (size_t t = 0; t < 3; t++) { // every kernel is there
+    assert_int_equal(kern_tables(BG_ISA_AVX2 | BG_ISA_AVX512 | BG_ISA_VNNI, tables), KERN_TABLES);
+    for (size_t t = 0; t < KERN_TABLES; t++) { // every kernel is there
         void *entries[sizeof(struct kern) / sizeof(void *)];
         memcpy(entries, tables[t], sizeof entries);
         for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -475,7 +477,7 @@ static int start(void **state)
     (void)state;
     arena.floats = calloc(ARENA, sizeof(float));
     arena.expected = calloc(ARENA, sizeof(float));
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(isa_bits(), tables);
     for (size_t i = 0; i < count; i++) {
         printf("%s%s", i ? " = " : "", tables[i]->isa);

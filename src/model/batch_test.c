@@ -123,7 +123,7 @@ static void expect(struct world *w, const float *weights)
 {
     struct decoder *d = NULL;
     struct bg_error err;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     kern_tables(w->env->isa, tables);
     assert_int_equal(decoder_create(w->env, w->model, tables[0], weights, LENGTH, 16, &err, &d), BG_OK);
     lay_sequences(w);
@@ -224,7 +224,7 @@ static void check_model(struct model_config config)
     struct world w = world_create(config);
     struct packed_model *packed = NULL;
     struct bg_error err;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     const size_t count = kern_tables(w.env->isa, tables);
     assert_int_equal(packed_create(w.env, w.model, w.weights, NULL, KERN_F32, &err, &packed), BG_OK);
     assert_true(packed->memory_bytes == packed_bytes(w.model, KERN_F32));
@@ -285,7 +285,7 @@ static void quantised_weights_are_their_numbers(void **state)
         struct packed_source *sources = test_memory(w.model->param_count * sizeof *sources);
         struct packed_model *packed = NULL, *wide = NULL;
         struct bg_error err;
-        const struct kern *tables[3];
+        const struct kern *tables[KERN_TABLES];
         const size_t count = kern_tables(w.env->isa, tables);
         memset(sources, 0, w.model->param_count * sizeof *sources);
         quantise(&w, type, sources);
@@ -389,7 +389,7 @@ static void check_int8(struct model_config config)
     struct packed_source *sources = test_memory(w.model->param_count * sizeof *sources);
     struct packed_model *packed = NULL, *q8_0 = NULL;
     struct bg_error err;
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     const size_t count = kern_tables(w.env->isa, tables);
     struct kern again = *tables[count - 1];
     again.packed_gemm = int8_panel;
@@ -405,7 +405,6 @@ static void check_int8(struct model_config config)
     expect_alone(&w, q8_0, &again);
     for (size_t i = 0; i < count; i++)
         check_batches(&w, packed, tables[i]);
-    check_batches(&w, packed, kern_select(w.env->isa & ~(unsigned)BG_ISA_VNNI)); // a form of its own
     struct packed_model *adopted = packed_adopt(w.env, w.model, w.weights, KERN_INT8, packed->memory);
     check_batches(&w, adopted, tables[count - 1]);
     const double far = apart(&w, q8_0, tables[count - 1]);

@@ -119,7 +119,7 @@ static void check_model(struct model_config config)
     struct model *m = test_model(config);
     float *w = test_weights(m, env, 0.1f);
     test_tokens(tokens, targets, LENGTH, config.vocab);
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(env->isa, tables);
     float *want = forward_logits(m, env, tables[0], w, tokens);
     for (size_t i = 0; i < count; i++)

@@ -65,7 +65,7 @@ static void check_groupings(const struct step *base, const struct step_result *w
 
 static void check_machines(const struct step *base, const struct step_result *want)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(base->env->isa, tables);
     for (size_t i = 0; i < count; i++) {
         struct step s = *base;

@@ -12,7 +12,7 @@
 
 static const struct kern *ref(void)
 {
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     kern_tables(0, tables);
     return tables[0];
 }
@@ -131,7 +131,7 @@ static void test_keys(void **state)
     struct bg_env *env = NULL;
     struct bg_error err;
     assert_int_equal(os_env_create(NULL, &err, &env), BG_OK);
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(env->isa, tables);
     struct sampler *s[3];
     for (size_t i = 0; i < count; i++)

@@ -66,7 +66,7 @@ static void check_model(struct model_config config, float dropout)
                         .dropout = dropout,
                         .tokens = tokens,
                         .targets = targets};
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     struct step_result want = step_run(&base);
     for (size_t t = kern_tables(env->isa, tables); t-- > 0;)
         for (uint32_t slices = 1; slices <= 4; slices++) {

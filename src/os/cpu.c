@@ -41,26 +41,31 @@ static unsigned cpu_isa(void)
 
 bg_status os_isa_select(struct bg_error *err, unsigned *isa)
 {
-    static const char *const names[] = {"ref", "avx2", "avx512"};
-    static const unsigned masks[] = {BG_ISA_REF, BG_ISA_AVX2, BG_ISA_AVX2 | BG_ISA_AVX512};
-    unsigned has = cpu_isa();
+    enum { NAMES = 4 };
+    static const char *const names[NAMES] = {"ref", "avx2", "avx512", "avx512vnni"};
+    static const unsigned masks[NAMES] = {BG_ISA_REF, BG_ISA_AVX2, BG_ISA_AVX2 | BG_ISA_AVX512,
+                                          BG_ISA_AVX2 | BG_ISA_AVX512 | BG_ISA_VNNI};
+    const unsigned has = cpu_isa();
     const char *word = getenv("BRIGADE_ISA");
     if (!word || !*word) {
         *isa = has;
         return BG_OK;
     }
-    for (size_t i = 0; i < 3; i++) {
+    const char *best = names[0];
+    for (size_t i = 0; i < NAMES; i++)
+        best = (has & masks[i]) == masks[i] ? names[i] : best;
+    for (size_t i = 0; i < NAMES; i++) {
         if (strcmp(word, names[i]) != 0)
             continue;
         if ((has & masks[i]) != masks[i])
             return bg_fail(err, BG_UNSUPPORTED,
                            "BRIGADE_ISA=%s: this CPU (or its kernel) does not have it, the best here is %s; unset "
                            "BRIGADE_ISA or set it to that",
-                           word, has & BG_ISA_AVX2 ? "avx2" : "ref");
-        *isa = masks[i] & BG_ISA_AVX512 ? has : masks[i];
+                           word, best);
+        *isa = masks[i];
         return BG_OK;
     }
-    const char *near = bg_nearest(word, names, 3);
-    return bg_fail(err, BG_INVALID, "BRIGADE_ISA=%s: expected ref, avx2 or avx512%s%s%s", word,
+    const char *near = bg_nearest(word, names, NAMES);
+    return bg_fail(err, BG_INVALID, "BRIGADE_ISA=%s: expected ref, avx2, avx512 or avx512vnni%s%s%s", word,
                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }

@@ -14,7 +14,7 @@ struct os_options {
 };
 
 // NULL options: all threads, pinned, no signals. The thread that creates the environment is lane 0; it calls
-// parallel_for and destroys it. Fails on a bad thread count or BRIGADE_ISA (ref, avx2, avx512).
+// parallel_for and destroys it. Fails on a bad thread count or BRIGADE_ISA (ref, avx2, avx512, avx512vnni).
 BG_MUST_USE bg_status os_env_create(const struct os_options *o, struct bg_error *err, struct bg_env **env);
 void os_env_destroy(struct bg_env *env);
 // From here on signals do again what they did before handle_signals: a second SIGTERM ends a process that winds down.

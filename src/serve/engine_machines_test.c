@@ -37,7 +37,7 @@ static void machines_do_not_show(void **state)
     for (enum kern_weight type = KERN_F32; type <= KERN_INT8; type++)
         for (unsigned threads = 1; threads <= 3; threads++) {
             struct world w;
-            const struct kern *tables[3];
+            const struct kern *tables[KERN_TABLES];
             world_create(&w, threads);
             quantise(&w, type);
             const size_t count = kern_tables(w.env->isa, tables);
@@ -71,7 +71,7 @@ static void check_together(enum kern_weight type, uint32_t ways, uint32_t step)
 {
     static const unsigned kinds[] = {ENGINE_PLAIN, ENGINE_NGRAM, ENGINE_DRAFT, ENGINE_TREE};
     struct world worlds[2];
-    const struct kern *tables[3];
+    const struct kern *tables[KERN_TABLES];
     uint32_t chunk = 1, restored = 0;
     for (unsigned i = 0; i < 2; i++) {
         world_create(&worlds[i], 1 + i);
