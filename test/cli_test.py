@@ -329,7 +329,20 @@ class Command(unittest.TestCase):
     def test_doctor(self):
         code, out, err = run("doctor", "--json", cwd=self.dir)
         self.assertIn(code, (0, 69), err)
-        self.assertIn("cpu", json.loads(out))
+        facts = json.loads(out)
+        self.assertIn("cpu", facts)
+        names = ["ref", "avx2", "avx512", "avx512vnni"]
+        here = names[:names.index(facts["isa"]) + 1]
+        for i, name in enumerate(here): # what may be asked for, and what it is compared with
+            code, out, err = run("doctor", "--json", cwd=self.dir, env={"BRIGADE_ISA": name})
+            self.assertIn(code, (0, 69), err)
+            facts = json.loads(out)
+            self.assertEqual(facts["isa"], name)
+            self.assertEqual({key: value for key, value in facts.items() if key.startswith("kernels")},
+                             {"kernels " + other: "ok: bit-equal to the reference" for other in here[1:i + 1]})
+        code, _, err = run("doctor", cwd=self.dir, env={"BRIGADE_ISA": "avx512vni"})
+        self.assertEqual(code, 78, err)
+        self.assertIn("avx512vnni?", err)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 #include "cli/cli.h"
 
 #include "base/mem.h"
-#include "base/philox.h"
 #include "kern/kern.h"
 #include "os/host.h"
+#include "train/agree.h"
 #include "train/peak.h"
 
-#include <string.h>
 #include <sysexits.h>
 
 struct report {
@@ -21,7 +20,7 @@ static void fact(struct report *r, const char *name, const char *text)
 {
     json_object_set_new(r->json, name, json_string(text));
     if (r->print)
-        printf("%-14s %s\n", name, text);
+        printf("%-18s %s\n", name, text);
 }
 
 static void check(struct report *r, const char *name, bool good, const char *text)
@@ -32,56 +31,16 @@ static void check(struct report *r, const char *name, bool good, const char *tex
     r->failed += !good;
 }
 
-static void fill(float *x, size_t n, uint32_t salt)
-{
-    struct bg_philox_key key = bg_philox_key(salt, BG_STREAM_INIT);
-    for (size_t i = 0; i < n; i++)
-        x[i] = bg_uniform(bg_philox((struct bg_philox_counter){{(uint32_t)i, 0, 0, 0}}, key).c[0]) - 0.5f;
-}
-
-// One GEMM and one norm on every table, compared with the reference bit by bit.
-static bool kernels_agree(const struct kern *ref, const struct kern *other)
-{
-    enum { M = 37, N = 45, K = 61 };
-    float *a = bg_alloc_array(M * K + N * K + 2 * M * N + 2 * M * K + 2 * M + K, sizeof *a);
-    float *b = a + M * K, *c[2] = {b + N * K, b + N * K + M * N};
-    float *norm[2] = {c[1] + M * N, c[1] + M * N + M * K}, *rstd[2] = {norm[1] + M * K, norm[1] + M * K + M};
-    float *gamma = rstd[1] + M;
-    fill(a, M * K + N * K, 1);
-    fill(gamma, K, 2);
-    for (int t = 0; t < 2; t++) {
-        const struct kern *kern = t ? other : ref;
-        struct kern_gemm g = {.op = KERN_NT,
-                              .m = M,
-                              .n = N,
-                              .k = K,
-                              .c = c[t],
-                              .ldc = N,
-                              .a = a,
-                              .lda = K,
-                              .b = b,
-                              .ldb = K,
-                              .segments = 1};
-        size_t bytes = kern->gemm_scratch(&g);
-        uint8_t *scratch = bg_alloc(bytes + 64);
-        uint8_t *aligned = scratch + (64 - (uintptr_t)scratch % 64) % 64;
-        for (size_t block = 0; block < kern->gemm_blocks(&g); block++)
-            kern->gemm_block(&g, block, aligned);
-        kern->rms_norm(norm[t], rstd[t], a, gamma, 1e-5f, M, K);
-        bg_free(scratch);
-    }
-    bool same = !memcmp(c[0], c[1], sizeof(float) * M * N) && !memcmp(norm[0], norm[1], sizeof(float) * M * K);
-    bg_free(a);
-    return same;
-}
-
 static void check_kernels(struct report *r, struct bg_env *env)
 {
     const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(env->isa, tables);
     for (size_t i = 1; i < count; i++) {
         char *name = bg_format("kernels %s", tables[i]->isa);
-        check(r, name, kernels_agree(tables[0], tables[i]), "bit-equal to the reference");
+        const char *differ = kernels_differ(tables[0], tables[i]);
+        char *text = differ ? bg_format("%s: bits that are not of the reference", differ) : NULL;
+        check(r, name, !differ, text ? text : "bit-equal to the reference");
+        bg_free(text);
         bg_free(name);
     }
     fact(r, "isa", tables[count - 1]->isa);
