@@ -1,5 +1,6 @@
 // `brigade serve`: one model behind OpenAI's API, in this process. It listens at once, answers 503 while the model
-// loads, and at a signal finishes what runs within the grace period.
+// loads, and at a signal finishes what runs within the grace period. One that comes while it loads ends it at once: a
+// thread of its own looks out for that, since reading, packing and hashing may wait for a disk that is slow, or gone.
 #include "cli/cli.h"
 
 #include "base/hash.h"
@@ -41,6 +42,9 @@ struct server {
     char *certificate, *tls_key, *chat_text;
     struct bg_file *log;
     char digest[65];
+    struct bg_gate *gate; // while it loads, as what follows
+    struct bg_thread *lookout;
+    bool loaded; // gate
 };
 
 static const char *const weight_names[] = {"f32", "q8_0", "q4_0", "int8"}; // of enum kern_weight
@@ -177,14 +181,17 @@ static bg_status load_weights(struct server *s, enum kern_weight type, struct bg
 {
     struct bg_env *env = s->cli->env;
     const uint64_t begin = env_now_ns(env);
+    struct bg_error unkept;
     char count[32], *directory = pack_directory(s, type);
     cli_count(count, sizeof count, (double)s->files.model->elements);
     fprintf(stderr, "brigade: %s parameters, weights %s, class %s\n", count, weight_names[type], packed_class(type));
-    bg_status status = packed_open(env, &s->files, type, directory, err, &s->packed, &s->pack_cache);
+    bg_status status = packed_open(env, &s->files, type, directory, err, &s->packed, &s->pack_cache, &unkept);
     if (!status)
         fprintf(stderr, "brigade: %.1f MB %s%s in %.2f s\n", (double)packed_bytes(s->files.model, type) * 1e-6,
                 s->pack_cache ? "mapped from " : "packed", s->pack_cache ? directory : "",
                 (double)(env_now_ns(env) - begin) * 1e-9);
+    if (!status && unkept.status)
+        fprintf(stderr, "brigade: packed weights are not kept: %s\n", unkept.text);
     bg_free(directory);
     return status;
 }
@@ -332,6 +339,48 @@ static void say_address(const struct server *s, bool drawn_key)
     fflush(stderr);
 }
 
+// ---- Loading ----
+// Nobody was let in yet, and what is written by then is made anew by the next start: there is nothing to wind down.
+static void look_out(void *arg, struct bg_env *own)
+{
+    struct server *s = arg;
+    struct bg_env *env = s->cli->env;
+    own->ops->gate_enter(own, s->gate);
+    while (!s->loaded) {
+        if (env->ops->stop_signal(env)) {
+            fprintf(stderr, "brigade: asked to stop while loading: stopped, nothing was served\n");
+            fflush(stderr);
+            _Exit(EX_OK);
+        }
+        own->ops->gate_wait(own, s->gate, 20000000);
+    }
+    own->ops->gate_leave(own, s->gate);
+}
+
+static bg_status look_out_start(struct server *s, struct bg_error *err)
+{
+    struct bg_env *env = s->cli->env;
+    bg_status status = env->ops->gate_create(env, err, &s->gate);
+    return status ? status : env->ops->thread_start(env, look_out, s, err, &s->lookout);
+}
+
+static void look_out_end(struct server *s)
+{
+    struct bg_env *env = s->cli->env;
+    if (s->lookout) {
+        env->ops->gate_enter(env, s->gate);
+        s->loaded = true;
+        env->ops->gate_ring(env, s->gate);
+        env->ops->gate_leave(env, s->gate);
+        env->ops->thread_join(env, s->lookout);
+    }
+    if (s->gate)
+        env->ops->gate_destroy(env, s->gate);
+    s->lookout = NULL;
+    s->gate = NULL;
+}
+
+// ---- Stopping ----
 // Steps until no request is open; at most so long.
 static void finish_open(struct server *s, struct bg_gate *gate, uint64_t limit_ns)
 {
@@ -382,7 +431,7 @@ static int serve(struct server *s, const char *path)
         return cli_fail(&err);
     say_address(s, drawn);
     const struct watchdog_options watchdog = {.limit_s = s->r.watchdog_s, .dead = on_dead};
-    if (load(s, path, &err) || start_engine(s, &err) ||
+    if (look_out_start(s, &err) || load(s, path, &err) || start_engine(s, &err) ||
         watchdog_start(s->cli->env, s->engine, &watchdog, &err, &s->watchdog))
         return cli_fail(&err);
     const struct model_config *config = &s->files.model->config;
@@ -401,6 +450,7 @@ static int serve(struct server *s, const char *path)
                                      .digest = s->digest,
                                      .numerics = packed_class(s->packed->type),
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
+    look_out_end(s);
     http_ready(s->http, s->engine, &model);
     fprintf(stderr, "brigade: serving %s, digest %s\n", model.name, s->digest);
     engine_run(s->engine);
@@ -409,6 +459,7 @@ static int serve(struct server *s, const char *path)
 
 static void close_all(struct server *s)
 {
+    look_out_end(s);
     watchdog_stop(s->watchdog);
     http_stop(s->http);
     engine_destroy(s->engine);

@@ -1,6 +1,6 @@
 // Weights on their way from a file to panels: what is exported as Q8_0 or Q4_0 blocks is read back as those blocks and
 // gives the logits of the numbers they stand for; packed weights are kept in a file, mapped by the next start, and made
-// anew when the file is damaged, cut short, of another type, or older than the model.
+// anew when the file is damaged, cut short, of another type, or of another model, whatever its size and time.
 #include "model/packed_cache.h"
 
 #include "base/mem.h"
@@ -60,11 +60,11 @@ static const struct model_config gpt2 = {.family = MODEL_GPT2,
                                          .bos = -1,
                                          .eos = -1};
 
-static char *save(struct model_config config, const char *name, enum kern_weight type)
+static char *save_scaled(struct model_config config, const char *name, enum kern_weight type, float scale)
 {
     char *path = bg_format("%s/%s", directory, name);
     struct model *model = test_model(config);
-    float *weights = test_weights(model, env, 0.1f);
+    float *weights = test_weights(model, env, scale);
     if (type == KERN_F32)
         OK(model_save(env, model, weights, NULL, MODEL_GGUF, path, &err));
     else
@@ -72,6 +72,11 @@ static char *save(struct model_config config, const char *name, enum kern_weight
     free(weights);
     model_destroy(model);
     return path;
+}
+
+static char *save(struct model_config config, const char *name, enum kern_weight type)
+{
+    return save_scaled(config, name, type, 0.1f);
 }
 
 // Logits of TOKENS tokens, all of them; free() them.
@@ -184,22 +189,30 @@ static char *cache_path(size_t *count) // of one of the files there; bg_free it
     return path;
 }
 
-// Opens through the cache; expects that it was mapped or not, and the logits.
-static void start(const char *path, enum kern_weight type, bool mapped, const float *want)
+// Opens through the cache in `name`; expects that it was mapped or not, and the logits. Returns why what was packed was
+// not kept.
+static bg_status start_in(const char *name, const char *path, enum kern_weight type, bool mapped, const float *want)
 {
     struct model_files files;
     struct packed_model *packed;
     struct packed_cache *cache;
+    struct bg_error unkept;
     enum kern_weight told;
-    char *inside = bg_format("%s/cache", directory);
+    char *inside = bg_format("%s/%s", directory, name);
     OK(model_open_blocks(env, path, &err, &files, &told));
-    OK(packed_open(env, &files, type, inside, &err, &packed, &cache));
+    OK(packed_open(env, &files, type, inside, &err, &packed, &cache, &unkept));
     assert_true(mapped == (cache != NULL));
     expect_logits(packed, want);
     packed_destroy(packed);
     packed_cache_close(env, cache);
     model_close(&files);
     bg_free(inside);
+    return unkept.status;
+}
+
+static void start(const char *path, enum kern_weight type, bool mapped, const float *want)
+{
+    assert_int_equal(start_in("cache", path, type, mapped, want), BG_OK);
 }
 
 static float *want_of(const char *path, enum kern_weight type)
@@ -207,8 +220,10 @@ static float *want_of(const char *path, enum kern_weight type)
     struct model_files files;
     struct packed_model *packed;
     struct packed_cache *cache;
+    struct bg_error unkept;
     OK(model_open(env, path, &err, &files));
-    OK(packed_open(env, &files, type, NULL, &err, &packed, &cache));
+    OK(packed_open(env, &files, type, NULL, &err, &packed, &cache, &unkept));
+    assert_int_equal(unkept.status, BG_OK);
     assert_null(cache);
     float *want = logits_of(packed);
     packed_destroy(packed);
@@ -246,12 +261,23 @@ static void packed_weights_are_kept(void **state)
     bg_free(cache_path(&count));
     assert_int_equal(count, 3);
 
-    const struct timespec later[2] = {{2000000000, 0}, {2000000000, 0}};
-    assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
-    start(path, KERN_F32, false, numbers); // the model changed
-    start(path, KERN_F32, true, numbers);
+    struct stat old, new;
+    assert_int_equal(stat(path, &old), 0);
+    bg_free(save_scaled(llama, "kept.gguf", KERN_F32, 0.2f)); // another model of the same size and time
+    const struct timespec times[2] = {old.st_atim, old.st_mtim};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(stat(path, &new), 0);
+    assert_true(new.st_size == old.st_size &&new.st_mtim.tv_sec == old.st_mtim.tv_sec);
+    float *others = want_of(path, KERN_F32);
+    assert_memory_not_equal(numbers, others, bytes);
+    start(path, KERN_F32, false, others);
+    start(path, KERN_F32, true, others);
+    bg_free(save(llama, "kept.gguf", KERN_F32));
+    start(path, KERN_Q8_0, true, quantised); // what it was: a newer time alone changes nothing
+    start(path, KERN_F32, false, numbers);
     bg_free(cache_path(&count));
-    assert_int_equal(count, 3); // in the old one's place
+    assert_int_equal(count, 3); // each in the old one's place
+    free(others);
     free(numbers);
     free(quantised);
     free(int8);
@@ -286,6 +312,54 @@ static void damaged_files_are_made_anew(void **state)
     bg_free(path);
 }
 
+static void touch(const char *name)
+{
+    char *path = bg_format("%s/aside/%s", directory, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fclose(file), 0);
+    bg_free(path);
+}
+
+static bool is_there(const char *name)
+{
+    char *path = bg_format("%s/aside/%s", directory, name);
+    const bool there = access(path, F_OK) == 0;
+    bg_free(path);
+    return there;
+}
+
+// What a killed process had begun goes with the next that writes; nobody writes beside another; a cache that cannot be
+// written is said, and stops nobody.
+static void what_was_begun_goes(void **state)
+{
+    (void)state;
+    static const char half[] = "0123456789abcdef.packed.fedcba9876543210";
+    static const char *const others[] = {"0123456789abcdef.packed", "0123456789abcdef.packed.fedcba987654321",
+                                         "0123456789abcdef.packet.fedcba9876543210", "notes"};
+    char *path = save(llama, "begun.gguf", KERN_F32), *inside = bg_format("%s/aside", directory);
+    float *want = want_of(path, KERN_F32);
+    struct bg_file *lock;
+    OK(env->ops->make_directories(env, inside, &err));
+    touch(half);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        touch(others[i]);
+    OK(env->ops->directory_lock(env, inside, &err, &lock));
+    assert_int_equal(start_in("aside", path, KERN_F32, false, want), BG_EXISTS);
+    assert_true(is_there(half));
+    OK(env->ops->file_close(env, lock, &err));
+    assert_int_equal(start_in("aside", path, KERN_F32, false, want), BG_OK);
+    assert_false(is_there(half));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_true(is_there(others[i]));
+    assert_int_equal(start_in("aside", path, KERN_F32, true, want), BG_OK);
+    assert_int_equal(start_in("aside/notes", path, KERN_F32, false, want), BG_NOT_CREATED);
+    assert_int_equal(start_in("aside/notes/deeper", path, KERN_F32, false, want), BG_NOT_CREATED);
+    free(want);
+    bg_free(inside);
+    bg_free(path);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -306,10 +380,9 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_come_back_as_they_are),
-        cmocka_unit_test(a_file_of_numbers_is_fp32),
-        cmocka_unit_test(packed_weights_are_kept),
-        cmocka_unit_test(damaged_files_are_made_anew),
+        cmocka_unit_test(blocks_come_back_as_they_are), cmocka_unit_test(a_file_of_numbers_is_fp32),
+        cmocka_unit_test(packed_weights_are_kept),      cmocka_unit_test(damaged_files_are_made_anew),
+        cmocka_unit_test(what_was_begun_goes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
