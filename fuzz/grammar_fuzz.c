@@ -25,7 +25,7 @@ static void walk(struct grammar *grammar, const uint8_t *data, size_t size)
 {
     const struct tokenizer *t = the_bytes();
     struct grammar_state *state = grammar_begin(grammar);
-    grammar_limit(grammar, 1 << 20); // ambiguous ones end within seconds, under sanitizers too
+    grammar_limit(grammar, 1 << 16, 1 << 20, 1 << 12); // ambiguous ones end within seconds, under sanitizers too
     for (size_t step = 0; step < 30; step++) {
         uint64_t mask[8] = {0};
         grammar_mask(state, mask);

@@ -1,6 +1,10 @@
 // The automaton of a grammar, made as it is walked: a stack is a chain of positions, a state a set of stacks. Equal
 // stacks are one node and equal sets one state, so a text that goes in circles makes no new ones. Bytes that no class
 // tells apart share a transition. Tokens are tried in byte order, so that what they have in common is walked once.
+//
+// The answers of a request walk the same automaton, and none shows in another: it only remembers. What a transition
+// costs is a number of the state alone, and it is charged whether it is there already or not: once within a mask, and
+// for each byte of the answer's own text. What is remembered is dropped where it takes too much room.
 #include "base/hash.h"
 #include "base/mem.h"
 #include "serve/grammar_int.h"
@@ -9,25 +13,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOBODY = 0xffffffff, MASKS_MAX = 1 << 12, UNKNOWN = -2, DEAD = -1 };
+enum { NOBODY = 0xffffffff, UNKNOWN = -2, DEAD = -1, START = 0, WORD_MAX = 255 };
 enum {
     REACHED_MAX = 1 << 16, // stacks that one set goes through
     VISITS_MAX = 1 << 18,  // how often it does, the same ones again as well
-    STATES_MAX = 1 << 18,  // of one grammar, as all that follows: beyond, whatever is new is not allowed
-    NODES_MAX = 1 << 22,
-    SETS_MAX = 1 << 24,   // nodes of all states
-    EFFORT_MAX = 1 << 28, // visits in all
+    DEPTHS_MAX = 1 << 21,  // of the stacks of one set together
+    MASK_MAX = 1 << 21,    // price of one mask: words that come after are not allowed
+    TEXT_MAX = 1 << 26,    // price of a text: where it is paid the text ends
+    ROOM_BYTES = 1 << 26,  // of what is remembered
+    TURN_MAX = 1 << 30,
 };
 
 struct node { // a stack: where it stands, and where it goes on afterwards
     uint32_t position, parent;
-    uint32_t turn; // of the last set in the making that it was part of
+    uint32_t depth; // of the chain
+    uint32_t turn;  // of the last set in the making that it was part of
+};
+struct edge { // what a byte of a class leads to
+    int32_t to;
+    uint32_t price; // stacks looked at on the way
+    uint32_t turn;  // of the last mask that paid it
 };
 struct state {
     uint32_t first, count; // its nodes, in sets
     bool may_end;
-    uint64_t *mask; // NULL: not computed
-    int32_t *next;  // (byte classes)
+    uint64_t *mask;    // NULL: not computed
+    struct edge *next; // (byte classes)
 };
 struct table { // open addressing
     uint32_t *slots, capacity, count;
@@ -40,7 +51,7 @@ struct word { // a token's bytes, in byte order
 
 struct grammar {
     struct grammar_text text;
-    uint32_t root, holders; // holders: atomic
+    uint32_t holders; // atomic
     uint8_t byte_class[256];
     uint32_t byte_classes;
     uint8_t byte_of[256]; // of each byte class
@@ -50,11 +61,14 @@ struct grammar {
     size_t word_count;
     int32_t *ends; // what may come where the text may end
     size_t end_count;
+    uint64_t mask_max, text_max;
     // Grows as texts are walked, by one thread:
+    struct grammar_state *walkers; // that stand anywhere but at the start
+    size_t room;                   // bytes that it may grow to
     struct node *nodes;
     uint32_t node_count, node_capacity;
     struct table node_table, state_table;
-    uint32_t turn;
+    uint32_t turn, mask_turn;
     struct state *states;
     uint32_t state_count, state_capacity, mask_count;
     uint32_t *sets;
@@ -64,13 +78,15 @@ struct grammar {
     bool work_ends;
     struct node *todo; // stacks that it goes through next
     size_t todo_count, todo_capacity;
-    uint32_t reached, visits, effort, effort_max; // visits of all sets, and how many may be
-    int32_t start;
+    uint32_t reached, visits;
 };
 
 struct grammar_state {
     struct grammar *grammar;
     int32_t at;
+    uint64_t spent;              // price of the text so far
+    struct grammar_state **link; // in the list of walkers; NULL: not in it
+    struct grammar_state *next;
 };
 
 // ---- Nodes and sets, each once ----
@@ -84,12 +100,12 @@ static void table_grow(struct table *t)
 
 static uint64_t node_hash(const struct node *n)
 {
-    return bg_xxh64(n, offsetof(struct node, turn));
+    return bg_xxh64(n, offsetof(struct node, depth));
 }
 
 static uint32_t node_of(struct grammar *g, uint32_t position, uint32_t parent)
 {
-    const struct node wanted = {position, parent, 0};
+    const struct node wanted = {position, parent, parent == NOBODY ? 1 : g->nodes[parent].depth + 1, 0};
     struct table *t = &g->node_table;
     if (t->count * 2 >= t->capacity) {
         table_grow(t);
@@ -102,7 +118,7 @@ static uint32_t node_of(struct grammar *g, uint32_t position, uint32_t parent)
     }
     for (uint64_t h = node_hash(&wanted);; h++) {
         uint32_t *slot = &t->slots[h & (t->capacity - 1)];
-        if (*slot != NOBODY && memcmp(&g->nodes[*slot], &wanted, offsetof(struct node, turn)) == 0)
+        if (*slot != NOBODY && memcmp(&g->nodes[*slot], &wanted, offsetof(struct node, depth)) == 0)
             return *slot;
         if (*slot != NOBODY)
             continue;
@@ -130,7 +146,17 @@ static void go_to(struct grammar *g, uint32_t position, uint32_t parent)
         g->todo_capacity = g->todo_capacity * 2 + 64;
         g->todo = bg_realloc_array(g->todo, g->todo_capacity, sizeof *g->todo);
     }
-    g->todo[g->todo_count++] = (struct node){position, parent, 0};
+    g->todo[g->todo_count++] = (struct node){position, parent, 0, 0};
+    g->visits++;
+}
+
+static void add_work(struct grammar *g, uint32_t node)
+{
+    if (g->work_count == g->work_capacity) {
+        g->work_capacity = g->work_capacity * 2 + 64;
+        g->work = bg_realloc_array(g->work, g->work_capacity, sizeof *g->work);
+    }
+    g->work[g->work_count++] = node;
 }
 
 // One stack: what reads a byte is part of the set in the making, of everything else what comes after it is looked at.
@@ -148,11 +174,7 @@ static void visit(struct grammar *g, uint32_t position, uint32_t parent)
         else
             go_to(g, g->nodes[parent].position, g->nodes[parent].parent);
     } else if (e.kind == GRAMMAR_CLASS) {
-        if (g->work_count == g->work_capacity) {
-            g->work_capacity = g->work_capacity * 2 + 64;
-            g->work = bg_realloc_array(g->work, g->work_capacity, sizeof *g->work);
-        }
-        g->work[g->work_count++] = node;
+        add_work(g, node);
     } else { // a rule at the end of another needs no place to come back to
         const bool last = g->text.elements[position + 1].kind == GRAMMAR_END;
         const uint32_t back = last ? parent : node_of(g, position + 1, parent);
@@ -174,7 +196,6 @@ static void expand(struct grammar *g, uint32_t position, uint32_t parent)
     go_to(g, position, parent);
     while (g->todo_count > 0 && !is_too_large(g)) {
         const struct node next = g->todo[--g->todo_count];
-        g->visits++;
         visit(g, next.position, next.parent);
     }
     g->todo_count = 0;
@@ -197,10 +218,8 @@ static bool same_set(const struct grammar *g, const struct state *s)
            (s->count == 0 || memcmp(g->sets + s->first, g->work, s->count * sizeof *g->work) == 0);
 }
 
-static int32_t add_state(struct grammar *g)
+static uint32_t add_state(struct grammar *g)
 {
-    if (g->state_count == STATES_MAX || g->set_count + g->work_count > SETS_MAX || g->node_count > NODES_MAX)
-        return DEAD;
     if (g->state_count == g->state_capacity) {
         g->state_capacity = g->state_capacity * 2 + 64;
         g->states = bg_realloc_array(g->states, g->state_capacity, sizeof *g->states);
@@ -216,16 +235,23 @@ static int32_t add_state(struct grammar *g)
     g->set_count += g->work_count;
     s->next = bg_alloc_array(g->byte_classes, sizeof *s->next);
     for (uint32_t i = 0; i < g->byte_classes; i++)
-        s->next[i] = UNKNOWN;
-    return (int32_t)g->state_count++;
+        s->next[i].to = UNKNOWN;
+    return g->state_count++;
+}
+
+static bool is_too_deep(const struct grammar *g)
+{
+    uint64_t depths = 0;
+    for (size_t i = 0; i < g->work_count; i++)
+        depths += g->nodes[g->work[i]].depth;
+    return depths > DEPTHS_MAX;
 }
 
 // The state of the set in the making.
 static int32_t state_of_work(struct grammar *g)
 {
     struct table *t = &g->state_table;
-    g->effort += g->effort < g->effort_max ? g->visits : 0;
-    if ((g->work_count == 0 && !g->work_ends) || is_too_large(g) || g->effort >= g->effort_max)
+    if ((g->work_count == 0 && !g->work_ends) || is_too_large(g) || is_too_deep(g))
         return DEAD;
     if (g->work_count > 1)
         qsort(g->work, g->work_count, sizeof *g->work, by_number);
@@ -246,12 +272,9 @@ static int32_t state_of_work(struct grammar *g)
             return (int32_t)*slot;
         if (*slot != NOBODY)
             continue;
-        const int32_t state = add_state(g);
-        if (state != DEAD) {
-            *slot = (uint32_t)state;
-            t->count++;
-        }
-        return state;
+        t->count++;
+        *slot = add_state(g);
+        return (int32_t)*slot;
     }
 }
 
@@ -260,49 +283,148 @@ static bool in_class(const struct grammar_class *c, uint8_t byte)
     return c->bits[byte / 64] >> byte % 64 & 1;
 }
 
-static int32_t step(struct grammar *g, int32_t at, uint8_t byte)
+// What the byte leads to.
+static struct edge *edge_of(struct grammar *g, int32_t at, uint8_t byte)
 {
-    const uint32_t class = g->byte_class[byte];
-    if (at == DEAD || g->states[at].next[class] != UNKNOWN)
-        return at == DEAD ? DEAD : g->states[at].next[class];
-    if (g->node_count > NODES_MAX || g->effort >= g->effort_max)
-        return DEAD;
-    const uint32_t first = g->states[at].first, count = g->states[at].count;
+    const uint32_t class = g->byte_class[byte], first = g->states[at].first, count = g->states[at].count;
+    if (g->states[at].next[class].to != UNKNOWN)
+        return &g->states[at].next[class];
     begin_set(g);
     for (uint32_t i = 0; i < count; i++) {
         const struct node n = g->nodes[g->sets[first + i]];
         if (in_class(&g->text.classes[g->text.elements[n.position].index], g->byte_of[class]))
             expand(g, n.position + 1, n.parent);
     }
-    const int32_t next = state_of_work(g);
-    g->states[at].next[class] = next;
-    return next;
+    // how far one got that is too large depends on the order of its stacks
+    const struct edge edge = {state_of_work(g), is_too_large(g) ? VISITS_MAX : count + g->visits, 0};
+    g->states[at].next[class] = edge;
+    return &g->states[at].next[class];
+}
+
+// ---- What is remembered ----
+static size_t remembered_bytes(const struct grammar *g)
+{
+    return g->node_count * (sizeof *g->nodes + 2 * sizeof(uint32_t)) + g->set_count * sizeof *g->sets +
+           g->state_count * (sizeof *g->states + g->byte_classes * sizeof(struct edge)) +
+           (size_t)g->mask_count * (g->vocab + 63) / 64 * sizeof(uint64_t);
+}
+
+static void keep_stacks(const struct grammar *g, bool *kept, int32_t at)
+{
+    const struct state *s = &g->states[at];
+    for (uint32_t i = 0; i < s->count; i++)
+        for (uint32_t n = g->sets[s->first + i]; n != NOBODY && !kept[n]; n = g->nodes[n].parent)
+            kept[n] = true;
+}
+
+// The state, of what was remembered before, among what is now.
+static int32_t keep_state(struct grammar *g, const struct grammar *before, const uint32_t *moved, int32_t at)
+{
+    struct state *s = &before->states[at];
+    begin_set(g);
+    for (uint32_t i = 0; i < s->count; i++)
+        add_work(g, moved[before->sets[s->first + i]]);
+    g->work_ends = s->may_end;
+    const int32_t now = state_of_work(g);
+    if (s->mask) {
+        g->states[now].mask = s->mask;
+        g->mask_count++;
+    }
+    s->mask = NULL;
+    return now;
+}
+
+static void drop_remembered(struct grammar *g)
+{
+    for (uint32_t i = 0; i < g->state_count; i++) {
+        bg_free(g->states[i].next);
+        bg_free(g->states[i].mask);
+    }
+    bg_free(g->states);
+    bg_free(g->sets);
+    bg_free(g->nodes);
+    bg_free(g->node_table.slots);
+    bg_free(g->state_table.slots);
+}
+
+// Remembers the start and where the walkers stand, and nothing else.
+static void forget(struct grammar *g)
+{
+    struct grammar before = *g;
+    bool *kept = bg_alloc_array(g->node_count + 1u, sizeof *kept);
+    uint32_t *moved = bg_alloc_array(g->node_count + 1u, sizeof *moved);
+    keep_stacks(g, kept, START);
+    for (const struct grammar_state *w = g->walkers; w; w = w->next)
+        keep_stacks(g, kept, w->at);
+    g->nodes = NULL;
+    g->states = NULL;
+    g->sets = NULL;
+    g->node_table = g->state_table = (struct table){0};
+    g->node_count = g->node_capacity = g->state_count = g->state_capacity = g->mask_count = 0;
+    g->set_count = g->set_capacity = 0;
+    g->turn = g->mask_turn = 0;
+    for (uint32_t n = 0; n < before.node_count; n++) // a parent comes before its children
+        if (kept[n]) {
+            const struct node old = before.nodes[n];
+            moved[n] = node_of(g, old.position, old.parent == NOBODY ? NOBODY : moved[old.parent]);
+        }
+    keep_state(g, &before, moved, START);
+    for (struct grammar_state *w = g->walkers; w; w = w->next)
+        w->at = keep_state(g, &before, moved, w->at);
+    drop_remembered(&before);
+    bg_free(kept);
+    bg_free(moved);
+}
+
+static void make_room(struct grammar *g)
+{
+    if (remembered_bytes(g) <= g->room && g->turn < TURN_MAX && g->mask_turn < TURN_MAX)
+        return;
+    forget(g);
+    const size_t bytes = 2 * remembered_bytes(g);
+    g->room = bytes > ROOM_BYTES ? bytes : ROOM_BYTES;
 }
 
 // ---- What users see ----
 struct grammar_state *grammar_begin(const struct grammar *grammar)
 {
     struct grammar_state *s = bg_alloc(sizeof *s);
-    s->grammar = (struct grammar *)(uintptr_t)grammar;
-    s->at = grammar->start;
+    *s = (struct grammar_state){.grammar = (struct grammar *)(uintptr_t)grammar, .at = START};
     return s;
+}
+
+static void add_walker(struct grammar_state *s)
+{
+    struct grammar *g = s->grammar;
+    s->next = g->walkers;
+    s->link = &g->walkers;
+    if (s->next)
+        s->next->link = &s->next;
+    g->walkers = s;
 }
 
 struct grammar_state *grammar_state_copy(const struct grammar_state *state)
 {
     struct grammar_state *s = bg_alloc(sizeof *s);
-    *s = *state;
+    *s = (struct grammar_state){.grammar = state->grammar, .at = state->at, .spent = state->spent};
+    if (state->link)
+        add_walker(s);
     return s;
 }
 
 void grammar_state_destroy(struct grammar_state *state)
 {
+    if (state && state->link) {
+        *state->link = state->next;
+        if (state->next)
+            state->next->link = state->link;
+    }
     bg_free(state);
 }
 
 bool grammar_may_end(const struct grammar_state *state)
 {
-    return state->at == DEAD || state->grammar->states[state->at].may_end;
+    return state->grammar->states[state->at].may_end;
 }
 
 // bos is not among them: it only begins texts.
@@ -320,25 +442,39 @@ static void allow_ends(const struct grammar *g, uint64_t *mask, bool must)
         mask[0] |= 1;
 }
 
+static uint64_t mask_price(const struct grammar *g, const struct edge *edge)
+{
+    return (uint64_t)edge->price + (edge->to == DEAD ? 0 : g->byte_classes); // a state has room for each
+}
+
 static void compute_mask(struct grammar *g, int32_t at, uint64_t *mask)
 {
-    int32_t path[256];          // path[d]: after d bytes of the word before
+    int32_t path[WORD_MAX + 1]; // path[d]: after d bytes of the word before
     uint32_t dead = UINT32_MAX; // length of the beginning of the word before that leads nowhere
+    uint64_t left = g->mask_max;
     bool any = false;
     memset(mask, 0, (g->vocab + 63) / 64 * sizeof *mask);
     path[0] = at;
+    g->mask_turn++;
     for (size_t w = 0; w < g->word_count; w++) {
         const struct word *word = &g->words[w];
         if (word->common >= dead)
             continue; // it begins with what leads nowhere
         dead = UINT32_MAX;
         for (uint32_t d = word->common; d < word->size; d++) {
-            path[d + 1] = step(g, path[d], (uint8_t)word->bytes[d]);
-            if (path[d + 1] == DEAD) {
+            struct edge *edge = edge_of(g, path[d], (uint8_t)word->bytes[d]);
+            const uint64_t price = edge->turn == g->mask_turn ? 0 : mask_price(g, edge);
+            edge->turn = g->mask_turn;
+            path[d + 1] = edge->to;
+            if (price > left || edge->to == DEAD) {
                 dead = d + 1;
+                left -= price > left ? left : price;
                 break;
             }
+            left -= price;
         }
+        if (left == 0)
+            break;
         if (dead == UINT32_MAX) {
             mask[word->id / 64] |= (uint64_t)1 << word->id % 64;
             any = true;
@@ -352,21 +488,19 @@ void grammar_mask(struct grammar_state *state, uint64_t *mask)
 {
     struct grammar *g = state->grammar;
     const size_t words = (g->vocab + 63) / 64;
-    if (state->at == DEAD) {
+    if (state->spent > g->text_max) {
         memset(mask, 0, words * sizeof *mask);
         allow_ends(g, mask, true);
         return;
     }
-    if (g->states[state->at].mask) {
-        memcpy(mask, g->states[state->at].mask, words * sizeof *mask);
-        return;
+    if (!g->states[state->at].mask) {
+        make_room(g);
+        compute_mask(g, state->at, mask);
+        g->mask_count++;
+        g->states[state->at].mask = bg_alloc_array(words, sizeof *mask);
+        memcpy(g->states[state->at].mask, mask, words * sizeof *mask);
     }
-    compute_mask(g, state->at, mask);
-    if (g->mask_count == MASKS_MAX)
-        return;
-    g->mask_count++;
-    g->states[state->at].mask = bg_alloc_array(words, sizeof *mask);
-    memcpy(g->states[state->at].mask, mask, words * sizeof *mask);
+    memcpy(mask, g->states[state->at].mask, words * sizeof *mask);
 }
 
 bool grammar_accept(struct grammar_state *state, int32_t token)
@@ -374,15 +508,25 @@ bool grammar_accept(struct grammar_state *state, int32_t token)
     struct grammar *g = state->grammar;
     const char *bytes;
     size_t size;
-    int32_t at = state->at;
-    if (is_end(g->tokenizer, token))
+    uint64_t spent = state->spent;
+    if (is_end(g->tokenizer, token) || spent > g->text_max)
         return false;
+    make_room(g);
     tokenizer_token_bytes(g->tokenizer, tokenizer_bos(g->tokenizer) == 0 ? 1 : 0, token, &bytes, &size);
-    for (size_t i = 0; i < size && at != DEAD; i++)
-        at = step(g, at, (uint8_t)bytes[i]);
-    if (at == DEAD || size == 0)
+    if (size == 0 || size > WORD_MAX)
+        return false;
+    int32_t at = state->at;
+    for (size_t i = 0; i < size && at != DEAD; i++) {
+        const struct edge *edge = edge_of(g, at, (uint8_t)bytes[i]);
+        at = edge->to;
+        spent += edge->price;
+    }
+    if (at == DEAD)
         return false;
     state->at = at;
+    state->spent = spent;
+    if (!state->link)
+        add_walker(state);
     return true;
 }
 
@@ -410,7 +554,7 @@ static void list_words(struct grammar *g)
             g->ends[g->end_count++] = (int32_t)id;
             continue;
         }
-        if (size == 0 || size > 255)
+        if (size == 0 || size > WORD_MAX)
             continue;
         w.size = (uint32_t)size;
         g->words[g->word_count++] = w;
@@ -453,9 +597,10 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     }
     struct grammar *g = bg_alloc(sizeof *g);
     g->text = *text;
-    g->root = root;
     g->holders = 1;
-    g->effort_max = EFFORT_MAX;
+    g->mask_max = MASK_MAX;
+    g->text_max = TEXT_MAX;
+    g->room = ROOM_BYTES;
     g->tokenizer = tokenizer;
     g->vocab = tokenizer_size(tokenizer);
     *text = (struct grammar_text){0};
@@ -464,14 +609,14 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     begin_set(g);
     for (uint32_t i = 0; i < g->text.rules[root].alt_count; i++)
         expand(g, g->text.rules[root].alt[i], NOBODY);
-    g->start = state_of_work(g);
+    const int32_t start = state_of_work(g);
     if (is_too_large(g)) {
         grammar_release(g);
         return bg_fail(err, BG_INVALID,
                        "the grammar can begin in more than %d ways: repeat less of what may be empty or left out",
                        REACHED_MAX);
     }
-    if (g->start == DEAD) {
+    if (start == DEAD) {
         grammar_release(g);
         return bg_fail(err, BG_INVALID, "no text fits the grammar");
     }
@@ -479,9 +624,11 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     return BG_OK;
 }
 
-void grammar_limit(struct grammar *grammar, uint32_t effort)
+void grammar_limit(struct grammar *grammar, uint64_t mask, uint64_t text, size_t room)
 {
-    grammar->effort_max = effort;
+    grammar->mask_max = mask;
+    grammar->text_max = text;
+    grammar->room = room;
 }
 
 void grammar_retain(struct grammar *grammar)
@@ -494,17 +641,9 @@ void grammar_release(struct grammar *grammar)
     struct grammar *g = grammar;
     if (__atomic_sub_fetch(&g->holders, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    for (uint32_t i = 0; i < g->state_count; i++) {
-        bg_free(g->states[i].next);
-        bg_free(g->states[i].mask);
-    }
-    bg_free(g->states);
-    bg_free(g->sets);
+    drop_remembered(g);
     bg_free(g->work);
     bg_free(g->todo);
-    bg_free(g->nodes);
-    bg_free(g->node_table.slots);
-    bg_free(g->state_table.slots);
     bg_free(g->words);
     bg_free(g->ends);
     grammar_text_fini(&g->text);

@@ -6,7 +6,7 @@
 
 #include "model/tokenizer.h"
 
-struct grammar;       // immutable, shared by requests
+struct grammar;       // shared by the answers to a request; made by one thread, then walked by one
 struct grammar_state; // of one answer
 
 // Errors name the rule, line and column, or the schema's path (#/properties/a), and what was expected. Bounded in time
@@ -24,9 +24,10 @@ struct grammar_state *grammar_state_copy(const struct grammar_state *state);
 void grammar_state_destroy(struct grammar_state *state);
 // Bit i of mask (ceil(vocab / 64) words): token i may come next; what ends a text (tokenizer_ends, but for bos) may
 // come where the text may end, or where no token can go on (a grammar that asks for bytes which no token has, or that
-// took too long); who draws it there has a text that was cut off. Never empty.
+// takes too long); who draws it there has a text that was cut off. Never empty. A function of the grammar and of
+// the tokens accepted since grammar_begin(), whoever else walks the grammar and whichever masks were asked for.
 void grammar_mask(struct grammar_state *state, uint64_t *mask);
-// False: the token is not allowed (the state is as it was).
+// False: the token does not fit, or the text took too long (the state is as it was). What a mask allows is accepted.
 bool grammar_accept(struct grammar_state *state, int32_t token);
 bool grammar_may_end(const struct grammar_state *state);
 

@@ -69,7 +69,7 @@ BG_MUST_USE bg_status grammar_check(struct grammar_text *g, uint32_t root, struc
 // Takes *g, checked. root: a rule.
 bg_status grammar_finish(struct grammar_text *g, uint32_t root, const struct tokenizer *tokenizer, struct bg_error *err,
                          struct grammar **grammar);
-// How many stacks may be visited as its texts are walked, far fewer than without: for tests.
-void grammar_limit(struct grammar *grammar, uint32_t effort);
+// What one mask and what a text may cost, and how many bytes may be remembered, far fewer than without: for tests.
+void grammar_limit(struct grammar *grammar, uint64_t mask, uint64_t text, size_t room);
 
 #endif

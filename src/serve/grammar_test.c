@@ -448,13 +448,14 @@ static void too_much_to_look_at_ends_a_text(void **state)
     (void)state;
     world_create(&w);
     struct grammar *g = schema_of(&w, "{\"type\": \"boolean\"}");
-    grammar_limit(g, 1);
+    grammar_limit(g, 1, 0, 0);
     struct grammar_state *s = grammar_begin(g);
     const int32_t eos = tokenizer_eos(w.bytes);
     grammar_mask(s, mask);
     for (int32_t i = 0; i < (int32_t)tokenizer_size(w.bytes); i++)
         assert_int_equal(mask[i / 64] >> i % 64 & 1, i == eos);
-    assert_false(grammar_accept(s, 't'));
+    assert_true(grammar_accept(s, 't')); // the text itself has to be paid as well
+    assert_false(grammar_accept(s, 'r'));
     assert_false(grammar_may_end(s));
     grammar_state_destroy(s);
     grammar_release(g);
@@ -490,12 +491,96 @@ static void same_stacks_are_counted_too(void **state)
     world_destroy(&w);
 }
 
+// Bit by bit: what a grammar of its own allows after the same tokens, accepted without a mask on the way.
+static bool same_mask_alone(struct world *w, const char *grammar, const struct bg_str *tokens, const uint64_t *mask)
+{
+    struct bg_error err;
+    struct grammar *g;
+    uint64_t own[8];
+    assert_int_equal(grammar_compile_gbnf(grammar, strlen(grammar), w->bytes, &err, &g), BG_OK);
+    grammar_limit(g, 4000, 4000, 1 << 26);
+    struct grammar_state *s = grammar_begin(g);
+    for (size_t i = 0; i < tokens->size; i++)
+        assert_true(grammar_accept(s, (unsigned char)tokens->data[i]));
+    grammar_mask(s, own);
+    grammar_state_destroy(s);
+    grammar_release(g);
+    return memcmp(own, mask, (tokenizer_size(w->bytes) + 63) / 64 * sizeof *own) == 0;
+}
+
+static int32_t draw_from(struct world *w, const uint64_t *mask)
+{
+    int32_t pick = -1;
+    uint32_t seen = 0;
+    for (int32_t id = 0; id < (int32_t)tokenizer_size(w->bytes); id++)
+        if ((mask[id / 64] >> id % 64 & 1) && below(w, ++seen) == 0)
+            pick = id;
+    return pick;
+}
+
+// Texts that walk one grammar in turns, copies that go ahead of them, and what is forgotten on the way: none of it
+// shows in what a text may go on with, also where that takes too long.
+static void walkers_do_not_show_in_each_other(void **state)
+{
+    static const char *const walked[] = {
+        "root ::= (x | y){1,4096}\nx ::= [a-z ]{1,40}\ny ::= [a-z ]{1,30} [^a-c]\n",
+        "root ::= \"<\" root \">\" | [a-z ] root [a-z] | [^<>] root | [^<>]\n",
+        "root ::= ((\"a\"{0,30}){0,30} \"b\"? [ -~]){0,30}",
+        "root ::= \"{\" (pair (\",\" pair)*)? \"}\"\npair ::= [a-d]+ \":\" (root | [0-9]+)",
+    };
+    enum { WALKERS = 4, STEPS = 160 };
+    struct world w;
+    uint32_t cut = 0, ended = 0;
+    (void)state;
+    world_create(&w);
+    for (size_t k = 0; k < 3 * sizeof walked / sizeof *walked; k++) {
+        const char *text = walked[k / 3];
+        struct bg_error err;
+        struct grammar *g;
+        struct grammar_state *walkers[WALKERS];
+        struct bg_str tokens[WALKERS] = {0};
+        assert_int_equal(grammar_compile_gbnf(text, strlen(text), w.bytes, &err, &g), BG_OK);
+        grammar_limit(g, 4000, 4000, k % 3 == 0 ? 0 : k % 3 == 1 ? 1 << 16 : 1 << 26);
+        for (size_t i = 0; i < WALKERS; i++)
+            walkers[i] = grammar_begin(g);
+        for (int step = 0; step < STEPS; step++) {
+            const uint32_t i = below(&w, WALKERS);
+            uint64_t mask[8];
+            grammar_mask(walkers[i], mask);
+            assert_true(same_mask_alone(&w, text, &tokens[i], mask));
+            const int32_t token = draw_from(&w, mask);
+            struct grammar_state *ahead = grammar_state_copy(walkers[i]);
+            for (int more = 0; more < 3 && grammar_accept(ahead, draw_from(&w, mask)); more++)
+                grammar_mask(ahead, mask);
+            const bool may_end = grammar_may_end(walkers[i]);
+            if (grammar_accept(walkers[i], token)) {
+                bg_str_add_bytes(&tokens[i], &(char){(char)token}, 1);
+            } else { // another text begins
+                ended += may_end;
+                cut += !may_end;
+                grammar_state_destroy(walkers[i]);
+                walkers[i] = grammar_begin(g);
+                bg_str_reset(&tokens[i]);
+            }
+            grammar_state_destroy(ahead);
+        }
+        for (size_t i = 0; i < WALKERS; i++) {
+            grammar_state_destroy(walkers[i]);
+            bg_str_fini(&tokens[i]);
+        }
+        grammar_release(g);
+    }
+    assert_true(cut > 0 && ended > 0);
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comparing_alternatives_is_bounded),
         cmocka_unit_test(too_much_to_look_at_ends_a_text),
         cmocka_unit_test(same_stacks_are_counted_too),
+        cmocka_unit_test(walkers_do_not_show_in_each_other),
         cmocka_unit_test(texts_fit_or_not),
         cmocka_unit_test(bad_grammars_are_refused),
         cmocka_unit_test(schemas_keep_their_word),
