@@ -2,16 +2,41 @@
 """`brigade serve` and `brigade route` as an operator meets them: asked to stop or killed while the model loads and while packed
 weights are written; what cannot be served is said in a line, with the exit code of its kind."""
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import unittest
+import urllib.request
 
 import serving
 
 PROMPT = "the 12 little bears ate 144 honey cakes and 19 pears.\nthe 13 little bears ate"
+
+
+class Router:
+    def __init__(self, *args, host="127.0.0.1"):
+        self.process = subprocess.Popen([serving.BRIGADE, "route", "--port", "0", "--no-key", "--host", host, *args], stderr=subprocess.PIPE, text=True)
+        self.said = []
+        self.port = int(self.wait_for(r"routing at \w+://[\d.]+:(\d+)/").group(1))
+
+    def wait_for(self, pattern):
+        """The first line from here on that says it."""
+        for line in self.process.stderr:
+            self.said.append(line)
+            match = re.search(pattern, line)
+            if match:
+                return match
+        raise AssertionError(f"the router does not say {pattern!r}: {self.said}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.process.kill()
+        self.process.communicate()
 
 
 class LoadingTest(unittest.TestCase):
@@ -92,6 +117,29 @@ class LoadingTest(unittest.TestCase):
         server = self.start("--pack-cache", self.cache)
         self.assertIn(f"packed weights are not kept: making directory {self.cache}", server.said())
         server.text(PROMPT, max_tokens=1)
+        server.ends_well()
+
+
+class MetricsTest(unittest.TestCase):
+    def check(self, text, prefix):
+        """Every name is in the tables of docs/serving.md, and the form is Prometheus'."""
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "serving.md")) as file:
+            watching = file.read().partition("\n## Watching\n")[2].partition("\n## ")[0]
+        table = watching.partition(f"| `{prefix}` |")[2].partition("\n\n")[0]
+        told = {name.partition("{")[0] for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+        names = set(re.findall(rf"^# TYPE {prefix}(\w+) ", text, re.M))
+        self.assertEqual(names, told)
+        if shutil.which("promtool"):
+            done = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, timeout=60)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+    def test_names_are_documented(self):
+        server = serving.Server(serving.small_model())
+        self.addCleanup(server.stop, 9)
+        self.check(server.ask("GET", "/metrics")[2].decode(), "brigade_")
+        with Router("--replica", f"http://127.0.0.1:{server.port}") as router:
+            with urllib.request.urlopen(f"http://127.0.0.1:{router.port}/metrics", timeout=60) as answer:
+                self.check(answer.read().decode(), "brigade_route_")
         server.ends_well()
 
 

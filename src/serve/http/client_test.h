@@ -125,6 +125,21 @@ static inline void expect(int fd, int wanted)
     assert_int_equal(status, wanted);
 }
 
+// A line of /metrics.
+static inline double metric(uint16_t port, const char *name)
+{
+    int status;
+    char *text = answer(ask(port, "/metrics", ""), &status), *line = bg_format("\n%s ", name);
+    const char *at = strstr(text, line);
+    assert_int_equal(status, 200);
+    if (!at)
+        fail_msg("no %s in /metrics", name);
+    const double value = strtod(at + strlen(line), NULL);
+    bg_free(text);
+    bg_free(line);
+    return value;
+}
+
 // As many of these have this answer; each of those becomes -1.
 static inline void expect_some(int *fds, size_t count, size_t wanted, int status)
 {

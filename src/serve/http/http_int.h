@@ -27,6 +27,7 @@ struct exchange_work {
 // Threads for what the HTTP thread must not wait for. WORKER_WAITS waits for the engine and for files. The others
 // compute: they read bodies and write answers, large ones apart so that small ones need not wait for them.
 enum worker_kind { WORKER_SMALL, WORKER_LARGE, WORKER_WAITS, WORKERS };
+enum { WORKER_HELD_MAX = 64 }; // bodies of the largest size that wait for them; then 429 for large ones
 struct worker {
     struct http *http;
     enum worker_kind kind;
@@ -131,9 +132,10 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
 void exchange_chore(struct exchange *x, enum worker_kind kind, bool first, void (*chore)(struct exchange *x));
 enum worker_kind worker_for(size_t bytes);                                    // that are read, or written
 void worker_chore_ended(struct exchange *x, const struct serve_event *event); // hear() of work that is one chore
-void worker_finish(struct exchange *x); // abandon() of chores that are done to their end, come what may
-void worker_drop(struct exchange *x);   // abandon() of those that need not begin any more
-void worker_let_go(struct exchange *x); // the end of its chore was told
+void worker_finish(struct exchange *x);         // abandon() of chores that are done to their end, come what may
+void worker_drop(struct exchange *x);           // abandon() of those that need not begin any more
+void worker_let_go(struct exchange *x);         // the end of its chore was told
+uint32_t worker_waiting(struct worker *worker); // chores that it has not begun
 BG_MUST_USE bg_status worker_start(struct http *http, enum worker_kind kind, struct bg_error *err);
 void worker_stop(struct worker *worker); // joins; worker_drop() goes on working
 void worker_fini(struct worker *worker);

@@ -173,12 +173,19 @@ static void too_many_are_told_to_come_back(void **state)
     for (size_t i = 1; i < WAIT + MORE; i++)
         fds[i] = ask_it("/tokenize", body);
     expect_some(fds, WAIT + MORE, MORE, 429);
+    const uint16_t port = http_port(place.http);
+    assert_true(metric(port, "brigade_bodies_waiting{thread=\"large\"}") == WAIT - 1);
+    assert_true(metric(port, "brigade_bodies_held_bytes") == WAIT * SIZE);
+    assert_true(metric(port, "brigade_bodies_held_limit_bytes") == WAIT * SIZE);
     expect(ask_it("/tokenize", "{\"content\": \"a\"}"), 200); // small ones go on
     let_go();
     for (size_t i = 0; i < WAIT + MORE; i++)
         if (fds[i] >= 0)
             expect(fds[i], 200);
     expect(ask_it("/tokenize", body), 200);
+    assert_true(metric(port, "brigade_bodies_waiting{thread=\"large\"}") == 0);
+    assert_true(metric(port, "brigade_bodies_waiting{thread=\"small\"}") == 0);
+    assert_true(metric(port, "brigade_bodies_held_bytes") == 0);
     bg_free(body);
     close_place();
 }

@@ -48,6 +48,20 @@ static void vllm(struct bg_str *s, const struct engine_stats *e)
     histogram(s, "vllm:request_queue_time_seconds", "As brigade_queue_seconds.", e->queued, e->queued_s);
 }
 
+// The lines beside the HTTP thread. Who finds them long asks why answers begin late while slots are free.
+static void bodies(struct bg_str *s, struct http *http)
+{
+    static const char *const names[WORKERS] = {"small", "large", "waits"}; // of enum worker_kind
+    head(s, "brigade_bodies_waiting", "gauge",
+         "Requests that wait for the thread that reads their body or writes their answer.");
+    for (size_t i = 0; i < WORKERS; i++)
+        bg_str_addf(s, "brigade_bodies_waiting{thread=\"%s\"} %u\n", names[i], worker_waiting(&http->workers[i]));
+    value(s, "brigade_bodies_held_bytes", "gauge", "Bytes of bodies that wait to be read, or are being read.",
+          (double)http->held);
+    value(s, "brigade_bodies_held_limit_bytes", "gauge", "Large bodies that find so many bytes are told 429.",
+          (double)WORKER_HELD_MAX * (double)http->o.body_max);
+}
+
 char *metrics_text(struct http *http)
 {
     struct engine_stats e = {0};
@@ -66,6 +80,7 @@ char *metrics_text(struct http *http)
         if (http->answers[i])
             bg_str_addf(&s, "brigade_http_responses_total{status=\"%u\"} %llu\n", i,
                         (unsigned long long)http->answers[i]);
+    bodies(&s, http);
     value(&s, "brigade_prompt_tokens_total", "counter", "Prompt tokens of requests that ran.", (double)e.prompt_tokens);
     value(&s, "brigade_cached_tokens_total", "counter", "Prompt tokens found in the prefix cache.",
           (double)e.cached_tokens);

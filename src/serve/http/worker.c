@@ -6,7 +6,6 @@
 
 enum {
     SMALL_MAX = 64 << 10, // bytes: read, or written, in a few milliseconds
-    HELD_MAX = 64,        // bodies of the largest size
 };
 
 enum worker_kind worker_for(size_t bytes)
@@ -82,7 +81,7 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
     struct openai_error error;
     x->work = work;
     x->work_of = work_of;
-    if (kind != WORKER_SMALL && http->held / HELD_MAX >= http->o.body_max) {
+    if (kind != WORKER_SMALL && http->held / WORKER_HELD_MAX >= http->o.body_max) {
         openai_refuse(&error, 429, "rate_limit_error", "", "too many large requests wait to be read: ask again later");
         return exchange_refuse(x, &error);
     }
@@ -90,6 +89,17 @@ enum MHD_Result exchange_begin(struct exchange *x, enum worker_kind kind, void (
     http->held += x->held;
     exchange_chore(x, kind, false, chore);
     return exchange_wait(x);
+}
+
+uint32_t worker_waiting(struct worker *w)
+{
+    struct bg_env *env = w->http->env;
+    uint32_t count = 0;
+    env->ops->gate_enter(env, w->gate);
+    for (const struct exchange *x = w->chores; x; x = x->next_chore)
+        count++;
+    env->ops->gate_leave(env, w->gate);
+    return count;
 }
 
 // NULL: the end.

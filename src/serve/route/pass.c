@@ -38,11 +38,17 @@ static void resume_histogram(struct bg_str *s, const struct route *r)
 
 static void metrics(struct visit *v)
 {
-    const struct route *r = v->route;
+    struct route *r = v->route;
     struct bg_str s = {0};
     value(&s, "brigade_route_requests_total", "counter", "Text requests taken.", (double)r->requests);
     value(&s, "brigade_route_requests_open", "gauge", "Text requests whose answer is not out yet.", r->open);
     value(&s, "brigade_route_requests_waiting", "gauge", "Choices that wait for a replica.", r->waiting_count);
+    value(&s, "brigade_route_bodies_waiting", "gauge", "Large bodies that wait for the thread that reads them.",
+          reader_waiting(r));
+    value(&s, "brigade_route_bodies_held_bytes", "gauge",
+          "Bytes of large bodies that wait to be read, or are being read.", (double)r->held);
+    value(&s, "brigade_route_bodies_held_limit_bytes", "gauge", "Large bodies that find so many bytes are told 429.",
+          (double)HELD_MAX * (double)r->o.body_max);
     value(&s, "brigade_route_refused_total", "counter", "Text requests refused: no room, or no replica.",
           (double)r->refused);
     value(&s, "brigade_route_resumed_total", "counter", "Choices that went on at another replica.", (double)r->resumed);

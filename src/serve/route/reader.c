@@ -8,8 +8,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { HELD_MAX = 64 }; // bodies of the largest size
-
 struct reading {
     struct visit *visit; // the router's thread alone looks at it; NULL: gone
     struct bg_str body;
@@ -77,6 +75,17 @@ bool reader_begin(struct visit *v, bool chat)
     env->ops->gate_ring(env, route->gate);
     env->ops->gate_leave(env, route->gate);
     return true;
+}
+
+uint32_t reader_waiting(struct route *route)
+{
+    struct bg_env *env = route->env;
+    uint32_t count = 0;
+    env->ops->gate_enter(env, route->gate);
+    for (const struct reading *r = route->unread; r; r = r->next)
+        count++;
+    env->ops->gate_leave(env, route->gate);
+    return count;
 }
 
 void reader_drop(struct visit *v)

@@ -94,10 +94,16 @@ static void too_many_are_told_to_come_back(void **state)
     for (size_t i = WAIT; i < WAIT + MORE; i++)
         fds[i] = ask_it("/v1/completions", body);
     expect_some(fds, WAIT + MORE, MORE, 429);
+    const uint16_t port = route_port(place.route);
+    assert_true(metric(port, "brigade_route_bodies_waiting") == WAIT - 1);
+    assert_true(metric(port, "brigade_route_bodies_held_bytes") == WAIT * SIZE);
+    assert_true(metric(port, "brigade_route_bodies_held_limit_bytes") == WAIT * SIZE);
     let_go();
     for (size_t i = 0; i < WAIT + MORE; i++)
         if (fds[i] >= 0)
             expect(fds[i], 503);
+    assert_true(metric(port, "brigade_route_bodies_waiting") == 0);
+    assert_true(metric(port, "brigade_route_bodies_held_bytes") == 0);
     bg_free(body);
     close_place();
 }

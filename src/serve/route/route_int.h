@@ -13,6 +13,7 @@
 #define ROUTE_HOT_QUANTILE 0.84 // of requests in flight, as Prequal found best
 
 enum {
+    HELD_MAX = 64,         // bodies of the largest size that may be with the reader; then 429
     BODY_MAX = 64 << 20,   // of an answer that is taken in whole
     RECORD_MAX = 4 << 20,  // of a stream's record
     PROBE_MAX = 1 << 20,   // of an answer to a probe
@@ -223,6 +224,7 @@ void body_free(struct answer *answer);                              // without b
 bg_status reader_open(struct route *route, struct bg_error *err);
 void reader_close(struct route *route);
 bool reader_begin(struct visit *visit, bool chat); // relay_take() comes later. False: too many wait
+uint32_t reader_waiting(struct route *route);      // bodies that it has not begun
 void reader_drop(struct visit *visit);             // its client is gone
 void reader_rung(struct route *route);
 void reader_take(struct route *route);
