@@ -34,6 +34,7 @@ static float *draw(struct bg_arena *arena, size_t n, uint32_t salt)
 }
 
 enum { GEMM_M = 37, GEMM_N = 45, GEMM_K = 61, GEMM_OPS = KERN_TN + 1 };
+enum { GEMM_FLOATS = GEMM_OPS * GEMM_M * GEMM_N };
 
 static void products(const struct kern *k, float *out, struct bg_arena arena)
 {
@@ -57,7 +58,7 @@ static void products(const struct kern *k, float *out, struct bg_arena arena)
     }
 }
 
-enum { NORM_ROWS = 5, NORM_DIM = 61 };
+enum { NORM_ROWS = 5, NORM_DIM = 61, NORM_FLOATS = NORM_ROWS * (NORM_DIM + 1) };
 
 static void norms(const struct kern *k, float *out, struct bg_arena arena)
 {
@@ -67,7 +68,7 @@ static void norms(const struct kern *k, float *out, struct bg_arena arena)
 
 // One row, a few, and more than any kernel takes at once: all their forms.
 static const size_t packed_rows[] = {1, 5, 17};
-enum { PACKED_ROWS = 23, PACKED_N = 100, PACKED_K = 96 };
+enum { PACKED_ROWS = 23, PACKED_N = 100, PACKED_K = 96, PACKED_FLOATS = PACKED_ROWS * PACKED_N };
 
 static float *packed(const struct kern *k, enum kern_weight type, float *out, struct bg_arena arena)
 {
@@ -104,9 +105,10 @@ static void int8_products(const struct kern *k, float *out, struct bg_arena aren
 enum { PAGED_QUERIES = 20, PAGED_HEADS = 6, PAGED_KV = 3, PAGED_DIM = 40, PAGED_POSITION = 150 };
 enum { PAGED_PAGES = (PAGED_POSITION + PAGED_QUERIES + KERN_PAGE - 1) / KERN_PAGE };
 enum { PAGED_ROW = PAGED_HEADS * PAGED_DIM, PAGED_STRIDE = PAGED_KV * PAGED_DIM * KERN_PAGE };
-enum { PAGED_NUMBERS = PAGED_PAGES * PAGED_STRIDE, PAGED_FORMS = 4 };
+enum { PAGED_NUMBERS = PAGED_PAGES * PAGED_STRIDE, PAGED_FORMS = 8 };
+enum { PAGED_FLOATS = PAGED_FORMS / 2 * (PAGED_QUERIES + 1) * PAGED_ROW };
 
-// Pages in another order than positions; fp32 and F16, an item a head with keys and several.
+// Pages in another order than positions; fp32 and F16, an item a head with keys and several, many queries and one.
 static void paged_attention(const struct kern *k, float *out, struct bg_arena arena)
 {
     const float *q = draw(&arena, PAGED_QUERIES * PAGED_ROW, 7);
@@ -118,9 +120,9 @@ static void paged_attention(const struct kern *k, float *out, struct bg_arena ar
     k->to_f16(half_values, values, PAGED_NUMBERS);
     for (uint32_t i = 0; i < PAGED_PAGES; i++)
         pages[i] = PAGED_PAGES - 1 - i;
-    for (size_t form = 0; form < 2 * PAGED_FORMS; form++) {
+    for (size_t form = 0; form < PAGED_FORMS; form++) {
         const bool half = form & 1;
-        const struct kern_paged a = {.queries = form < PAGED_FORMS ? PAGED_QUERIES : 1,
+        const struct kern_paged a = {.queries = form & 4 ? 1 : PAGED_QUERIES,
                                      .position = PAGED_POSITION,
                                      .heads = PAGED_HEADS,
                                      .kv_heads = PAGED_KV,
@@ -145,11 +147,11 @@ static void paged_attention(const struct kern *k, float *out, struct bg_arena ar
 }
 
 static const struct probe probes[] = {
-    {"products", (size_t)GEMM_OPS *GEMM_M *GEMM_N, products},
-    {"norms", (size_t)NORM_ROWS *(NORM_DIM + 1), norms},
-    {"products with packed weights", (size_t)KERN_INT8 *PACKED_ROWS *PACKED_N, packed_products},
-    {"products of int8/1", (size_t)PACKED_ROWS *PACKED_N, int8_products},
-    {"attention over pages", (size_t)PAGED_FORMS *(PAGED_QUERIES + 1) * PAGED_ROW, paged_attention},
+    {"products", GEMM_FLOATS, products},
+    {"norms", NORM_FLOATS, norms},
+    {"products with packed weights", KERN_INT8 *(size_t)PACKED_FLOATS, packed_products},
+    {"products of int8/1", PACKED_FLOATS, int8_products},
+    {"attention over pages", PAGED_FLOATS, paged_attention},
 };
 
 const char *kernels_differ(const struct kern *ref, const struct kern *other)
