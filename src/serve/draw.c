@@ -69,7 +69,8 @@ static void penalise(struct draw *d, const struct draw_call *c)
 
 static void list_logprobs(struct draw *d, const float *logits, int32_t token, uint32_t top, struct serve_logprob *out)
 {
-    memcpy(d->logits, logits, d->vocab * sizeof *logits);
+    for (uint32_t i = 0; i < d->vocab; i++)
+        d->logits[i] = isnan(logits[i]) ? -INFINITY : logits[i]; // never drawn either
     d->kern->softmax(d->logits, d->vocab);
     out[0] = (struct serve_logprob){token, d->logits[token]};
     for (uint32_t k = 1; k <= top; k++) {

@@ -330,6 +330,44 @@ static void embeddings_beside_others(void **state)
     world_destroy(&w);
 }
 
+// A token whose embedding is no number: who says it is told so, and leaves nothing that others could notice.
+static void what_is_no_number_is_no_answer(void **state)
+{
+    (void)state;
+    struct world w;
+    world_create(&w, 1);
+    const struct engine_options kinds[] = {{.slots = 3, .chunk = 20, .kv_bytes = 1},
+                                           {.slots = 4, .chunk = 9, .speculate = ENGINE_NGRAM},
+                                           {.slots = 3, .speculate = ENGINE_TREE, .draft = w.draft}};
+    float *table = w.weights + w.model->params[w.model->units[0].param[MODEL_ROLE_EMBED]].offset;
+    for (size_t i = 0; i < config.dim; i++)
+        table[200 * config.dim + i] = NAN;
+    for (size_t k = 0; k < 3; k++) {
+        start(&w, kinds[k]);
+        struct asked *bad = &w.asked[k];
+        const struct asked kept = *bad;
+        for (uint32_t i = 0; i < CONTEXT; i++)
+            bad->prompt[i] = i % 7 == 3 ? 200 : 97;
+        bad->request.prompt_count = CONTEXT - 3;
+        bad->request.cache_prompt = k == 1;
+        submit(&w, k);
+        finish_all(&w);
+        assert_int_equal(bad->got.finish, SERVE_FAILED);
+        assert_int_equal(bad->got.count, 0);
+        assert_int_equal(bad->got.text.size, 0);
+        bad->got = (struct answer){0};
+        bad->request = (struct serve_request){.prompt = bad->prompt, .prompt_count = 40, .embed = true};
+        submit(&w, k);
+        finish_all(&w);
+        assert_int_equal(bad->got.finish, SERVE_FAILED);
+        assert_false(bad->got.embedded);
+        *bad = kept;
+        run_all(&w); // in the pages that it had
+        engine_destroy(w.engine);
+    }
+    world_destroy(&w);
+}
+
 static void limits_and_ends(void **state)
 {
     (void)state;
@@ -490,6 +528,7 @@ int main(void)
         cmocka_unit_test(disk_does_not_show),
         cmocka_unit_test(embeddings_are_the_head_s_input),
         cmocka_unit_test(embeddings_beside_others),
+        cmocka_unit_test(what_is_no_number_is_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

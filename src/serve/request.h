@@ -59,7 +59,7 @@ enum serve_finish {
     SERVE_CANCELLED, // asked for
     SERVE_EXPIRED,   // its deadline
     SERVE_HANDED,    // drained: the token log can go on elsewhere
-    SERVE_FAILED,    // see text
+    SERVE_FAILED,    // the model computes what is no number
 };
 const char *serve_finish_name(enum serve_finish finish);
 

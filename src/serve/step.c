@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "serve/engine_int.h"
 
+#include <math.h>
 #include <string.h>
 
 static double seconds(uint64_t from, uint64_t to)
@@ -391,9 +392,13 @@ static uint32_t draw_along(struct engine *e, struct job *job, const struct batch
     }
     for (uint32_t at = 0;;) {
         const struct guess *guess = &g->of[at];
-        const size_t row = guess->depth - lane_first[guess->lane];
-        const int32_t token = draw_next(e, job, lane_logits[guess->lane] + row * e->vocab,
-                                        e->logprobs + (size_t)guess->depth * (1 + job->request.top_logprobs));
+        const float *row = lane_logits[guess->lane] + (guess->depth - lane_first[guess->lane]) * (size_t)e->vocab;
+        const int32_t token =
+            draw_next(e, job, row, e->logprobs + (size_t)guess->depth * (1 + job->request.top_logprobs));
+        if (!isfinite(row[token])) { // weights that are damaged or too large: nothing drawn from them is an answer
+            job->finish = SERVE_FAILED;
+            return at;
+        }
         job_take_token(e, job, token, text);
         const uint32_t child = job->finish == SERVE_RUNNING ? guesses_child(g, at, token) : 0;
         if (child == 0)
@@ -449,9 +454,13 @@ static void take_rows(struct engine *e, struct job *job, const struct batch_run 
 
 static void take_embedding(struct engine *e, struct job *job, const float *hidden)
 {
+    const uint32_t dim = e->packed->model->config.dim;
+    uint32_t good = 0;
+    while (good < dim && isfinite(hidden[good]))
+        good++;
     job->fed = job->count;
-    job->embedding = hidden;
-    finish_without_words(e, job, SERVE_STOP);
+    job->embedding = good == dim ? hidden : NULL;
+    finish_without_words(e, job, good == dim ? SERVE_STOP : SERVE_FAILED);
     job_unseat(e, job);
     job_destroy(job);
 }

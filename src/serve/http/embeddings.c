@@ -157,8 +157,11 @@ static void hear(struct exchange *x, const struct serve_event *event)
         json_decref(entry);
         bg_free(values);
     } else if (!w->error.http) {
-        openai_refuse(&w->error, 503, "unavailable_error", "", "input %zu was cut off: %s", i,
-                      serve_finish_name(event->finish));
+        if (event->finish == SERVE_FAILED)
+            openai_refuse(&w->error, 500, "server_error", "", "input %zu: the model computes what is no number", i);
+        else
+            openai_refuse(&w->error, 503, "unavailable_error", "", "input %zu was cut off: %s", i,
+                          serve_finish_name(event->finish));
         abandon(x);
     }
     w->requests[i] = 0;
