@@ -169,9 +169,30 @@ const tests = {
     assert.equal(fixed.choices[0].message.content, '"42"');
     await assert.rejects(client.chat.completions.create({ model, messages, response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "nothing" } } } }), OpenAI.BadRequestError);
   },
+  async streamed_formats() {
+    const ask = { model, messages, max_tokens: 60, stream: true, response_format: { type: "json_schema", json_schema: { name: "x", schema: { enum: ["é€", "plain"] } } } };
+    assert.ok(["é€", "plain"].includes(JSON.parse(await gather(await client.chat.completions.create(ask), c => c.delta.content))));
+    const { stream, ...whole } = ask;
+    const parsed = await client.chat.completions.parse(whole);
+    assert.ok(["é€", "plain"].includes(parsed.choices[0].message.parsed));
+  },
+  async aborts() {
+    const plain = new OpenAI({ baseURL: base + "/v1", apiKey: key, maxRetries: 0 }), long = { model, prompt: "Once", max_tokens: 450, ignore_eos: true, n: 4, stream: true };
+    const stream = await plain.completions.create(long);
+    for await (const _ of stream) stream.controller.abort(); // at the first chunk
+    const stop = new AbortController(), answer = plain.completions.create({ ...long, stream: false, n: 32 }, { signal: stop.signal });
+    stop.abort();
+    await assert.rejects(answer, OpenAI.APIUserAbortError);
+    for (let running = 1; running > 0;) { // what nobody reads any more is not drawn on
+      const metrics = await (await fetch(base + "/metrics", { headers: { authorization: `Bearer ${key}` } })).text();
+      running = Number(metrics.match(/^brigade_requests_running ([\d.]+)$/m)[1]);
+    }
+  },
   async embeddings() {
     const rows = await client.embeddings.create({ model, input: ["a dog", "a cat"] }); // the client asks for base64
     const plain = await client.embeddings.create({ model, input: "a cat", encoding_format: "float" });
+    const raw = await client.embeddings.create({ model, input: ["a dog", "a cat"], encoding_format: "base64" });
+    assert.deepEqual(new Float32Array(Uint8Array.from(Buffer.from(raw.data[1].embedding, "base64")).buffer), Float32Array.from(rows.data[1].embedding));
     assert.equal(rows.data[1].embedding.length, 64);
     rows.data[1].embedding.forEach((v, i) => assert.equal(Math.fround(plain.data[0].embedding[i]), Math.fround(v)));
   },
@@ -185,6 +206,14 @@ const tests = {
       assert.ok(e.error.n_prompt_tokens > e.error.n_ctx);
     });
     await fails(client.chat.completions.create({ model: "gpt-4", messages }), OpenAI.NotFoundError, 404, e => assert.equal(e.code, "model_not_found"));
+    const tool = { type: "function", function: { name: "f", parameters: { type: "object", properties: {} } } };
+    const cannot = { tools: [tool], tool_choice: "required", functions: [{ name: "f" }], audio: { voice: "alloy", format: "wav" }, prediction: { type: "content", content: "x" } };
+    for (const [param, value] of Object.entries(cannot)) // said by name, not passed over
+      await fails(client.chat.completions.create({ model, messages, [param]: value }), OpenAI.BadRequestError, 400, e => assert.equal(e.param, param));
+    await fails(client.chat.completions.create({ model, messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }), OpenAI.BadRequestError, 400, e => assert.equal(e.param, "messages"));
+    await fails(client.completions.create({ model, prompt: "x", stream_options: { include_usage: true } }), OpenAI.BadRequestError, 400, e => assert.equal(e.param, "stream_options"));
+    await fails(client.embeddings.create({ model, input: "x", dimensions: 5 }), OpenAI.BadRequestError, 400, e => assert.equal(e.param, "dimensions"));
+    await fails(client.responses.create({ model, input: "x" }), OpenAI.NotFoundError, 404);
     await fails(new OpenAI({ baseURL: base + "/v1", apiKey: "wrong", fetch: checkedFetch, maxRetries: 0 }).models.list(), OpenAI.AuthenticationError, 401, e => assert.equal(e.code, "invalid_api_key"));
     let refused = [];
     for (let round = 0; round < 10 && refused.length === 0; round++) { // one of them fills the queue

@@ -331,13 +331,16 @@ static bool refuse_unsupported(const struct openai_ask *ask, struct openai_error
     static const struct {
         const char *name;
         double neutral; // a number that asks for nothing
-    } fields[] = {{"tools", 0},          {"functions", 0},       {"suffix", 0},
-                  {"audio", 0},          {"prediction", 0},      {"web_search_options", 0},
-                  {"min_tokens", 0},     {"stop_token_ids", 0},  {"repetition_penalty", 1},
-                  {"length_penalty", 1}, {"typical_p", 1},       {"mirostat", 0},
-                  {"n_predict", -1},     {"use_beam_search", 0}, {"guided_json", 0},
-                  {"guided_regex", 0},   {"guided_choice", 0},   {"guided_grammar", 0},
-                  {"json_schema", 0},    {"chat_template", 0},   {"continue_final_message", 0}};
+    } fields[] = {{"tools", 0},          {"functions", 0},         {"suffix", 0},
+                  {"audio", 0},          {"prediction", 0},        {"web_search_options", 0},
+                  {"min_tokens", 0},     {"stop_token_ids", 0},    {"repetition_penalty", 1},
+                  {"length_penalty", 1}, {"typical_p", 1},         {"mirostat", 0},
+                  {"n_predict", -1},     {"use_beam_search", 0},   {"guided_json", 0},
+                  {"guided_regex", 0},   {"guided_choice", 0},     {"guided_grammar", 0},
+                  {"json_schema", 0},    {"chat_template", 0},     {"continue_final_message", 0},
+                  {"bad_words", 0},      {"allowed_token_ids", 0}, {"structured_outputs", 0},
+                  {"dry_multiplier", 0}, {"xtc_probability", 0},   {"dynatemp_range", 0},
+                  {"tfs_z", 1},          {"top_n_sigma", -1},      {"include_stop_str_in_output", 0}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         const json_t *v = field(ask->body, fields[i].name);
         const double number = json_number_value(v), neutral = fields[i].neutral;
@@ -354,6 +357,14 @@ static bool refuse_unsupported(const struct openai_ask *ask, struct openai_error
         return openai_refuse(error, 400, invalid, "modalities", "modalities: expected [\"text\"]");
     if (extra && !json_is_object(extra))
         return openai_refuse(error, 400, invalid, "chat_template_kwargs", "chat_template_kwargs: expected an object");
+    static const char *const choices[] = {"tool_choice", "function_call"};
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        const json_t *choice = field(ask->body, choices[i]);
+        const char *how = json_string_value(choice);
+        if (choice && !(how && (strcmp(how, "none") == 0 || strcmp(how, "auto") == 0)))
+            return openai_refuse(error, 400, invalid, choices[i], "%s: only \"none\" and \"auto\": there are no tools",
+                                 choices[i]);
+    }
     json_int_t best = ask->n;
     if (!whole(ask->body, "best_of", 1, OPENAI_CHOICES_MAX, &best, error))
         return false;

@@ -63,11 +63,13 @@ static void fields(void **state)
     assert_true(parse(OPENAI_COMPLETION, "{\"prompt\": [5], \"resume_tokens\": [7, 8], \"seed\": 1}", &error, &ask));
     assert_true(ask.request.drawn_count == 2 && ask.request.drawn[1] == 8 && json_array_size(ask.ids) == 1);
     openai_ask_fini(&ask);
-    assert_true(parse(OPENAI_CHAT,
-                      "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"},"
-                      "{\"type\": \"text\", \"text\": \"b\"}]}], \"max_completion_tokens\": 5, \"logprobs\": true,"
-                      "\"top_logprobs\": 2, \"response_format\": {\"type\": \"json_object\"}, \"tools\": []}",
-                      &error, &ask));
+    assert_true(parse(
+        OPENAI_CHAT,
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"},"
+        "{\"type\": \"text\", \"text\": \"b\"}]}], \"max_completion_tokens\": 5, \"logprobs\": true,"
+        "\"top_logprobs\": 2, \"response_format\": {\"type\": \"json_object\"}, \"tools\": [],"
+        "\"tool_choice\": \"auto\", \"function_call\": null, \"tfs_z\": 1, \"top_n_sigma\": -1, \"bad_words\": []}",
+        &error, &ask));
     assert_string_equal(json_string_value(json_object_get(json_array_get(ask.messages, 0), "content")), "ab");
     assert_true(ask.request.tokens_max == 5 && ask.request.top_logprobs == 2 && json_is_null(ask.schema));
     openai_ask_fini(&ask);
@@ -115,6 +117,11 @@ static void refusals(void **state)
         {"\"tools\": [{}]", "tools"},
         {"\"min_tokens\": 2", "min_tokens"},
         {"\"repetition_penalty\": 1.1", "repetition_penalty"},
+        {"\"tool_choice\": \"required\"", "tool_choice"},
+        {"\"tool_choice\": {\"type\": \"function\"}", "tool_choice"},
+        {"\"function_call\": {\"name\": \"f\"}", "function_call"},
+        {"\"bad_words\": [\"a\"]", "bad_words"},
+        {"\"top_n_sigma\": 1", "top_n_sigma"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct openai_error error = {0};
