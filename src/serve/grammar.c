@@ -9,7 +9,6 @@
 #include "base/mem.h"
 #include "serve/grammar_int.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,7 @@ enum {
     REACHED_MAX = 1 << 16, // stacks that one set goes through
     VISITS_MAX = 1 << 18,  // how often it does, the same ones again as well
     DEPTHS_MAX = 1 << 21,  // of the stacks of one set together
-    MASK_MAX = 1 << 21,    // price of one mask: words that come after are not allowed
+    MASK_MAX = 1 << 20,    // price of one mask: words that come after are not allowed
     TEXT_MAX = 1 << 26,    // price of a text: where it is paid the text ends
     ROOM_BYTES = 1 << 26,  // of what is remembered
     TURN_MAX = 1 << 30,
@@ -100,7 +99,8 @@ static void table_grow(struct table *t)
 
 static uint64_t node_hash(const struct node *n)
 {
-    return bg_xxh64(n, offsetof(struct node, depth));
+    const uint64_t mixed = ((uint64_t)n->parent << 32 | n->position) * 0x9e3779b97f4a7c15u; // 2^64 / golden ratio
+    return mixed ^ mixed >> 32;
 }
 
 static uint32_t node_of(struct grammar *g, uint32_t position, uint32_t parent)
@@ -118,7 +118,7 @@ static uint32_t node_of(struct grammar *g, uint32_t position, uint32_t parent)
     }
     for (uint64_t h = node_hash(&wanted);; h++) {
         uint32_t *slot = &t->slots[h & (t->capacity - 1)];
-        if (*slot != NOBODY && memcmp(&g->nodes[*slot], &wanted, offsetof(struct node, depth)) == 0)
+        if (*slot != NOBODY && g->nodes[*slot].position == position && g->nodes[*slot].parent == parent)
             return *slot;
         if (*slot != NOBODY)
             continue;
@@ -296,7 +296,7 @@ static struct edge *edge_of(struct grammar *g, int32_t at, uint8_t byte)
             expand(g, n.position + 1, n.parent);
     }
     // how far one got that is too large depends on the order of its stacks
-    const struct edge edge = {state_of_work(g), is_too_large(g) ? VISITS_MAX : count + g->visits, 0};
+    const struct edge edge = {state_of_work(g), is_too_large(g) ? VISITS_MAX : count / 16 + g->visits, 0};
     g->states[at].next[class] = edge;
     return &g->states[at].next[class];
 }
@@ -444,7 +444,7 @@ static void allow_ends(const struct grammar *g, uint64_t *mask, bool must)
 
 static uint64_t mask_price(const struct grammar *g, const struct edge *edge)
 {
-    return (uint64_t)edge->price + (edge->to == DEAD ? 0 : g->byte_classes); // a state has room for each
+    return (uint64_t)edge->price + (edge->to == DEAD ? 0 : g->byte_classes / 4); // a state has room for each
 }
 
 static void compute_mask(struct grammar *g, int32_t at, uint64_t *mask)
