@@ -159,10 +159,11 @@ static void give_held(struct branch *b)
     json_decref(o);
 }
 
-// The replica ended the request, not the request itself: somebody else goes on.
+// The replica ended the request, not the request itself: somebody else goes on. "failed" is none of these: what the
+// model computes is the same everywhere.
 static const char *broken_off(const json_t *finish)
 {
-    static const char *const names[] = {"handed-over", "cancelled", "failed"};
+    static const char *const names[] = {"handed-over", "cancelled"};
     for (size_t i = 0; json_is_string(finish) && i < sizeof names / sizeof *names; i++)
         if (strcmp(json_string_value(finish), names[i]) == 0)
             return names[i];

@@ -161,10 +161,9 @@ static void breaks(void **state)
         "[DONE]",
         "",
         "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"handed-over\"}]}",
-        "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"failed\"}]}",
         "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"cancelled\"}]}"};
+    struct bench t;
     for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
-        struct bench t;
         bench_init(&t, true, false);
         t.answer.max_tokens = 5;
         assert_false(feed(&t, records[i]));
@@ -172,6 +171,10 @@ static void breaks(void **state)
         assert_int_equal(t.branch.count, 0);
         bench_fini(&t);
     }
+    bench_init(&t, true, false); // the model's numbers are none: so they are at every replica
+    assert_true(feed(&t, "{\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"failed\"}]}"));
+    assert_true(t.branch.told_finish && feed(&t, "[DONE]"));
+    bench_fini(&t);
 }
 
 static void another_model(void **state)
