@@ -215,6 +215,19 @@ class Drawn(unittest.TestCase):
                 "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "^x." + ".*" * 300 + "z$"}}}})
         self.assertEqual((status, answer["choices"][0]["finish_reason"]), (200, "length"), answer)
 
+    def test_what_never_ends_is_refused(self):
+        """By the rule's name or the schema's path; where another alternative ends, that one is written."""
+        chat = {"messages": [{"role": "user", "content": "Hey"}], "max_tokens": 120}
+        more = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+        asked = {"grammar": 'root ::= "a" more\nmore ::= [b-c] more'}, {"response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": more}}}
+        for ask, rule in zip(asked, ("more", "#/properties/a")):
+            status, answer = self.server.post("/v1/chat/completions", chat | ask)
+            self.assertEqual((status, answer["error"]["param"]), (400, *ask), answer)
+            self.assertIn(f'rule "{rule}" never ends', answer["error"]["message"])
+        status, answer = self.server.post("/v1/chat/completions", chat | {"grammar": 'root ::= "a" more | "de"\nmore ::= [b-c] more'})
+        self.assertEqual((status, answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]), (200, "de", "stop"))
+
     def test_the_oracle_sees_errors(self):
         for schema, value in (({"format": "duration"}, "P1Y3D"), ({"format": "hostname"}, "a..b"), ({"format": "email"}, "a@b@c"),
                               ({"format": "ipv6"}, "1::2::3"), ({"format": "time"}, "12:00:00"), ({"pattern": "^a$"}, "b"),
