@@ -307,6 +307,14 @@ void cli_duration(char *text, size_t size, double seconds)
         snprintf(text, size, "%lu:%02lu", s / 60, s % 60);
 }
 
+bool cli_is_header(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return false;
+    return *text != 0;
+}
+
 bool cli_parse_seconds(const char *text, double *seconds)
 {
     static const struct {

@@ -70,6 +70,8 @@ void cli_bytes(char *text, size_t size, uint64_t bytes);
 void cli_count(char *text, size_t size, double count);
 void cli_duration(char *text, size_t size, double seconds);
 
+// May stand in a header of HTTP: neither empty nor with control characters.
+bool cli_is_header(const char *text);
 // "48h", "30m", "90s", "2d", "5ms", or seconds: false where it is something else or not finite.
 bool cli_parse_seconds(const char *text, double *seconds);
 // Writes a file, the old or the new whatever happens. 0, or the exit code after the message.

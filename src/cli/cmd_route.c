@@ -20,14 +20,21 @@ static int check(const struct request *r)
 {
     if (r->port > 65535)
         return cli_misuse("route", "--port %u: expected 0 to 65535", r->port);
+    if (r->body_mib < 1 || r->body_mib > 1024 || r->queue < 1)
+        return cli_misuse("route", "--body-limit %u, --queue %u: expected 1 to 1024, and 1 or more", r->body_mib,
+                          r->queue);
     if (r->no_key && strncmp(r->host, "127.", 4) != 0)
         return cli_misuse("route", "--no-key with --host %s: without a key only this machine may ask; give --api-key",
                           r->host);
     if (r->no_key && r->keys.count)
         return cli_misuse("route", "--no-key or --api-key, not both");
     for (size_t i = 0; i < r->keys.count; i++)
-        if (!*r->keys.items[i])
-            return cli_misuse("route", "--api-key with an empty key");
+        if (!cli_is_header(r->keys.items[i]))
+            return cli_misuse("route", "--api-key: expected a key without control characters, and not an empty one");
+    if (r->replica_key && !cli_is_header(r->replica_key))
+        return cli_misuse("route", "--replica-key: expected a key without control characters, and not an empty one");
+    if (r->cors && !cli_is_header(r->cors))
+        return cli_misuse("route", "--cors: expected an origin such as https://example.org, or *");
     if (r->digest && (strlen(r->digest) != 64 || strspn(r->digest, "0123456789abcdef") != 64))
         return cli_misuse("route", "--digest %.70s: expected the 64 digits that `brigade serve` prints", r->digest);
     if (!r->certificate != !r->key)
@@ -99,8 +106,10 @@ static int route(struct cli *cli, struct request *r)
                                           .grace_ms = r->grace_s * 1000,
                                           .bandwidth = (double)r->bandwidth,
                                           .body_max = (size_t)r->body_mib << 20,
+                                          .stopping = os_signals_stop,
                                           .say = r->quiet ? NULL : say,
                                           .arg = stderr};
+    os_pipes_may_break();
     if (r->file)
         os_hangups_count();
     if (route_create(cli->env, &options, &err, &route))

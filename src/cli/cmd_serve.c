@@ -39,7 +39,7 @@ struct server {
     struct engine *engine;
     struct http *http;
     struct watchdog *watchdog;
-    char *certificate, *tls_key, *chat_text;
+    char *certificate, *tls_key, *chat_text, *name;
     struct bg_file *log;
     char digest[65];
     struct bg_gate *gate; // while it loads, as what follows
@@ -92,22 +92,43 @@ static bool is_loopback(const char *host)
     return strncmp(host, "127.", 4) == 0;
 }
 
+static int check_numbers(const struct request *r)
+{
+    const struct {
+        const char *name;
+        uint32_t value, least, most;
+    } numbers[] = {{"port", r->port, 0, 65535},
+                   {"slots", r->slots, 1, 4096},
+                   {"chunk", r->chunk, 1, 65536},
+                   {"queue", r->queue, 1, UINT32_MAX},
+                   {"body-limit", r->body_mib, 1, 1024},
+                   {"grace", r->grace_s, 0, 86400},
+                   {"idle", r->idle_s, 1, 86400},
+                   {"watchdog", r->watchdog_s, 1, 86400},
+                   {"draft-max", r->draft_max, 1, ENGINE_SPECULATE_MAX}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value < numbers[i].least || numbers[i].value > numbers[i].most)
+            return cli_misuse("serve", "--%s %u: expected %u to %u", numbers[i].name, numbers[i].value,
+                              numbers[i].least, numbers[i].most);
+    if (r->batch_wait_us < 0 || r->batch_wait_us > 1e6f)
+        return cli_misuse("serve", "--batch-wait %g: expected 0 to 1000000 microseconds", (double)r->batch_wait_us);
+    return 0;
+}
+
 static int check(struct request *r)
 {
     if (r->disk_bytes && !r->disk_cache)
         return cli_misuse("serve", "--disk-cache-bytes without --disk-cache DIR");
-    if (r->watchdog_s == 0)
-        return cli_misuse("serve", "--watchdog 0: expected 1 second or more");
-    if (r->port > 65535)
-        return cli_misuse("serve", "--port %u: expected 0 to 65535", r->port);
     if (r->no_key && !is_loopback(r->host))
         return cli_misuse("serve", "--no-key with --host %s: without a key only this machine may ask; give --api-key",
                           r->host);
     if (r->no_key && (r->keys.count || r->key_file))
         return cli_misuse("serve", "--no-key or --api-key, not both");
     for (size_t i = 0; i < r->keys.count; i++)
-        if (!*r->keys.items[i])
-            return cli_misuse("serve", "--api-key with an empty key");
+        if (!cli_is_header(r->keys.items[i]))
+            return cli_misuse("serve", "--api-key: expected a key without control characters, and not an empty one");
+    if (r->cors && !cli_is_header(r->cors))
+        return cli_misuse("serve", "--cors: expected an origin such as https://example.org, or *");
     if (!r->certificate != !r->key)
         return cli_misuse("serve", "--tls-cert and --tls-key belong together");
     if (speculation(r) > ENGINE_TREE)
@@ -121,13 +142,9 @@ static int check(struct request *r)
                           "--draft-tree %s: expected at most %d numbers of guesses such as 2,2,1, with a product of at "
                           "most %d",
                           r->tree, ENGINE_SPECULATE_MAX, ENGINE_LANES_MAX);
-    if (r->draft_max < 1 || r->draft_max > ENGINE_SPECULATE_MAX)
-        return cli_misuse("serve", "--draft-max %u: expected 1 to %d", r->draft_max, ENGINE_SPECULATE_MAX);
-    if (r->idle_s == 0)
-        return cli_misuse("serve", "--idle 0: expected 1 second or more");
     if (strcmp(r->weights, "auto") != 0 && weight_index(r->weights) == WEIGHT_NAMES)
         return cli_misuse("serve", "--weights %s: expected auto, f32, q8_0, q4_0 or int8", r->weights);
-    return 0;
+    return check_numbers(r);
 }
 
 static void write_access(void *arg, const char *line)
@@ -281,7 +298,7 @@ static bg_status read_keys(struct bg_env *env, const char *path, struct bg_error
         if (size > 0)
             bg_strlist_add_bytes(keys, at, size);
         at += size + rest;
-        if (*at && *at != '\n')
+        if ((*at && *at != '\n') || (size > 0 && !cli_is_header(keys->items[keys->count - 1])))
             status =
                 bg_fail(err, BG_INVALID, "--api-key-file %s, line %zu: expected one key without blanks", path, line);
         at += *at == '\n';
@@ -423,11 +440,33 @@ static void on_dead(void *arg, const char *doing, double seconds)
     _Exit(EX_SOFTWARE);
 }
 
+// What is wrong with a path or a name is said before minutes of loading.
+static bg_status check_names(struct server *s, const char *path, struct bg_error *err)
+{
+    struct bg_file_info info = {.is_directory = true};
+    size_t size = strlen(path), begin;
+    while (size > 1 && path[size - 1] == '/')
+        size--;
+    for (begin = size; begin > 0 && path[begin - 1] != '/';)
+        begin--;
+    s->name = s->r.name ? bg_strdup(s->r.name) : bg_strndup(path + begin, size - begin);
+    json_t *name = json_string(s->name);
+    const bool good = name && *s->name;
+    json_decref(name);
+    if (!good)
+        return bg_fail(err, BG_INVALID, "the model's name, \"%s\", is empty or no UTF-8: give it one with --name",
+                       s->name);
+    bg_status status = s->r.slots_path ? s->cli->env->ops->path_info(s->cli->env, s->r.slots_path, err, &info) : BG_OK;
+    if (!status && !info.is_directory)
+        status = bg_fail(err, BG_NOT_FOUND, "--slot-save-path %s: expected a directory that is there", s->r.slots_path);
+    return status;
+}
+
 static int serve(struct server *s, const char *path)
 {
     struct bg_error err = {0};
     const bool drawn = s->r.keys.count == 0 && !s->r.no_key && !s->r.key_file;
-    if (start_http(s, &err))
+    if (check_names(s, path, &err) || start_http(s, &err))
         return cli_fail(&err);
     say_address(s, drawn);
     const struct watchdog_options watchdog = {.limit_s = s->r.watchdog_s, .dead = on_dead};
@@ -435,12 +474,9 @@ static int serve(struct server *s, const char *path)
         watchdog_start(s->cli->env, s->engine, &watchdog, &err, &s->watchdog))
         return cli_fail(&err);
     const struct model_config *config = &s->files.model->config;
-    const char *slash = strrchr(path, '/');
     const uint32_t context = s->r.context && s->r.context < config->context ? s->r.context : config->context;
     digest_of(s, context);
-    const struct http_model model = {.name = s->r.name           ? s->r.name
-                                             : slash && slash[1] ? slash + 1
-                                                                 : path,
+    const struct http_model model = {.name = s->name,
                                      .tokenizer = s->tokenizer,
                                      .config = config,
                                      .context = context,
@@ -451,6 +487,7 @@ static int serve(struct server *s, const char *path)
                                      .numerics = packed_class(s->packed->type),
                                      .created = s->cli->env->ops->wall_ms(s->cli->env) / 1000};
     look_out_end(s);
+    engine_step(s->engine); // /health asks for one
     http_ready(s->http, s->engine, &model);
     fprintf(stderr, "brigade: serving %s, digest %s\n", model.name, s->digest);
     engine_run(s->engine);
@@ -473,6 +510,7 @@ static void close_all(struct server *s)
     bg_free(s->certificate);
     bg_free(s->tls_key);
     bg_free(s->chat_text);
+    bg_free(s->name);
     struct bg_error err;
     if (s->log && s->cli->env->ops->file_close(s->cli->env, s->log, &err))
         fprintf(stderr, "brigade: access log: %s\n", err.text);
@@ -557,6 +595,7 @@ int cmd_serve(struct cli *cli, int argc, char **argv)
     if (!code)
         code = cli_env(cli, r->threads);
     struct bg_error err;
+    os_pipes_may_break();
     if (!code && os_fault_name("serve", &err))
         code = cli_fail(&err);
     if (!code && r->access && strcmp(r->access, "-") != 0 &&

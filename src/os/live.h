@@ -22,5 +22,8 @@ void os_signals_stop(void);
 // SIGHUP, which asks for files to be read again, ends the process no more but is counted.
 void os_hangups_count(void);
 unsigned os_hangups(void);
+// Who reads what this process writes may go away: writing then fails, and ends the process no more. For servers, whose
+// messages go to a collector of logs.
+void os_pipes_may_break(void);
 
 #endif

@@ -1,7 +1,7 @@
-// SIGINT and SIGTERM, and SIGHUP for who wants it. The first one sets a flag that the training loop reads between
-// steps; a second SIGINT ends the process at once with exit status 130. sigaction and not uv_signal: the flag must be
-// set while the only thread computes, without an event loop that turns. Handlers are the process's, hence the static
-// variables.
+// SIGINT and SIGTERM, and SIGHUP and SIGPIPE for who wants it. The first one sets a flag that the training loop reads
+// between steps; a second SIGINT ends the process at once with exit status 130. sigaction and not uv_signal: the flag
+// must be set while the only thread computes, without an event loop that turns. Handlers are the process's, hence the
+// static variables.
 #include "os/live_int.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ static struct sigaction old_interrupt, old_terminate;
 
 static void on_signal(int number)
 {
-    static const char note[] = "\nstopping after this step; press Ctrl-C again to stop at once\n";
+    static const char note[] = "\nstopping; press Ctrl-C again to stop at once\n";
     int saved_errno = errno;
     int earlier = atomic_exchange(&pending_signal, number);
     if (earlier && number == SIGINT)
@@ -65,6 +65,13 @@ void os_hangups_count(void)
 unsigned os_hangups(void)
 {
     return atomic_load(&hangups);
+}
+
+void os_pipes_may_break(void)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGPIPE, &action, NULL);
 }
 
 int os_signals_pending(void)

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/crypto.h>
@@ -12,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum { SILENT_MS = 60000 }; // a peer that acknowledges nothing for so long is gone
 
@@ -139,6 +141,35 @@ static void raise_file_limit(void)
     }
 }
 
+// Why libmicrohttpd did not listen: it does not tell, so the same is tried here.
+static bg_status why_not(const struct door_options *o, const struct sockaddr_in *address, struct bg_error *err)
+{
+    const int yes = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool bound = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) &&
+                       !bind(fd, (const struct sockaddr *)address, sizeof *address) && !listen(fd, 1);
+    const int code = errno;
+    if (fd >= 0)
+        close(fd);
+    if (bound && o->certificate)
+        return bg_fail(
+            err, BG_INVALID,
+            "TLS cannot be served: expected a certificate (its chain) and the key that belongs to it, both PEM");
+    if (bound)
+        return bg_fail(err, BG_IO, "cannot serve HTTP at %s port %u", o->host, o->port);
+    if (code == EADDRINUSE)
+        return bg_fail(err, BG_IO,
+                       "cannot listen at %s port %u: the port is in use; another one: --port, any: --port 0", o->host,
+                       o->port);
+    if (code == EADDRNOTAVAIL)
+        return bg_fail(err, BG_INVALID, "cannot listen at %s: no address of this machine; all of them: --host 0.0.0.0",
+                       o->host);
+    if (code == EACCES)
+        return bg_fail(err, BG_DENIED,
+                       "cannot listen at %s port %u: this user may not; a port of 1024 and above: --port", o->host,
+                       o->port);
+    return bg_fail(err, BG_IO, "cannot listen at %s port %u: error %d of the system", o->host, o->port, code);
+}
+
 bg_status door_listen(const struct door_options *o, struct bg_error *err, struct MHD_Daemon **daemon, int *epoll,
                       uint16_t *port)
 {
@@ -160,9 +191,7 @@ bg_status door_listen(const struct door_options *o, struct bg_error *err, struct
                                MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                (size_t)64 << 10, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     if (!*daemon)
-        return bg_fail(err, BG_IO,
-                       "cannot listen at %s port %u: is the port in use%s? Another one: --port, any: --port 0", o->host,
-                       o->port, o->certificate ? ", and are certificate and key good" : "");
+        return why_not(o, &address, err);
     const union MHD_DaemonInfo *bound = MHD_get_daemon_info(*daemon, MHD_DAEMON_INFO_BIND_PORT);
     const union MHD_DaemonInfo *poll = MHD_get_daemon_info(*daemon, MHD_DAEMON_INFO_EPOLL_FD);
     *port = bound ? bound->port : o->port;

@@ -21,6 +21,21 @@ static void tell(struct route *route, const struct replica *r, const char *what)
 }
 
 // ---- Who they are ----
+// What follows the last colon of the host; none is good too.
+static bool port_good(const char *host, size_t size)
+{
+    const char *path = memchr(host, '/', size);
+    size_t end = path ? (size_t)(path - host) : size, at = end;
+    uint32_t port = 0;
+    while (at > 0 && host[at - 1] >= '0' && host[at - 1] <= '9')
+        at--;
+    if (at == 0 || host[at - 1] != ':')
+        return end > 0 && host[end - 1] != ':' && host[0] != ':';
+    for (size_t i = at; i < end && port <= 65535; i++)
+        port = port * 10 + (uint32_t)(host[i] - '0');
+    return at > 1 && port >= 1 && port <= 65535;
+}
+
 static bool url_good(const char *url, size_t size)
 {
     const size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
@@ -29,7 +44,7 @@ static bool url_good(const char *url, size_t size)
     for (size_t i = 0; i < size; i++)
         if ((unsigned char)url[i] <= ' ' || strchr("?#@\"\\\x7f", url[i]))
             return false;
-    return true;
+    return port_good(url + scheme, size - scheme);
 }
 
 static bg_status add(struct route *route, const char *url, size_t size, struct bg_error *err)
@@ -179,8 +194,11 @@ void replica_away(struct replica *r, struct route *route, enum replica_state sta
     const uint64_t now = env_now_ns(route->env);
     snprintf(r->said, sizeof r->said, "%s", said);
     r->failed++;
-    if (r->state == state)
+    if (r->state == state) {
+        if (r->failed == 1) // it never was there
+            tell(route, r, state_names[state]);
         return;
+    }
     if (r->state == REPLICA_UP &&
         state == REPLICA_AWAY) { // well when probed, and not when asked: less and less trusted
         const uint64_t ms = BACKOFF_MIN_MS * (1ull << (r->strikes < 10 ? r->strikes : 10));
@@ -320,6 +338,8 @@ void replicas_probed(struct transfer *t)
     } else if (!good && t->code == CURLE_OPERATION_TIMEDOUT) {
         if (r->state == REPLICA_UP || r->state == REPLICA_DRAINING)
             replica_away(r, route, REPLICA_STALLED, said);
+        else if (r->state == REPLICA_AWAY)
+            replica_away(r, route, REPLICA_AWAY, said);
     } else if (!good && t->status == 503 && strstr(said, "drain")) {
         replica_away(r, route, REPLICA_DRAINING, said);
     } else if (!good && t->status == 503 && r->state != REPLICA_AWAY) { // its engine steps no more

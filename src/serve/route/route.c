@@ -49,6 +49,13 @@ void route_run(struct route *route)
     while (!env->ops->stop_signal(env))
         turn(route);
     route->draining = true;
+    if (route->o.stopping)
+        route->o.stopping();
+    if (route->o.say) {
+        char *line = bg_format("draining %u requests for at most %g s", route->open, route->o.grace_ms * 1e-3);
+        route->o.say(route->o.arg, line);
+        bg_free(line);
+    }
     const uint64_t begin = env_now_ns(env);
     while (route->open > 0 && env_now_ns(env) - begin < (uint64_t)route->o.grace_ms * 1000000u)
         turn(route);

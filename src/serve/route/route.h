@@ -17,6 +17,7 @@ struct route_options {
     uint32_t replica_count;
     const char *replica_file;  // one URL a line, # comments; read again when it changes. NULL: none
     unsigned (*rereads)(void); // how often it shall have been read again whether it changed or not; NULL: never
+    void (*stopping)(void);    // called when it was asked to stop, before it drains; NULL: nothing
     const char *digest;        // of the model that replicas must serve; NULL: what the first one serves
     const char *replica_key;   // NULL: none
     const char *replica_ca;    // PEM file of who signs the certificates of https:// replicas; NULL: the system's
