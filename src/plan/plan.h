@@ -1,4 +1,4 @@
-// A plan as data (DESIGN 5): which units form a stage, which worker sits where, which micro-batches it computes, and
+// A plan as data: which units form a stage, which worker sits where, which micro-batches it computes, and
 // the list of instructions that each worker interprets. Numbers here are indices within the plan: worker 0..W-1, stage
 // 0..S-1, item 0..I-1 (an item is a group of micro-batches, one node of the canonical tree). Nothing in a plan shows in
 // the bits of a job. Everything in this room is pure: no clock, no I/O, no globals.

@@ -1,4 +1,4 @@
-// What makes a step count (DESIGN 3). A worker ends RUN with its sums; `reduce` makes them the whole job's; `commit`
+// What makes a step count. A worker ends RUN with its sums; `reduce` makes them the whole job's; `commit`
 // appends the step to the log; only then may anyone APPLY. This is the endpoint of one process, which is its own
 // controller; many workers vote and are told (docs/adr/0005).
 #ifndef TRAIN_COMMIT_H

@@ -1,4 +1,4 @@
-// One step of one process as a transaction (DESIGN 3): RUN computes groups of micro-batches forward and backward into
+// One step of one process as a transaction: RUN computes groups of micro-batches forward and backward into
 // the slots of the canonical tree, REDUCED holds the root gradient, COMMIT decides, APPLY steps the optimizer. What
 // computes is train/executor.h, which many workers share: here it hosts one stage of all units.
 #ifndef TRAIN_STEP_H
