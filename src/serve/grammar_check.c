@@ -4,7 +4,6 @@
 #include "base/mem.h"
 #include "serve/grammar_pattern_int.h"
 
-enum { DEPTH_MAX = 20000 };
 static const uint32_t NONE = UINT32_MAX;
 
 struct use {        // by element: where a rule stands, and (at its first element) the alternative
@@ -61,24 +60,35 @@ static bool *rules_that_hold(const struct grammar_text *g, bool bytes)
     return holds;
 }
 
-// Depth first over what a rule may begin with; 1: on the way, 2: done. Returns a rule that begins with itself.
-static uint32_t find_circle(const struct grammar_text *g, const bool *empty, uint8_t *seen, uint32_t rule,
-                            uint32_t depth)
+struct place { // in a rule: the next element that it may begin with; NULL: of the next alternative
+    uint32_t rule, alternative;
+    const struct grammar_element *at;
+};
+
+// Depth first over what `rule` may begin with; seen 1: on the way, 2: done. Returns a rule that begins with itself.
+static uint32_t find_circle(const struct grammar_text *g, const bool *empty, uint8_t *seen, struct place *way,
+                            uint32_t rule)
 {
+    size_t depth = 0;
+    way[depth++] = (struct place){rule, 0, NULL};
     seen[rule] = 1;
-    for (uint32_t a = 0; a < g->rules[rule].alt_count; a++)
-        for (const struct grammar_element *e = g->elements + g->rules[rule].alt[a]; e->kind == GRAMMAR_RULE; e++) {
-            if (seen[e->index] == 1 || depth > DEPTH_MAX)
-                return e->index;
-            if (seen[e->index] == 0) {
-                const uint32_t found = find_circle(g, empty, seen, e->index, depth + 1);
-                if (found != NONE)
-                    return found;
-            }
-            if (!empty[e->index])
-                break;
+    while (depth > 0) {
+        struct place *p = &way[depth - 1];
+        const struct grammar_rule *r = &g->rules[p->rule];
+        if (!p->at && p->alternative == r->alt_count) {
+            seen[p->rule] = 2;
+            depth--;
+            continue;
         }
-    seen[rule] = 2;
+        const struct grammar_element *e = p->at ? p->at : g->elements + r->alt[p->alternative++];
+        p->at = e->kind == GRAMMAR_RULE && empty[e->index] ? e + 1 : NULL;
+        if (e->kind != GRAMMAR_RULE || seen[e->index] == 2)
+            continue;
+        if (seen[e->index] == 1)
+            return e->index;
+        seen[e->index] = 1;
+        way[depth++] = (struct place){e->index, 0, NULL};
+    }
     return NONE;
 }
 
@@ -86,10 +96,12 @@ static bg_status check_circles(const struct grammar_text *g, struct bg_error *er
 {
     bool *empty = rules_that_hold(g, false);
     uint8_t *seen = bg_alloc_array(g->rule_count + 1u, 1);
+    struct place *way = bg_alloc_array(g->rule_count + 1u, sizeof *way);
     uint32_t circle = NONE;
     for (uint32_t r = 0; r < g->rule_count && circle == NONE; r++)
         if (seen[r] == 0)
-            circle = find_circle(g, empty, seen, r, 0);
+            circle = find_circle(g, empty, seen, way, r);
+    bg_free(way);
     bg_free(empty);
     bg_free(seen);
     if (circle != NONE)
