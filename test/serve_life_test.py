@@ -198,6 +198,7 @@ class OperatorTest(unittest.TestCase):
         self.serve(78, "no UTF-8: give it one with --name", self.model, "--name", b"a\xff")
         self.serve(66, "--slot-save-path /no/such: expected a directory", self.model, "--slot-save-path", "/no/such")
         self.serve(66, "--slot-save-path .*: expected a directory", self.model, "--slot-save-path", self.gguf)
+        self.serve(73, "--disk-cache: making directory .*whole.gguf: not a directory", self.model, "--disk-cache", self.gguf + "/x")
         self.serve(73, "/no/such/log", self.model, "--access-log", "/no/such/log")
         self.serve(78, r"bad\.jinja: line 1", self.model, "--chat-template", self.file("bad.jinja", b"{% for x in %}"))
         for args in (("--body-limit", "0"), ("--queue", "0"), ("--replica-key", "a\nb"), ("--cors", "")):

@@ -233,12 +233,14 @@ static bg_status load(struct server *s, const char *path, struct bg_error *err)
         return status;
     if (strcmp(s->r.weights, "auto") != 0)
         type = (enum kern_weight)weight_index(s->r.weights);
-    status = load_weights(s, type, err);
+    status = load_chat(s, err);
+    if (!status)
+        status = load_weights(s, type, err);
     if (!status && s->r.draft)
         status = model_open(env, s->r.draft, err, &s->draft_files);
     if (!status && s->r.draft)
         status = packed_create(env, s->draft_files.model, s->draft_files.weights, NULL, KERN_F32, err, &s->draft);
-    return status ? status : load_chat(s, err);
+    return status;
 }
 
 static bg_status start_engine(struct server *s, struct bg_error *err)
@@ -456,10 +458,14 @@ static bg_status check_names(struct server *s, const char *path, struct bg_error
     if (!good)
         return bg_fail(err, BG_INVALID, "the model's name, \"%s\", is empty or no UTF-8: give it one with --name",
                        s->name);
-    bg_status status = s->r.slots_path ? s->cli->env->ops->path_info(s->cli->env, s->r.slots_path, err, &info) : BG_OK;
+    struct bg_env *env = s->cli->env;
+    bg_status status = s->r.slots_path ? env->ops->path_info(env, s->r.slots_path, err, &info) : BG_OK;
     if (!status && !info.is_directory)
         status = bg_fail(err, BG_NOT_FOUND, "--slot-save-path %s: expected a directory that is there", s->r.slots_path);
-    return status;
+    if (status || !s->r.disk_cache)
+        return status;
+    status = env->ops->make_directories(env, s->r.disk_cache, err);
+    return status ? bg_fail_prefix(err, "--disk-cache") : BG_OK;
 }
 
 static int serve(struct server *s, const char *path)
