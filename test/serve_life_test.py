@@ -239,6 +239,14 @@ class OperatorTest(unittest.TestCase):
                 router.wait_for("draining 0 requests for at most 30 s")
                 self.assertEqual(router.process.wait(60), 0)
 
+    def test_a_router_without_replicas_says_so(self):
+        path = self.file("replicas", b"# none yet\n")
+        with Router("--replicas", path) as router:
+            self.assertIn(f"brigade: {path} lists no replica: until it does, nobody answers\n", router.said)
+            self.file("replicas", b"http://127.0.0.1:1\n")
+            router.wait_for(f"{path} lists 1 replicas")
+            router.wait_for("brigade: http://127.0.0.1:1 away: ")
+
     def test_a_second_signal_ends_a_router_at_once(self):
         with socket.socket() as silent: # takes connections, and never answers
             silent.bind(("127.0.0.1", 0))

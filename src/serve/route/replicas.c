@@ -121,6 +121,11 @@ bg_status replicas_open(struct route *route, struct bg_error *err)
     bg_status status = list(route, err, &count);
     if (!status && route->replica_count == 0 && !route->o.replica_file)
         status = bg_fail(err, BG_INVALID, "no replicas: name them with --replica URL or --replicas FILE");
+    if (!status && route->replica_count == 0 && route->o.say) {
+        char *line = bg_format("%s lists no replica: until it does, nobody answers", route->o.replica_file);
+        route->o.say(route->o.arg, line);
+        bg_free(line);
+    }
     return status;
 }
 
