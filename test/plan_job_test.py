@@ -263,6 +263,7 @@ class PlanJob(unittest.TestCase):
         hashes = ("curve_sha256", "weights_sha256")
         alone = json.loads(self.must(*train, "run.dir=alone"))
         plans = (("run.plan=2x1",), ("run.plan=1+2", "run.group=2"), ("run.plan=2x1", "--schedule", "zb-h1"),
+                 ("run.plan=2x1", "--schedule", "zb-v"), ("run.plan=2x1", "--schedule", "interleaved:3"),
                  ("run.plan=1x3", "--passes", "one-owner:1,chunks:2"))
         for index, keys in enumerate(plans):
             with self.subTest(keys=keys):
@@ -274,6 +275,22 @@ class PlanJob(unittest.TestCase):
                 self.assertEqual([ran[key] for key in hashes], [alone[key] for key in hashes])
                 stages = re.findall(r"^stage .*$", self.read("plan.txt"), re.M)
                 self.assertEqual(stages, re.findall(r"^stage .*$", self.read("run%d/plan.txt" % index), re.M))
+
+    def test_a_plan_of_several_stages_a_worker_is_priced_again(self):
+        """As it is, by the schedule that it was made for; any other seats workers elsewhere."""
+        base = ("plan", self.job(), "--profile", self.profile(), "--machines", self.machines(2), "--json", "run.group=1")
+        made = json.loads(self.must(*base, "run.plan=2x1", "--schedule", "zb-v", "--out", "plan.txt"))
+        again = json.loads(self.must(*base, "run.plan=plan.txt", "--schedule", "zb-v", "--out", "again.txt"))
+        self.assertEqual((again["step_s"], again["shape"]), (made["step_s"], "2x1"))
+        self.assertEqual(self.read("again.txt").split("\n")[2:], self.read("plan.txt").split("\n")[2:])
+        moved = self.read("plan.txt").replace("\nstage 0 0 2\nstage 1 2 3\n", "\nstage 0 0 1\nstage 1 1 3\n")
+        self.assertNotEqual(moved, self.read("plan.txt"))
+        self.write("plan.txt", moved)
+        again = json.loads(self.must(*base, "run.plan=plan.txt", "--schedule", "zb-v"))
+        self.assertEqual([(stage["unit_first"], stage["unit_end"]) for stage in again["stages"]][:2], [(0, 1), (1, 3)])
+        for schedule in ("1f1b", "interleaved:2", "zb-h1", "interleaved:3"):
+            self.assertIn("the workers of plan.txt do not sit as run.schedule=" + schedule,
+                          self.refused(78, *base, "run.plan=plan.txt", "--schedule", schedule))
 
     # ---- What is refused ----
 
@@ -296,6 +313,21 @@ class PlanJob(unittest.TestCase):
         err = self.refused(78, *base, "--machines", self.machines(2, memory=2e8))
         times = float(re.search(r"; .*?(\d+\.\d\d) times the memory on every machine \(.*\) would do", err)[1])
         self.must(*base, "--machines", self.machines(2, memory=times * 2e8))
+        alone = float(re.search(r"or ([\d.]+) GB on slow-0 alone, or", err)[1]) * 1e9
+        for bytes, code in (alone, 0), (0.95 * alone, 78):
+            self.write("one.txt", self.read(self.machines(2, memory=2e8)).replace("200000000.0", str(bytes), 1))
+            self.assertEqual(self.brigade(*base, "--machines", "one.txt")[0], code)
+
+    def test_the_unit_that_needs_most_is_named(self):
+        """What it needs at least, in four digits, is not less than that."""
+        self.profile()
+        self.write("profile.txt", self.read("profile.txt").replace("3e7", "3.33333e7").replace("3.33333e7", "4.44449e7", 3))
+        self.write("one.txt", "profile 1\nmachine a memory 1.2e8\n")
+        err = self.refused(78, "plan", self.job(), "--profile", "profile.txt", "--machines", "one.txt")
+        least = float(re.search(r"unit 1 \(block\) needs .*: give a machine ([\d.]+) GB at least; ", err)[1]) * 1e9
+        self.write("one.txt", f"profile 1\nmachine a memory {least}\n")
+        err = self.refused(78, "plan", "job.yaml", "--profile", "profile.txt", "--machines", "one.txt")
+        self.assertIn("no plan fits: ", err)
 
     def test_bad_input(self):
         base = ("plan", self.job())

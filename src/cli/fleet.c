@@ -746,7 +746,7 @@ static bg_status choose_spread(struct fleet *f, struct bg_error *err)
 {
     const struct job *job = f->run.job;
     const struct material *m = &f->run.material;
-    f->costs = unit_costs(m->model, m->length, f->spread.cut, f->spread.stages);
+    f->costs = unit_costs(m->model, m->length, f->spread.cut, f->spread.stages * f->spread.chunks);
     f->speeds = bg_alloc_array(f->spread.seats, sizeof *f->speeds);
     f->seat_speeds = bg_alloc_array(f->spread.seats, sizeof *f->seat_speeds);
     bg_status status = job_speeds(job, f->spread.seats, err, f->speeds);

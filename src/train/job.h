@@ -83,7 +83,7 @@ struct job_spread {
     uint32_t chunks, slices, range;
     struct plan_passes passes;
     bool shadow;
-    struct plan_stage *cut; // of a plan file, else NULL: the controller cuts. bg_free it
+    struct plan_stage *cut; // (stages x chunks) of a plan file, else NULL: the controller cuts. bg_free it
 };
 // Errors name the key. A plan file is read through env; without env it is left aside (stages 0).
 BG_MUST_USE bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,

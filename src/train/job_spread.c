@@ -20,10 +20,45 @@ static bool is_shape(const char *text)
     return plan_shape_parse(text, &ignored, replicas, &stages) == BG_OK;
 }
 
+static const struct plan_seat *seats_of(const struct plan *plan, uint32_t stage, uint32_t *count)
+{
+    uint32_t first = 0;
+    while (first < plan->seat_count && plan->seats[first].stage < stage)
+        first++;
+    for (*count = 0; first + *count < plan->seat_count && plan->seats[first + *count].stage == stage;)
+        ++*count;
+    return &plan->seats[first];
+}
+
+// Where the schedule has several stages a worker, the seats of each are those of its rank's first one.
+static bg_status check_seats(const char *path, const struct plan *plan, const char *schedule, struct bg_error *err,
+                             const struct job_spread *s)
+{
+    const uint32_t ranks = plan->stage_count / s->chunks;
+    bool good = ranks * s->chunks == plan->stage_count;
+    for (uint32_t stage = 0; good && stage < plan->stage_count; stage++) {
+        uint32_t count, same;
+        const struct plan_seat *seats = seats_of(plan, stage, &count),
+                               *rank = seats_of(plan, plan_schedule_rank(s->schedule, ranks, stage), &same);
+        good = count == same;
+        for (uint32_t i = 0; good && i < count; i++)
+            good = seats[i].worker == rank[i].worker;
+    }
+    for (uint32_t i = 0; good && i < plan->seat_count; i++)
+        for (uint32_t j = 0; good && j < i; j++)
+            good = plan->seats[i].worker != plan->seats[j].worker ||
+                   (plan->seats[i].stage >= ranks && plan->seats[i].stage != plan->seats[j].stage);
+    return good ? BG_OK
+                : bg_fail(err, BG_INVALID,
+                          "run.plan: the workers of %s do not sit as run.schedule=%s has it, %u stage%s each; give the "
+                          "schedule that the plan was made for",
+                          path, schedule, s->chunks, s->chunks == 1 ? "" : "s");
+}
+
 // Of a plan file counts which units form a stage and how many workers sit there; who does what when is the
 // controller's.
-static bg_status take_plan(const char *path, const struct plan *plan, uint32_t units, struct bg_error *err,
-                           struct job_spread *s)
+static bg_status take_plan(const char *path, const struct plan *plan, uint32_t units, const char *schedule,
+                           struct bg_error *err, struct job_spread *s)
 {
     if (units && plan->units != units)
         return bg_fail(err, BG_MISMATCH, "run.plan: %s is a plan of %u units, the model has %u", path, plan->units,
@@ -31,24 +66,21 @@ static bg_status take_plan(const char *path, const struct plan *plan, uint32_t u
     if (plan->stage_count > PLAN_STAGES_MAX)
         return bg_fail(err, BG_INVALID, "run.plan: %s has %u stages, at most %d", path, plan->stage_count,
                        PLAN_STAGES_MAX);
-    for (uint32_t i = 0; i < plan->seat_count; i++) {
-        s->replicas[plan->seats[i].stage]++;
-        for (uint32_t j = 0; j < i; j++)
-            if (plan->seats[j].worker == plan->seats[i].worker)
-                return bg_fail(err, BG_INVALID,
-                               "run.plan: in %s worker %u sits at two stages; for that use run.plan=STAGESxREPLICAS "
-                               "and run.schedule=interleaved",
-                               path, plan->seats[i].worker);
-    }
-    s->stages = plan->stage_count;
+    bg_status status = check_seats(path, plan, schedule, err, s);
+    if (status)
+        return status;
+    s->stages = plan->stage_count / s->chunks;
+    for (uint32_t stage = 0; stage < s->stages; stage++)
+        (void)seats_of(plan, stage, &s->replicas[stage]);
     s->cut = bg_alloc_array(plan->stage_count, sizeof *s->cut);
     memcpy(s->cut, plan->stages, plan->stage_count * sizeof *s->cut);
     return BG_OK;
 }
 
-static bg_status read_plan(struct bg_env *env, const char *path, uint32_t units, struct bg_error *err,
+static bg_status read_plan(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
                            struct job_spread *s)
 {
+    const char *path = job->run.plan;
     struct bg_map map;
     bg_status status = env->ops->map_open(env, path, err, &map);
     if (status) {
@@ -60,7 +92,7 @@ static bg_status read_plan(struct bg_env *env, const char *path, uint32_t units,
     if (status) {
         bg_fail_prefix(err, "run.plan: %s", path);
     } else {
-        status = take_plan(path, &plan, units, err, s);
+        status = take_plan(path, &plan, units, job->run.schedule, err, s);
         plan_fini(&plan);
     }
     env->ops->map_close(env, &map);
@@ -83,9 +115,6 @@ static bg_status check(const struct job *job, uint32_t units, const struct job_s
         return bg_fail(
             err, BG_INVALID,
             "run.recompute, run.offload: expected one of them; what is computed again need not wait on disk");
-    if (s->cut && s->chunks > 1)
-        return bg_fail(err, BG_INVALID, "run.schedule: %s with a plan file; give run.plan=STAGESxREPLICAS",
-                       job->run.schedule);
     for (uint32_t i = 0; i < s->stages && !job_is_auto(job); i++)
         if (s->replicas[i] > job->train.micro_batches)
             return bg_fail(err, BG_INVALID,
@@ -186,7 +215,7 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
     } else if (is_shape(job->run.plan)) {
         status = plan_shape_parse(job->run.plan, err, s.replicas, &s.stages);
     } else if (env) {
-        status = read_plan(env, job->run.plan, units, err, &s);
+        status = read_plan(env, job, units, err, &s);
     }
     job_spread_shape(job, s.replicas, s.stages, &s);
     if (!status && s.stages)

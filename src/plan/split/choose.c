@@ -122,7 +122,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .range = o->range,
                                          .split = o->split,
                                          .followers = is_followed(o, choice),
-                                         .cut = whole ? cut : NULL,
+                                         .cut = whole ? cut : o->cut,
                                          .shares = shares,
                                          .forward = times,
                                          .input = times + units,
@@ -362,6 +362,7 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
 static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
                            enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list)
 {
+    const bool whole = plan_schedule_chunks(o->schedule, o->chunks) == 1;
     const struct plan_sync_options options = {.micro_batches = o->micro_batches,
                                               .group = group,
                                               .recompute = recompute,
@@ -370,7 +371,7 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
                                               .use_all = o->use_all,
                                               .stages_max = o->replicas ? o->stages : 0,
                                               .replicas = o->replicas,
-                                              .cut = o->cut,
+                                              .cut = whole ? o->cut : NULL,
                                               .effort = o->effort,
                                               .brief = o->brief};
     struct plan_profile profile;
@@ -459,9 +460,18 @@ bg_status plan_choose(const struct plan_choose *choose, struct bg_error *err, st
     struct plan_chosen_list found = {.exact = true, .given = choose->replicas != NULL};
     struct plan_choose asked = *choose;
     asked.brief = choose->brief || choose_is_small(choose);
+    const bool ways = asked.brief && !choose->brief;
     bg_status status = search(&asked, err, &found);
-    if (status && err && asked.brief && !choose->brief)
-        choose_add_ways(choose, err);
+    if (status && ways) {
+        // What is nearest by the formula may have no room in the end where what a lighter search comes to has; what
+        // would do is found by such searches as well.
+        struct bg_error why;
+        asked.effort = CHOOSE_LIGHTLY;
+        if (search(&asked, &why, &found) == BG_OK)
+            status = BG_OK;
+        else if (err)
+            choose_add_ways(choose, err);
+    }
     if (!status)
         status = pass_over_all(choose, err, &found);
     if (status)

@@ -23,7 +23,7 @@ struct plan_choose {
     enum plan_sync_choose recompute, offload; // AUTO: one or the other, where a profile says what the disk costs
     bool use_all;                             // no machine may stay unused
     const uint32_t *replicas;                 // (stages): a shape that is given; NULL: chosen
-    const struct plan_stage *cut;             // (stages), NULL: chosen. With replicas only
+    const struct plan_stage *cut;             // (stages x chunks), NULL: chosen. With replicas only
     uint32_t stages;                          // of the shape
     const struct plan_machine *shadow;        // runs a process that follows every unit; NULL: nobody does
     bool shadow_always;                       // else only where a stage of several machines' plan has one machine

@@ -7,11 +7,12 @@
 
 #include <string.h>
 
-enum { SMALL = 128, EFFORT = 20000, MORE_MAX = 4, PERCENT_MAX = 1 << 20 };
+enum { SMALL = 128, MORE_MAX = 4, PERCENT_MAX = 1 << 20 };
 
-struct eased { // the machines that are there with more memory, and some more like the largest
+struct eased { // the machines that are there with more memory, all of them or the largest alone, and some more like it
     const struct plan_choose *o;
     uint32_t percent, more;
+    bool alone;
 };
 
 static bg_status given(const struct plan_choose *o, struct bg_error *err, struct plan_profile *profile)
@@ -39,20 +40,21 @@ static bg_status eased_profile(void *arg, uint32_t group, struct bg_error *err, 
         profile->machines[m] = profile->machines[like];
     profile->machine_count = count;
     for (uint32_t m = 0; m < count; m++)
-        profile->machines[m].memory_bytes *= e->percent / 100.0;
+        if (!e->alone || m == like)
+            profile->machines[m].memory_bytes *= e->percent / 100.0;
     return BG_OK;
 }
 
-static bool fits_with(const struct plan_choose *o, uint32_t percent, uint32_t more)
+static bool fits_with(struct eased eased)
 {
-    struct eased eased = {o, percent, more};
+    const struct plan_choose *o = eased.o;
     struct plan_choose easier = *o;
     struct plan_chosen_list found;
     struct bg_error why;
     easier.profile_of = eased_profile;
     easier.arg = &eased;
     easier.passes = NULL;
-    easier.effort = EFFORT;
+    easier.effort = CHOOSE_LIGHTLY;
     easier.brief = true;
     if (plan_choose(&easier, &why, &found))
         return false;
@@ -73,32 +75,46 @@ bool choose_is_small(const struct plan_choose *o)
     return small;
 }
 
+// The least memory that has a plan, in parts of a hundred of what is there, nearly; 0: it is not the memory.
+static uint32_t least_percent(const struct plan_choose *o, bool alone)
+{
+    uint32_t low = 100, high = 200;
+    while (high <= PERCENT_MAX && !fits_with((struct eased){o, high, 0, alone})) {
+        low = high;
+        high *= 2;
+    }
+    while (high <= PERCENT_MAX && high - low > 1 && high - low > high / 64) {
+        const uint32_t middle = low + (high - low) / 2;
+        *(fits_with((struct eased){o, middle, 0, alone}) ? &high : &low) = middle;
+    }
+    return high <= PERCENT_MAX ? high : 0;
+}
+
+static double gigabytes(double bytes, uint32_t percent)
+{
+    return 1.0005e-9 * bytes * (percent / 100.0); // rounded up
+}
+
 void choose_add_ways(const struct plan_choose *o, struct bg_error *err)
 {
     const struct bg_error missing = *err;
     struct bg_error why;
     struct plan_profile profile;
-    uint32_t low = 100, high = 200, more = 1;
-    while (high <= PERCENT_MAX && !fits_with(o, high, 0)) {
-        low = high;
-        high *= 2;
-    }
-    if (high > PERCENT_MAX || given(o, &why, &profile))
-        return; // it is not the memory
-    while (high - low > 1 && high - low > high / 64) {
-        const uint32_t middle = low + (high - low) / 2;
-        *(fits_with(o, middle, 0) ? &high : &low) = middle;
-    }
-    while (more <= MORE_MAX && (o->replicas || !fits_with(o, 100, more)))
+    const uint32_t every = least_percent(o, false);
+    uint32_t more = 1;
+    if (every == 0 || given(o, &why, &profile))
+        return;
+    while (more <= MORE_MAX && (o->replicas || !fits_with((struct eased){o, 100, more, false})))
         more++;
     struct bg_str ways = {0};
     const struct plan_machine *like = &profile.machines[largest(&profile)];
+    const uint32_t alone = profile.machine_count > 1 ? least_percent(o, true) : 0;
     if (more <= MORE_MAX)
         bg_str_addf(&ways, "%u more machine%s like %s, or ", more, more > 1 ? "s" : "", like->name);
+    if (alone)
+        bg_str_addf(&ways, "%.4g GB on %s alone, or ", gigabytes(like->memory_bytes, alone), like->name);
     (void)bg_fail(err, missing.status, "%s; %s%.2f times the memory on every machine (%.4g GB on %s) would do",
-                  missing.text, bg_str_text(&ways), high / 100.0,
-                  1.0005e-9 * like->memory_bytes * (high / 100.0), // rounded up
-                  like->name);
+                  missing.text, bg_str_text(&ways), every / 100.0, gigabytes(like->memory_bytes, every), like->name);
     bg_str_fini(&ways);
     plan_profile_fini(&profile);
 }

@@ -104,23 +104,29 @@ static const struct plan_machine *largest(const struct plan_profile *profile)
     return best;
 }
 
+// The unit that needs most has no room by itself: no other change than those that are named here would do.
 static bg_status explain_unit(const struct sync_model *m, struct bg_error *err)
 {
     const struct plan_machine *machine = largest(m->profile);
     const uint8_t mode = lightest(m->options);
-    for (uint32_t u = 0; u < m->units && machine->memory_bytes > 0; u++) {
+    uint32_t worst = 0;
+    double most = 0;
+    for (uint32_t u = 0; u < m->units; u++) {
         const double bytes = fmin(alone_bytes(m, u, mode), alone_bytes(m, u, 0));
-        if (bytes <= machine->memory_bytes)
-            continue;
-        const bool again = mode == 0 && alone_bytes(m, u, PLAN_SYNC_RECOMPUTE) <= machine->memory_bytes;
-        const bool smaller = m->options->group > 1;
-        return bg_fail(err, BG_INVALID,
-                       "unit %u (%s) needs %.4g GB, the largest machine (%s) has %.4g GB: give a machine %.4g GB%s%s",
-                       u, kind_name(m->profile->units[u].kind), GB * bytes, machine->name, GB * machine->memory_bytes,
-                       GB * bytes, again ? ", or compute forwards again (run.recompute=true)" : "",
-                       smaller ? ", or take smaller items (run.group)" : "");
+        worst = bytes > most ? u : worst;
+        most = fmax(bytes, most);
     }
-    return BG_OK;
+    if (machine->memory_bytes <= 0 || most <= machine->memory_bytes)
+        return BG_OK;
+    const bool again = mode == 0 && alone_bytes(m, worst, PLAN_SYNC_RECOMPUTE) <= machine->memory_bytes;
+    const bool smaller = m->options->group > 1;
+    return bg_fail(err, BG_INVALID,
+                   "unit %u (%s) needs %.4g GB, the largest machine (%s) has %.4g GB: give a machine %.4g GB at "
+                   "least%s%s",
+                   worst, kind_name(m->profile->units[worst].kind), GB * most, machine->name,
+                   GB * machine->memory_bytes, 1.0005 * GB * most,
+                   again ? ", or compute forwards again (run.recompute=true)" : "",
+                   smaller ? ", or take smaller items (run.group)" : "");
 }
 
 static bool fits_with(const struct plan_profile *profile, const struct plan_sync_options *o, double factor,

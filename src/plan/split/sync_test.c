@@ -512,7 +512,7 @@ static void says_what_is_missing(void **state)
     struct plan_sync_options o = {.micro_batches = 8, .group = 1};
     for (uint32_t i = 0; i < 4; i++)
         machines[i].memory_bytes = 3e9 + i;
-    refuses(&p, &o, "unit 0 (embed) needs 4.1");
+    refuses(&p, &o, "unit 1 (block) needs 4.102"); // the embedding: 4.1
     refuses(&p, &o, "the largest machine (m3) has 3 GB: give a machine 4.1");
     for (uint32_t i = 0; i < 4; i++)
         machines[i].memory_bytes = i < 2 ? 5e9 : 3e9;
