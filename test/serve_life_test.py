@@ -83,6 +83,7 @@ class LoadingTest(unittest.TestCase):
         server = self.start()
         self.assertEqual(server.ask("GET", "/health")[0], 200)
         server.ends_well()
+        self.assertIn("brigade: stopped, 0 requests were handed over\n", server.said())
         self.assertNotIn("while loading", server.said())
 
     def test_ended_while_packed_weights_are_written(self):
@@ -237,6 +238,7 @@ class OperatorTest(unittest.TestCase):
                 router.wait_for(f"brigade: {url} away: Failed to connect")
                 router.process.terminate()
                 router.wait_for("draining 0 requests for at most 30 s")
+                router.wait_for("stopped, 0 requests were not finished")
                 self.assertEqual(router.process.wait(60), 0)
 
     def test_a_router_without_replicas_says_so(self):

@@ -572,6 +572,7 @@ class Clients(Case):
         sock.sendall(request("/v1/completions", {**LONG, "n": 1, "stream": True}))
         self.assertIn("handed-over", [c["choices"][0]["finish_reason"] for c in self.chunks(sock)])
         self.assertEqual(server.process.wait(60), 0)
+        self.assertIn("brigade: stopped, 1 requests were handed over\n", server.said())
 
     def test_crowds_are_told_to_come_back(self):
         for limit in (("--queue", "2"), ("--queue-tokens", "50")):

@@ -426,10 +426,12 @@ static bg_status drain(struct server *s, struct bg_error *err)
     fprintf(stderr, "brigade: draining %u requests for at most %u s\n", http_open_requests(s->http), s->r.grace_s);
     http_drain(s->http); // who was let in before may still be submitted
     finish_open(s, gate, (uint64_t)s->r.grace_s * 1000000000u);
+    const uint32_t left = http_open_requests(s->http);
     engine_drain(s->engine, true);
     engine_step(s->engine);
     finish_open(s, gate, 5000000000u); // what is there still goes out
     env->ops->gate_destroy(env, gate);
+    fprintf(stderr, "brigade: stopped, %u requests were handed over\n", left);
     return BG_OK;
 }
 

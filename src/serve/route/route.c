@@ -43,6 +43,13 @@ static void turn(struct route *route)
     MHD_run(route->daemon);
 }
 
+static void say(const struct route *route, char *line) // frees it
+{
+    if (route->o.say)
+        route->o.say(route->o.arg, line);
+    bg_free(line);
+}
+
 void route_run(struct route *route)
 {
     struct bg_env *env = route->env;
@@ -51,14 +58,11 @@ void route_run(struct route *route)
     route->draining = true;
     if (route->o.stopping)
         route->o.stopping();
-    if (route->o.say) {
-        char *line = bg_format("draining %u requests for at most %g s", route->open, route->o.grace_ms * 1e-3);
-        route->o.say(route->o.arg, line);
-        bg_free(line);
-    }
+    say(route, bg_format("draining %u requests for at most %g s", route->open, route->o.grace_ms * 1e-3));
     const uint64_t begin = env_now_ns(env);
     while (route->open > 0 && env_now_ns(env) - begin < (uint64_t)route->o.grace_ms * 1000000u)
         turn(route);
+    say(route, bg_format("stopped, %u requests were not finished", route->open));
 }
 
 static uint32_t given(uint32_t value, uint32_t otherwise)
