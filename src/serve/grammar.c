@@ -15,11 +15,12 @@
 enum { NOBODY = 0xffffffff, UNKNOWN = -2, DEAD = -1, START = 0, WORD_MAX = 255 };
 enum {
     REACHED_MAX = 1 << 16, // stacks that one set goes through
-    VISITS_MAX = 1 << 18,  // how often it does, the same ones again as well
+    VISITS_MAX = 1 << 17,  // how often it does, the same ones again as well
     DEPTHS_MAX = 1 << 21,  // of the stacks of one set together
-    MASK_MAX = 1 << 20,    // price of one mask: words that come after are not allowed
-    TEXT_MAX = 1 << 26,    // price of a text: where it is paid the text ends
-    ROOM_BYTES = 1 << 26,  // of what is remembered
+    MASK_MAX = 1 << 18,    // price of one mask, and more for each word: words that come after are not allowed
+    MASK_WORD = 8,
+    TEXT_MAX = 1 << 26,   // price of a text: where it is paid the text ends
+    ROOM_BYTES = 1 << 26, // of what is remembered
     TURN_MAX = 1 << 30,
 };
 
@@ -598,7 +599,6 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     struct grammar *g = bg_alloc(sizeof *g);
     g->text = *text;
     g->holders = 1;
-    g->mask_max = MASK_MAX;
     g->text_max = TEXT_MAX;
     g->room = ROOM_BYTES;
     g->tokenizer = tokenizer;
@@ -606,6 +606,7 @@ bg_status grammar_finish(struct grammar_text *text, uint32_t root, const struct 
     *text = (struct grammar_text){0};
     class_bytes(g);
     list_words(g);
+    g->mask_max = MASK_MAX + MASK_WORD * (uint64_t)g->word_count;
     begin_set(g);
     for (uint32_t i = 0; i < g->text.rules[root].alt_count; i++)
         expand(g, g->text.rules[root].alt[i], NOBODY);
