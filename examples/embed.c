@@ -1,7 +1,7 @@
 // Brigade inside another program: trains a small model on a text, then continues a prompt with it.
 //
 //     cc embed.c $(pkg-config --cflags --libs brigade) -o embed
-//     ./embed corpus.txt
+//     ./embed corpus.txt runs/embedded
 #include <brigade/brigade.h>
 
 #include <stdio.h>
