@@ -1,5 +1,5 @@
-// A job: what the user asked for (job file, key=value overrides, defaults), resolved and checked. DESIGN 6 lists the
-// keys.
+// A job: what the user asked for (job file, key=value overrides, defaults), resolved and checked. job_keys.c
+// lists the keys.
 #ifndef TRAIN_JOB_H
 #define TRAIN_JOB_H
 
