@@ -73,7 +73,7 @@ static struct plan_profile seated(const struct plan_choose *o, const struct plan
     return made;
 }
 
-// Stages that keep nothing in memory from forward to backward, where others of the plan do.
+// Stages that keep nothing in memory from forward to backward.
 static void set_modes(const struct plan_choose *o, const struct plan_sync_choice *choice, struct plan *plan)
 {
     for (uint32_t w = 0; w < plan->workers; w++)
@@ -139,12 +139,40 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
     return status;
 }
 
+static uint8_t mode_of(const struct plan_sync_choice *choice)
+{
+    uint8_t mode = 0;
+    for (uint32_t s = 0; s < choice->stage_count; s++)
+        mode |= choice->stages[s].mode;
+    return mode;
+}
+
+// As a job runs it: its keys know no stages, so that all of them save memory where one has to.
+static bg_status make_uniform(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
+                              struct bg_error *err, struct plan_sync_choice *choice)
+{
+    const struct plan_sync_options options = {.micro_batches = o->micro_batches,
+                                              .group = group,
+                                              .recompute = PLAN_SYNC_AUTO,
+                                              .offload = PLAN_SYNC_AUTO,
+                                              .gpipe = o->schedule == PLAN_GPIPE};
+    const uint8_t mode = mode_of(choice);
+    bool uniform = true;
+    for (uint32_t s = 0; s < choice->stage_count; s++) {
+        uniform &= choice->stages[s].mode == mode;
+        choice->stages[s].mode = mode;
+    }
+    return uniform ? BG_OK : plan_sync_cost(profile, &options, err, choice);
+}
+
 static bg_status make(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
                       const struct plan_sync_choice *choice, struct bg_error *err, struct plan_chosen *chosen)
 {
     struct plan_chosen made = {.choice = plan_sync_choice_copy(choice), .group = group};
     made.profile = seated(o, profile, choice);
-    bg_status status = build(o, err, &made);
+    bg_status status = make_uniform(o, group, profile, err, &made.choice);
+    if (!status)
+        status = build(o, err, &made);
     if (!status)
         status = plan_timeline(&made.plan, &made.profile, err, &made.timeline);
     if (status)
@@ -241,6 +269,7 @@ struct verdict { // on proposals
     double fill; // of the one that comes nearest, of those that do not fit; INFINITY where a schedule refuses it
     bg_status status;
     struct bg_error *err; // why that one does not
+    bool saving;          // some proposal has stages that save memory
 };
 
 // The planner's proposals, built; those that fit are added.
@@ -252,6 +281,7 @@ static bg_status add_proposals(const struct plan_choose *o, uint32_t group, cons
         struct plan_chosen chosen;
         struct bg_error why;
         uint32_t worst = 0;
+        v->saving |= mode_of(&sync->choices[i]) != 0;
         bg_status one = make(o, group, profile, &sync->choices[i], &why, &chosen);
         const double fill = one ? INFINITY : fill_of(&chosen, &worst);
         if (i == 0)
@@ -322,7 +352,8 @@ static bg_status check_seats(const struct plan_choose *o, const struct plan_prof
 // Where the best proposal has no room in the end, the planner is asked again with as much less memory; and where it
 // then finds nothing, with something between.
 static bg_status solve(const struct plan_choose *o, const struct plan_sync_options *options,
-                       const struct plan_profile *profile, struct bg_error *err, struct plan_chosen_list *list)
+                       const struct plan_profile *profile, struct bg_error *err, struct plan_chosen_list *list,
+                       bool *saving)
 {
     struct plan_sync_options asking = *options;
     struct plan_profile asked = *profile; // with less memory
@@ -347,6 +378,7 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
         } else {
             list->exact &= sync.exact;
             status = add_proposals(o, options->group, profile, &sync, &verdict, list);
+            *saving |= verdict.saving;
             add_row(o, options, profile, &sync, list);
             plan_sync_fini(&sync);
             loose = scale;
@@ -360,7 +392,8 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
 }
 
 static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
-                           enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list)
+                           enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list,
+                           bool *saving)
 {
     const bool whole = plan_schedule_chunks(o->schedule, o->chunks) == 1;
     const struct plan_sync_options options = {.micro_batches = o->micro_batches,
@@ -382,9 +415,27 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
     if (!status && offload == PLAN_SYNC_AUTO && !(profile.disk_byte_s > 0))
         status = bg_fail(err, BG_UNSUPPORTED, "the profile does not say what the disk costs");
     if (!status)
-        status = solve(o, &options, &profile, err, list);
+        status = solve(o, &options, &profile, err, list, saving);
     plan_profile_fini(&profile);
     return status;
+}
+
+// Stages are let to save memory one by one, which tells whether any plan is the better for it. Where one is, and all of
+// them were searched, those that do so nowhere and everywhere are searched as well: only they are what a job can run.
+static bg_status try_mode(const struct plan_choose *o, uint32_t group, uint8_t mode, enum plan_sync_choose choose,
+                          struct bg_error *err, struct plan_chosen_list *list, bool *saving)
+{
+    const bool disk = mode == PLAN_SYNC_OFFLOAD;
+    bool ignored = false;
+    struct bg_error why;
+    bg_status status =
+        try_group(o, group, disk ? PLAN_SYNC_OFF : choose, disk ? choose : PLAN_SYNC_OFF, err, list, saving);
+    if (!*saving || choose != PLAN_SYNC_AUTO || !list->exact)
+        return status;
+    const bg_status everywhere = try_group(o, group, disk ? PLAN_SYNC_OFF : PLAN_SYNC_ON,
+                                           disk ? PLAN_SYNC_ON : PLAN_SYNC_OFF, &why, list, &ignored),
+                    nowhere = try_group(o, group, PLAN_SYNC_OFF, PLAN_SYNC_OFF, &why, list, &ignored);
+    return nowhere && everywhere ? status : BG_OK;
 }
 
 // Stashes are computed again or wait on disk, not both in one plan: the second way is tried where memory is short.
@@ -392,13 +443,13 @@ static bg_status try_modes(const struct plan_choose *o, uint32_t group, struct b
                            struct plan_chosen_list *list)
 {
     const bool on = o->offload == PLAN_SYNC_ON;
-    bg_status status =
-        try_group(o, group, on ? PLAN_SYNC_OFF : o->recompute, on ? PLAN_SYNC_ON : PLAN_SYNC_OFF, err, list);
-    if (o->offload != PLAN_SYNC_AUTO || o->recompute != PLAN_SYNC_AUTO ||
-        (!status && !plan_chosen_recomputes(&list->items[0])))
+    bool saving = false, by_disk = false;
+    bg_status status = try_mode(o, group, on ? PLAN_SYNC_OFFLOAD : PLAN_SYNC_RECOMPUTE,
+                                on ? PLAN_SYNC_ON : o->recompute, err, list, &saving);
+    if (o->offload != PLAN_SYNC_AUTO || o->recompute != PLAN_SYNC_AUTO || (!status && !saving))
         return status;
     struct bg_error why; // one way less
-    return try_group(o, group, PLAN_SYNC_OFF, PLAN_SYNC_AUTO, &why, list) ? status : BG_OK;
+    return try_mode(o, group, PLAN_SYNC_OFFLOAD, PLAN_SYNC_AUTO, &why, list, &by_disk) ? status : BG_OK;
 }
 
 // ---- Passes ----
