@@ -224,8 +224,12 @@ void openai_usage_chunk(const struct openai_reply *reply, const struct openai_ch
 void openai_gather(const struct openai_reply *reply, struct openai_choice *choice, const struct serve_event *event)
 {
     note(choice, event);
-    bg_str_add_bytes(&choice->text, bg_str_text(&choice->echo), choice->echo.size);
-    bg_str_reset(&choice->echo);
+    if (choice->echo.size > 0) { // a text of its own, as in a stream: no character begins in it and ends in the answer
+        json_t *echo = openai_text(bg_str_text(&choice->echo), choice->echo.size);
+        bg_str_add_bytes(&choice->text, json_string_value(echo), json_string_length(echo));
+        json_decref(echo);
+        bg_str_reset(&choice->echo);
+    }
     bg_str_add_bytes(&choice->text, event->text, event->text_bytes);
     const size_t count = choice->token_count + event->token_count, stride = 1 + reply->ask->request.top_logprobs;
     if (count > choice->token_capacity) {

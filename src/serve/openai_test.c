@@ -252,6 +252,48 @@ static void streams(void **state)
     os_env_destroy(env);
 }
 
+// A prompt of ids may end within a character that the answer goes on with: whole and in chunks, it is none.
+static void an_echo_is_a_text_of_its_own(void **state)
+{
+    (void)state;
+    static const char wanted[] = "k\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd!";
+    struct bg_env *env = test_env(1);
+    struct tokenizer *tokenizer;
+    struct bg_error err;
+    struct openai_error error;
+    struct openai_ask ask;
+    assert_int_equal(tokenizer_open(env, "bytes", &err, &tokenizer), BG_OK);
+    assert_true(parse(OPENAI_COMPLETION, "{\"prompt\": [107, 241], \"echo\": true}", &error, &ask));
+    const struct openai_reply reply = {&ask, tokenizer, "id-1", "m", 5};
+    const int32_t tokens[] = {183, 161, 129, 33};
+    const struct serve_event event = {
+        .tokens = tokens, .token_count = 4, .text = "\xb7\xa1\x81!", .text_bytes = 4, .finish = SERVE_LENGTH};
+    struct openai_choice whole = {0}, chunks = {0};
+    struct bg_str out = {0}, said = {0};
+    bg_str_add(&whole.echo, "k\xf1");
+    bg_str_add(&chunks.echo, "k\xf1");
+    openai_gather(&reply, &whole, &event);
+    openai_chunk(&reply, &chunks, &event, &out);
+    json_t *answer = openai_answer(&reply, &whole, 1);
+    assert_string_equal(
+        json_string_value(json_object_get(json_array_get(json_object_get(answer, "choices"), 0), "text")), wanted);
+    while (out.size > 0) {
+        json_t *chunk = chunk_of(&out);
+        bg_str_add(&said,
+                   json_string_value(json_object_get(json_array_get(json_object_get(chunk, "choices"), 0), "text")));
+        json_decref(chunk);
+    }
+    assert_string_equal(bg_str_text(&said), wanted);
+    json_decref(answer);
+    openai_choice_fini(&whole);
+    openai_choice_fini(&chunks);
+    bg_str_fini(&out);
+    bg_str_fini(&said);
+    openai_ask_fini(&ask);
+    tokenizer_destroy(tokenizer);
+    os_env_destroy(env);
+}
+
 static void embeddings(void **state)
 {
     (void)state;
@@ -291,8 +333,9 @@ static void embeddings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults), cmocka_unit_test(fields),  cmocka_unit_test(refusals),
-        cmocka_unit_test(texts),    cmocka_unit_test(streams), cmocka_unit_test(embeddings),
+        cmocka_unit_test(defaults),   cmocka_unit_test(fields),  cmocka_unit_test(refusals),
+        cmocka_unit_test(texts),      cmocka_unit_test(streams), cmocka_unit_test(an_echo_is_a_text_of_its_own),
+        cmocka_unit_test(embeddings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
