@@ -145,6 +145,16 @@ static void bad_grammars_are_refused(void **state)
     for (int i = 0; i < 20000; i++)
         bg_str_add(&deep, "(");
     assert_int_equal(grammar_compile_gbnf(bg_str_text(&deep), deep.size, w.bytes, &err, &g), BG_INVALID);
+    bg_str_reset(&deep); // each part may be empty, or one of many: what waits to be looked at is bounded too
+    bg_str_add(&deep, "root ::=");
+    for (int i = 0; i < 14000; i++)
+        bg_str_add(&deep, " e");
+    bg_str_add(&deep, "\ne ::= ");
+    for (int i = 0; i < 9000; i++)
+        bg_str_add(&deep, "\"a\"|");
+    bg_str_add(&deep, "\"\"\n");
+    assert_int_equal(grammar_compile_gbnf(bg_str_text(&deep), deep.size, w.bytes, &err, &g), BG_INVALID);
+    assert_non_null(strstr(err.text, "can begin in more than"));
     bg_str_fini(&deep);
     world_destroy(&w);
 }
