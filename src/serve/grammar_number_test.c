@@ -2,37 +2,7 @@
 // bounds, and only then; long digits by hand; what cannot be kept is refused.
 #include "base/mem.h"
 #include "base/str.h"
-#include "model/step_test.h"
-#include "serve/grammar.h"
-
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-
-struct world {
-    struct bg_env *env;
-    struct tokenizer *bytes;
-    uint64_t random;
-};
-
-static uint32_t below(struct world *w, uint32_t n)
-{
-    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(w->random >> 33) % n;
-}
-
-static void world_create(struct world *w)
-{
-    struct bg_error err;
-    *w = (struct world){.env = test_env(1), .random = 3};
-    assert_int_equal(tokenizer_open(w->env, "bytes", &err, &w->bytes), BG_OK);
-}
-
-static void world_destroy(struct world *w)
-{
-    tokenizer_destroy(w->bytes);
-    os_env_destroy(w->env);
-}
+#include "serve/grammar_test.h"
 
 static struct grammar *compile(struct world *w, const char *schema, struct bg_error *err)
 {
@@ -127,7 +97,7 @@ static void bounds_are_kept(void **state)
     struct world w;
     uint32_t some = 0;
     (void)state;
-    world_create(&w);
+    world_create(&w, 3);
     for (int i = 0; i < 250; i++) {
         struct bounds b = {.flags = below(&w, 12), .whole = below(&w, 2)}; // one bound at least
         b.least = below(&w, 2) ? ends[below(&w, sizeof ends / sizeof *ends)] : (int)below(&w, 26000) - 13000;
@@ -199,7 +169,7 @@ static void long_digits_too(void **state)
     struct world w;
     struct bg_error err;
     (void)state;
-    world_create(&w);
+    world_create(&w, 3);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct grammar *g = compile(&w, cases[i].schema, &err);
         if (!g)

@@ -3,39 +3,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "base/mem.h"
 #include "base/str.h"
-#include "model/step_test.h"
-#include "serve/grammar_int.h"
+#include "serve/grammar_test.h"
 
 #include <pcre2.h>
-
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-
-struct world {
-    struct bg_env *env;
-    struct tokenizer *bytes;
-    uint64_t random;
-};
-
-static uint32_t below(struct world *w, uint32_t n)
-{
-    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(w->random >> 33) % n;
-}
-
-static void world_create(struct world *w)
-{
-    struct bg_error err;
-    *w = (struct world){.env = test_env(1), .random = 7};
-    assert_int_equal(tokenizer_open(w->env, "bytes", &err, &w->bytes), BG_OK);
-}
-
-static void world_destroy(struct world *w)
-{
-    tokenizer_destroy(w->bytes);
-    os_env_destroy(w->env);
-}
 
 // {"type": "string", ..} of a pattern; most UINT32_MAX: no limit.
 static struct grammar *compile(struct world *w, const char *pattern, uint32_t least, uint32_t most,
@@ -201,7 +171,7 @@ static void patterns_mean_what_they_mean_elsewhere(void **state)
     };
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 7);
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         agree(&w, patterns[i], 0, UINT32_MAX);
         agree(&w, patterns[i], 2, 3);
@@ -245,7 +215,7 @@ static void random_patterns_too(void **state)
     struct world w;
     uint32_t some = 0;
     (void)state;
-    world_create(&w);
+    world_create(&w, 7);
     for (int i = 0; i < 150; i++) {
         struct bg_str pattern = {0};
         random_pattern(&w, &pattern, 0);
@@ -289,7 +259,7 @@ static void two_patterns_at_once(void **state)
     uint32_t some = 0;
     struct bg_str text = {0}, spelled = {0};
     (void)state;
-    world_create(&w);
+    world_create(&w, 7);
     for (int round = 0; round < 60; round++) {
         struct bg_str a = {0}, b = {0};
         uint32_t count = 0;
@@ -372,7 +342,7 @@ static void what_is_not_supported_is_named(void **state)
     };
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 7);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct bg_error err;
         if (compile(&w, bad[i][0], 0, UINT32_MAX, &err))
@@ -434,7 +404,7 @@ static void characters_are_spelled_one_way(void **state)
     };
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 7);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct bg_error err;
         struct grammar *g = compile(&w, cases[i].pattern, 0, UINT32_MAX, &err);

@@ -2,39 +2,9 @@
 // what cannot be kept is refused by name; hostile texts are bounded.
 #include "base/mem.h"
 #include "base/str.h"
-#include "model/step_test.h"
-#include "serve/grammar_int.h"
+#include "serve/grammar_test.h"
 
 #include <jansson.h>
-
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-
-struct world {
-    struct bg_env *env;
-    struct tokenizer *bytes;
-    uint64_t random;
-};
-
-static uint32_t below(struct world *w, uint32_t n)
-{
-    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(w->random >> 33) % n;
-}
-
-static void world_create(struct world *w)
-{
-    struct bg_error err;
-    *w = (struct world){.env = test_env(1), .random = 5};
-    assert_int_equal(tokenizer_open(w->env, "bytes", &err, &w->bytes), BG_OK);
-}
-
-static void world_destroy(struct world *w)
-{
-    tokenizer_destroy(w->bytes);
-    os_env_destroy(w->env);
-}
 
 static bool fits(const struct grammar *g, const char *text)
 {
@@ -82,7 +52,7 @@ static void texts_fit_or_not(void **state)
 {
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t i = 0; i < sizeof gbnf / sizeof *gbnf; i++) {
         struct grammar *g = NULL;
         struct bg_error err = {0};
@@ -124,7 +94,7 @@ static void bad_grammars_are_refused(void **state)
     };
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct grammar *g = NULL;
         struct bg_error err = {0};
@@ -270,7 +240,7 @@ static void schemas_keep_their_word(void **state)
 {
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
         struct grammar *g = schema_of(&w, schemas[i].grammar);
         for (size_t k = 0; k < 8 && schemas[i].good[k]; k++)
@@ -329,7 +299,7 @@ static void draws_are_json(void **state)
 {
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
         struct grammar *g = schema_of(&w, schemas[i].grammar);
         for (int round = 0; round < 20; round++) {
@@ -411,7 +381,7 @@ static void what_cannot_be_kept_is_refused(void **state)
     };
     struct world w;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct grammar *g = NULL;
         struct bg_error err = {0};
@@ -432,7 +402,7 @@ static void comparing_alternatives_is_bounded(void **state)
     struct bg_str schema = {0};
     struct grammar *g = NULL;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     bg_str_add(&schema, "{\"$defs\": {");
     for (int i = 0; i < HOPS; i++)
         bg_str_addf(&schema, "\"%0*d\": {\"$ref\": \"#/$defs/%0*d\"}, ", i ? NAME : 1, i, NAME, i + 1);
@@ -456,7 +426,7 @@ static void too_much_to_look_at_ends_a_text(void **state)
     struct world w;
     uint64_t mask[8];
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     struct grammar *g = schema_of(&w, "{\"type\": \"boolean\"}");
     grammar_limit(g, 1, 0, 0);
     struct grammar_state *s = grammar_begin(g);
@@ -482,7 +452,7 @@ static void same_stacks_are_counted_too(void **state)
     struct grammar *g = NULL;
     uint64_t mask[8];
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     bg_str_add(&text, "root ::= [ -~] rest");
     for (int i = 0; i < 4000; i++)
         bg_str_add(&text, "|[ -~]rest");
@@ -543,7 +513,7 @@ static void walkers_do_not_show_in_each_other(void **state)
     struct world w;
     uint32_t cut = 0, ended = 0;
     (void)state;
-    world_create(&w);
+    world_create(&w, 5);
     for (size_t k = 0; k < 3 * sizeof walked / sizeof *walked; k++) {
         const char *text = walked[k / 3];
         const uint64_t price = k % 2 ? 200 : 1 << 20; // of a text
