@@ -37,7 +37,7 @@ struct queue { // first in, first out
 struct actor { // a worker
     size_t op;
     uint32_t units_left; // of the op at hand, from its last unit down; 0: not begun
-    bool in_op, busy, voted, done;
+    bool in_op, voted, done;
     double left; // of the task at hand, in seconds alone on its machine
     double rate;
     size_t op_span;
@@ -57,6 +57,7 @@ struct walk {
     struct plan_timeline *out;
     struct plan_traffic traffic;
     struct actor *actors;
+    bool *busy, *stirred; // (workers): computes now; has ended something or got a message since it last went on
     struct letter *heap;
     size_t heap_count, heap_capacity;
     uint64_t order;
@@ -397,7 +398,8 @@ static void finish_task(struct walk *k, uint32_t worker)
     struct actor *a = &k->actors[worker];
     const struct task task = a->task;
     const struct plan_op *op;
-    a->busy = false;
+    k->busy[worker] = false;
+    k->stirred[worker] = true;
     switch (task.kind) {
     case TASK_COMPUTE:
         op = &k->plan->lists[worker].ops[a->op];
@@ -447,11 +449,12 @@ static void go_on(struct walk *k, uint32_t worker)
 {
     struct actor *a = &k->actors[worker];
     const struct plan_list *list = &k->plan->lists[worker];
-    while (!a->busy) {
+    k->stirred[worker] = false;
+    while (!k->busy[worker]) {
         if (a->tasks.count > 0) {
             queue_pop(&a->tasks, &a->task, sizeof a->task);
             a->left = a->task.work / k->profile->machines[worker].speed;
-            a->busy = true;
+            k->busy[worker] = true;
             if (a->left <= 0)
                 finish_task(k, worker);
         } else if (a->in_op && !(list->ops[a->op].kind == PLAN_STEP && !a->done)) {
@@ -511,12 +514,13 @@ static double set_rates(struct walk *k)
     memset(k->threads, 0, workers * sizeof *k->threads);
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
-        if (a->busy && in_periods(a, &machines[w]))
-            renew_quota(k, a, &machines[w]);
-        k->cores.runners[w].wants = a->busy && !is_held(a, &machines[w]);
-        k->cores.runners[w].left = a->left;
-        if (!a->busy)
+        k->cores.runners[w].wants = false;
+        if (!k->busy[w])
             continue;
+        if (in_periods(a, &machines[w]))
+            renew_quota(k, a, &machines[w]);
+        k->cores.runners[w].wants = !is_held(a, &machines[w]);
+        k->cores.runners[w].left = a->left;
         if (!is_held(a, &machines[w]))
             k->threads[a->host] +=
                 in_periods(a, &machines[w]) ? machines[w].threads : plan_machine_threads(&machines[w]);
@@ -525,7 +529,7 @@ static double set_rates(struct walk *k)
     for (uint32_t w = 0; w < workers; w++) {
         struct actor *a = &k->actors[w];
         double until = INFINITY;
-        if (!a->busy)
+        if (!k->busy[w])
             continue;
         if (is_held(a, &machines[w])) {
             a->rate = 0;
@@ -557,7 +561,7 @@ static bool pass_time(struct walk *k)
     k->now += next;
     for (uint32_t w = 0; w < k->plan->workers; w++) {
         struct actor *a = &k->actors[w];
-        if (!a->busy)
+        if (!k->busy[w])
             continue;
         const bool ends = a->rate > 0 && a->left / a->rate <= next * (1 + 1e-12);
         a->work += ends ? a->left : next * a->rate;
@@ -572,6 +576,7 @@ static bool pass_time(struct walk *k)
     while (k->heap_count > 0 && k->heap[0].arrives <= k->now) {
         const struct letter letter = heap_pop(k);
         queue_push(&k->actors[letter.to].inbox, &letter, sizeof letter);
+        k->stirred[letter.to] = true;
     }
     return true;
 }
@@ -585,6 +590,9 @@ static void walk_init(struct walk *k)
     plan_cores_init(plan, k->profile, &k->cores);
     k->slices = plan_op_slices(plan);
     k->actors = bg_alloc_array(workers, sizeof *k->actors);
+    k->busy = bg_alloc_array(workers, sizeof *k->busy);
+    k->stirred = bg_alloc_array(workers, sizeof *k->stirred);
+    memset(k->stirred, true, workers);
     k->threads = bg_alloc_array(workers, sizeof *k->threads);
     k->link_free = bg_alloc_array(workers * workers, sizeof *k->link_free);
     k->here = bg_alloc_array(2 * plan_cells(plan) * k->slices, 1);
@@ -620,7 +628,8 @@ static void walk_fini(struct walk *k)
     }
     plan_traffic_fini(&k->traffic);
     plan_cores_fini(&k->cores);
-    void *const parts[] = {k->actors, k->threads, k->link_free, k->here, k->state, k->posted, k->heap};
+    void *const parts[] = {k->actors, k->busy,  k->stirred, k->threads, k->link_free,
+                           k->here,   k->state, k->posted,  k->heap};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         bg_free(parts[i]);
 }
@@ -696,7 +705,8 @@ bg_status plan_timeline(const struct plan *plan, const struct plan_profile *prof
     walk_init(&k);
     do {
         for (uint32_t w = 0; w < plan->workers; w++)
-            go_on(&k, w);
+            if (k.stirred[w])
+                go_on(&k, w);
     } while (pass_time(&k));
     bg_status status = find_stuck(&k, err);
     if (!status)

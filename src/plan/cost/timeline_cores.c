@@ -18,7 +18,6 @@ void plan_cores_init(const struct plan *plan, const struct plan_profile *profile
                                  .at = bg_alloc_array(plan->workers, sizeof *cores->at),
                                  .workers = plan->workers,
                                  .sharing = profile->sharing > 0 ? profile->sharing : 1};
-    uint32_t used = 0;
     for (uint32_t w = 0; w < plan->workers; w++) {
         struct plan_runner *r = &cores->runners[w];
         uint32_t first = 0, place = 0, count = 0;
@@ -37,8 +36,8 @@ void plan_cores_init(const struct plan *plan, const struct plan_profile *profile
             continue;
         r->count = (uint32_t)ceil(own - 1e-9);
         r->worth = own / r->count;
-        r->first = w == first ? used : cores->runners[first].first;
-        used += w == first ? r->count : 0;
+        r->first = w == first ? cores->used : cores->runners[first].first;
+        cores->used += w == first ? r->count : 0;
         r->core = r->first + place % r->count;
     }
 }
@@ -87,6 +86,8 @@ static bool is_shared(const struct plan_cores *cores, uint32_t core)
 
 void plan_cores_turn(struct plan_cores *cores, double now)
 {
+    if (cores->used == 0)
+        return;
     for (uint32_t w = 0; w < cores->workers; w++) {
         struct plan_runner *r = &cores->runners[w];
         if (!r->wants)

@@ -50,8 +50,8 @@ struct plan_runner {       // a worker
 struct plan_cores {
     struct plan_runner *runners; // (workers)
     uint32_t *at;                // (cores): who runs there, or PLAN_NOBODY
-    uint32_t workers;
-    double sharing; // what is left of a core that several have
+    uint32_t workers, used;      // used: cores
+    double sharing;              // what is left of a core that several have
 };
 void plan_cores_init(const struct plan *plan, const struct plan_profile *profile, struct plan_cores *cores);
 void plan_cores_fini(struct plan_cores *cores);

@@ -1,7 +1,7 @@
 // From profiles to one plan: what the planner (sync.h) proposes for items of every size is built as a lowered plan and
-// run in the simulator of a step (timeline.h); the shortest step wins, after the passes that make it shorter. All stages
-// of a plan save memory or none, as in a job, whose keys know no stages (the planner's own proposals may differ in
-// that). Two plans are of one shape where as many machines sit at each of their stages.
+// run in the simulator of a step (timeline.h); the shortest step wins, after the passes that make it shorter. All
+// stages of a plan save memory or none, as in a job, whose keys know no stages (the planner's own proposals may differ
+// in that). Two plans are of one shape where as many machines sit at each of their stages.
 #ifndef PLAN_CHOOSE_H
 #define PLAN_CHOOSE_H
 
