@@ -66,6 +66,16 @@ class Plan(unittest.TestCase):
             self.assertEqual(level["stages"][0]["first"], 0)
             self.assertEqual(level["stages"][-1]["end"], 5)
 
+    def test_odd_numbers(self):
+        """Layers that take no time, and the largest and slowest there may be: no number is left without a value."""
+        path = self.graph(node(1, 0) + node(2, 0) + "\tnode1 -- node2\n")
+        code, out, err = run("--graph", path, "--machines", "2", "--bandwidth", "1e9")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("t_pipe    0 s\nt_dp      0 s\n", out)
+        path = self.graph(node(1, 2e18, 1e18, 1e18) + node(2, 2e18, 1e18, 1e18) + "\tnode1 -- node2\n")
+        plan = self.plan("--graph", path, "--machines", "2", "--bandwidth", "1e-30", "--activation-compression-ratio", "1e-30")
+        self.assertEqual(plan["t_single"], 4e15)
+
     def test_refusals(self):
         path = self.graph(node(1, 1) + "\tnode1 -- node2\n")
         good = self.graph(node(1, 1)) + ".none"
@@ -75,6 +85,9 @@ class Plan(unittest.TestCase):
                 (("--graph", path, "--machines", "0", "--bandwidth", "1e9"), 64, "whole number from 1"),
                 (("--graph", path, "--machines", "2", "--bandwidth", "fast"), 64, '"fast"'),
                 (("--graph", path, "--machines", "2", "--bandwidth", "1", "--memory", "0"), 64, "--memory"),
+                (("--graph", path, "--machines", "2", "--bandwidth", "1e-300"), 64, "--bandwidth"),
+                (("--graph", path, "--machines", "2", "--bandwidth", "1", "--activation-compression-ratio", "1e-300"), 64,
+                 "--activation-compression-ratio"),
                 (("--graph", good, "--machines", "2", "--bandwidth", "1e9"), 66, good)]:
             result = run(*args)
             self.assertEqual(result[0], code, result)

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define LEAST 1e-30 // of what is divided by: no time becomes infinite
+
 struct request {
     const char *graph, *machines, *bandwidth, *compression, *memory;
     struct plan_pipedream_options options;
@@ -30,7 +32,7 @@ static int read_levels(struct request *r)
         o->levels[l].machines = (uint32_t)count;
         if (!code)
             code = cli_plan_number("bandwidth", bandwidths.items[l], 1e30, &o->levels[l].bandwidth);
-        if (!code && o->levels[l].bandwidth <= 0)
+        if (!code && o->levels[l].bandwidth < LEAST)
             code = cli_misuse("plan", "--bandwidth: \"%s\", expected more than 0 bytes/s", bandwidths.items[l]);
     }
     o->level_count = (uint32_t)machines.count;
@@ -46,7 +48,7 @@ static int read_request(struct request *r)
     int code = read_levels(r);
     if (!code && r->compression)
         code = cli_plan_number("activation-compression-ratio", r->compression, 1e30, &r->options.compression);
-    if (!code && r->compression && r->options.compression <= 0)
+    if (!code && r->compression && r->options.compression < LEAST)
         code = cli_misuse("plan", "--activation-compression-ratio: expected more than 0 (1: nothing is compressed)");
     if (!code && r->memory)
         code = cli_plan_number("memory", r->memory, 1e30, &r->options.memory_bytes);
@@ -88,12 +90,20 @@ static void print_json(const struct request *r, uint32_t states, const struct pl
                              plan->pipe_s, "t_dp", plan->data_s, "levels", levels));
 }
 
+static void print_time(const char *name, double seconds, double single_s)
+{
+    printf("%-9s %.9g s", name, seconds);
+    if (seconds > 0)
+        printf(", %.2f times as fast", single_s / seconds);
+    printf("\n");
+}
+
 static void print_table(const struct request *r, uint32_t states, const struct plan_pipedream *plan)
 {
     printf("states    %u\n", states);
     printf("t_single  %.9g s\n", plan->single_s);
-    printf("t_pipe    %.9g s, %.2f times as fast\n", plan->pipe_s, plan->single_s / plan->pipe_s);
-    printf("t_dp      %.9g s, %.2f times as fast\n", plan->data_s, plan->single_s / plan->data_s);
+    print_time("t_pipe", plan->pipe_s, plan->single_s);
+    print_time("t_dp", plan->data_s, plan->single_s);
     uint32_t above = 0;
     for (uint32_t l = r->options.level_count; l > 0; l--) {
         uint32_t end, begin = level_of(plan, l, &end);
