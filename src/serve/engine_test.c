@@ -355,12 +355,14 @@ static void what_is_no_number_is_no_answer(void **state)
         assert_int_equal(bad->got.finish, SERVE_FAILED);
         assert_int_equal(bad->got.count, 0);
         assert_int_equal(bad->got.text.size, 0);
+        bg_str_fini(&bad->got.text);
         bad->got = (struct answer){0};
         bad->request = (struct serve_request){.prompt = bad->prompt, .prompt_count = 40, .embed = true};
         submit(&w, k);
         finish_all(&w);
         assert_int_equal(bad->got.finish, SERVE_FAILED);
         assert_false(bad->got.embedded);
+        bg_str_fini(&bad->got.text);
         *bad = kept;
         run_all(&w); // in the pages that it had
         engine_destroy(w.engine);
