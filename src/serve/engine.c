@@ -230,11 +230,14 @@ static bg_status check(const struct engine *e, const struct serve_request *r, st
         return bg_fail(err, BG_INVALID,
                        "the request exceeds the available context size: the prompt has %u tokens, the context %u",
                        r->prompt_count, e->context);
-    if ((r->tokens_max == 0) != r->embed || r->top_logprobs > 20 || r->drawn_count > r->tokens_max ||
-        r->drawn_count > e->context + 1 - r->prompt_count) // the last token drawn need not be fed
-        return bg_fail(err, BG_INVALID,
-                       "%u tokens were asked for, %u drawn, %u logprobs: expected 1 or more, at most 20", r->tokens_max,
-                       r->drawn_count, r->top_logprobs);
+    const uint32_t room = e->context + 1 - r->prompt_count; // the last token drawn need not be fed
+    const uint32_t most = r->tokens_max < room ? r->tokens_max : room;
+    if (r->drawn_count > most)
+        return bg_fail(err, BG_INVALID, "%u tokens were drawn already, at most %u may come after this prompt",
+                       r->drawn_count, most);
+    if ((r->tokens_max == 0) != r->embed || r->top_logprobs > 20)
+        return bg_fail(err, BG_INVALID, "%u tokens were asked for with %u logprobs: expected 1 or more, at most 20",
+                       r->tokens_max, r->top_logprobs);
     return BG_OK;
 }
 
