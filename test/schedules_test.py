@@ -88,7 +88,7 @@ class Schedules(Runs):
             out.write("profile 1\nunit embed forward_s 1e-5 parameter_bytes 8192 cut_bytes 8320\n")
             out.write(f"unit block {block}\n" * 4)
             out.write(f"unit head {block.replace('50000', '260000')}\noverhead disk_byte_s 1e-12\n")
-        for memory, offload in (("1e9", [False, False]), ("1e6", [False, True]), ("5e5", [True, True])):
+        for memory, offload in (("1e9", [False, False]), ("1e6", [True, True]), ("5e5", [True, True])):
             with open(self.path("machines.txt"), "w") as out:
                 out.write("profile 1\n" + "".join(f"machine m{i} memory {memory} host 0\n" for i in range(2)))
             done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *self.JOB, "run.plan=2x1", "run.schedule=gpipe",
