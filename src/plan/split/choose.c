@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLOSE 0.02 // parts of a machine's memory
+#define CLOSE  0.02 // parts of a machine's memory
+#define NEARLY 0.06 // likewise, where not all can be searched and some plan fits
+#define MUCH   1.1  // times the best step
 
-enum { PATIENCE = 2, ROUNDS = 8 };
+enum { PATIENCE = 2, ROUNDS = 8, PASSED_MAX = 3 };
 
 void plan_chosen_fini(struct plan_chosen *chosen)
 {
@@ -349,6 +351,11 @@ static bg_status check_seats(const struct plan_choose *o, const struct plan_prof
                    (unsigned long long)seats - profile->machine_count);
 }
 
+static double closeness(const struct plan_chosen_list *list)
+{
+    return list->exact || list->count == 0 ? CLOSE : NEARLY;
+}
+
 // Where the best proposal has no room in the end, the planner is asked again with as much less memory; and where it
 // then finds nothing, with something between.
 static bg_status solve(const struct plan_choose *o, const struct plan_sync_options *options,
@@ -362,7 +369,7 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
     bg_status status = BG_OK;
     double scale = 1, loose = 1, tight = 0; // the best does not fit in `loose` times the memory, nothing in `tight`
     asked.machines = bg_alloc_array(profile->machine_count, sizeof *asked.machines);
-    for (int round = 0; round < ROUNDS && verdict.fit < 1 && loose - tight > CLOSE; round++) {
+    for (int round = 0; round < ROUNDS && verdict.fit < 1 && loose - tight > closeness(list); round++) {
         struct bg_error why;
         for (uint32_t m = 0; m < profile->machine_count; m++) {
             asked.machines[m] = profile->machines[m];
@@ -391,6 +398,12 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
     return status;
 }
 
+// Where not all can be searched, what is much longer than a plan that is there need not be.
+static double longest_s(const struct plan_chosen_list *list)
+{
+    return list->exact || list->count == 0 ? 0 : MUCH * list->items[0].timeline.step_s;
+}
+
 static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
                            enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list,
                            bool *saving)
@@ -405,8 +418,9 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
                                               .stages_max = o->replicas ? o->stages : 0,
                                               .replicas = o->replicas,
                                               .cut = whole ? o->cut : NULL,
+                                              .longest_s = longest_s(list),
                                               .effort = o->effort,
-                                              .brief = o->brief};
+                                              .brief = o->brief || longest_s(list) > 0};
     struct plan_profile profile;
     bg_status status = o->profile_of(o->arg, group, err, &profile);
     if (status)
@@ -471,11 +485,13 @@ static bg_status pass_over(const struct plan_choose *o, struct bg_error *err, st
     return BG_OK;
 }
 
-// The best of each shape, each with its own passes; the order may change.
+// The best of each shape, each with its own passes; the order may change. Where not all could be searched, only those
+// that are told of.
 static bg_status pass_over_all(const struct plan_choose *o, struct bg_error *err, struct plan_chosen_list *list)
 {
     bg_status status = BG_OK;
-    for (uint32_t i = 0; i < list->count && o->passes && !status; i++) {
+    const uint32_t most = list->exact ? PLAN_CHOSEN_MAX : PASSED_MAX;
+    for (uint32_t i = 0; i < list->count && i < most && o->passes && !status; i++) {
         status = pass_over(o, err, &list->items[i]);
         for (uint32_t at = i; at > 0 && shorter(&list->items[at], &list->items[at - 1]); at--) {
             const struct plan_chosen before = list->items[at - 1];

@@ -248,11 +248,8 @@ static void search_some(const struct sync_model *m, bool uncrowded, bool any, st
             spare -= m->options->replicas[r];
         depths = spare + 1 < depths ? spare + 1 : depths;
     }
-    const struct sync_breadth how = {.beam = any          ? 1
-                                             : bounded(m) ? BEAM * (depths < 16 ? depths : 16)
-                                                          : BEAM,
-                                     .by_depth = bounded(m),
-                                     .stepwise = m->options->cut != NULL};
+    struct sync_breadth glance = {.beam = 1, .by_depth = bounded(m), .stepwise = m->options->cut != NULL}, how = glance;
+    how.beam = bounded(m) ? BEAM * (depths < 16 ? depths : 16) : BEAM;
     for (uint32_t by = 0; by < ORDERS && !(any && found->count); by++) {
         struct sync_lattice lattice;
         uint32_t *now = order + (size_t)by * kinds.count, same = 0;
@@ -262,7 +259,10 @@ static void search_some(const struct sync_model *m, bool uncrowded, bool any, st
         if (same < by)
             continue;
         sync_lattice_runs(&lattice, m, &kinds, now, count, (count + PLACES_MAX - 1) / PLACES_MAX);
-        (void)sync_search(m, &kinds, &lattice, &places, &how, found);
+        if (!found->count)
+            (void)sync_search(m, &kinds, &lattice, &places, &glance, found); // what is much longer is then left aside
+        if (!any)
+            (void)sync_search(m, &kinds, &lattice, &places, &how, found);
         sync_lattice_fini(&lattice);
     }
     bg_free(order);

@@ -48,6 +48,7 @@ struct plan_sync_options {
     uint32_t stages_min, stages_max;          // 0: any
     const struct plan_stage *cut;             // NULL, or the units of each of stages_max stages
     const uint32_t *replicas;                 // NULL, or how many machines each of stages_max stages gets
+    double longest_s;                         // no longer steps are looked for; 0: any
     uint64_t effort;                          // most cuts x teams that are searched exactly; 0: PLAN_SYNC_EFFORT
     bool brief;                               // errors say what is missing, and not what would do
 };

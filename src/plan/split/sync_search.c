@@ -98,6 +98,11 @@ static void take_label(const struct search *s, uint32_t index)
 }
 
 // ---- Labels ----
+static double larger(double a, double b) // of numbers; in place, unlike fmax
+{
+    return a > b ? a : b;
+}
+
 static bool no_worse(const struct search *s, const struct label *a, const struct label *b)
 {
     return a->sum_s <= b->sum_s && a->shown_s <= b->shown_s && a->wait_s <= b->wait_s && a->host == b->host &&
@@ -164,6 +169,11 @@ static void add_label(struct search *s, const struct label *label)
 }
 
 // ---- Stages ----
+static double memory_of(const struct search *s, uint32_t kind)
+{
+    return s->m->profile->machines[s->kinds->sorted[s->kinds->kinds[kind].first]].memory_bytes;
+}
+
 // Does the team hold it, and how long is its longest turn then? 0: it does not.
 static double turn_of(const struct search *s, const struct sync_span *span, const struct sync_lattice_team *team,
                       uint32_t behind)
@@ -175,17 +185,20 @@ static double turn_of(const struct search *s, const struct sync_span *span, cons
         return team->team.turn;
     if (room.fixed + room.each > team->memory_least)
         return 0;
-    double turn = team->team.turn, *speeds = bg_alloc_array(count, sizeof *speeds);
-    uint32_t *caps = bg_alloc_array(count, 2 * sizeof *caps);
     bool binds = false;
-    for (uint32_t j = 0; j < count; j++) {
-        const struct sync_kind *kind = &s->kinds->kinds[members[j].kind];
-        speeds[j] = kind->speed;
-        caps[j] = sync_cap(&room, s->m->profile->machines[s->kinds->sorted[kind->first]].memory_bytes);
-        binds |= caps[j] < members[j].share;
+    for (uint32_t j = 0; j < count && !binds; j++) {
+        const double has = memory_of(s, members[j].kind);
+        binds = has > 0 && sync_bytes(&room, members[j].share) > has;
     }
-    if (binds)
-        turn = s->how.capped ? plan_sync_split(speeds, caps, count, s->m->items, caps + count) : 0;
+    if (!binds || !s->how.capped)
+        return binds ? 0 : team->team.turn;
+    double *speeds = bg_alloc_array(count, sizeof *speeds);
+    uint32_t *caps = bg_alloc_array(count, 2 * sizeof *caps);
+    for (uint32_t j = 0; j < count; j++) {
+        speeds[j] = s->kinds->kinds[members[j].kind].speed;
+        caps[j] = sync_cap(&room, memory_of(s, members[j].kind));
+    }
+    const double turn = plan_sync_split(speeds, caps, count, s->m->items, caps + count);
     bg_free(speeds);
     bg_free(caps);
     return turn;
@@ -238,8 +251,8 @@ static void extend(struct search *s, size_t state, const struct sync_arc *arc, c
         const double stage_s = price.item_s + price.wire_s, sum_s = label->sum_s + stage_s;
         const struct label made = {
             .sum_s = sum_s,
-            .shown_s = fmax(sum_s + price.tail_s, label->shown_s + stage_s - price.back_s - price.wire_s / 2),
-            .wait_s = fmax(label->wait_s, price.wait_s),
+            .shown_s = larger(sum_s + price.tail_s, label->shown_s + stage_s - price.back_s - price.wire_s / 2),
+            .wait_s = larger(label->wait_s, price.wait_s),
             .host = team->host,
             .depth = label->depth + 1,
             .node = arc->to,
@@ -248,8 +261,8 @@ static void extend(struct search *s, size_t state, const struct sync_arc *arc, c
             .behind = at,
             .mode = span.mode,
         };
-        const double least_s = fmax(made.shown_s, sum_s + left_s / s->fastest) + made.wait_s;
-        if (fmax(least_s, sum_s + rest_s) <= s->bound)
+        const double least_s = larger(made.shown_s, sum_s + left_s / s->fastest) + made.wait_s;
+        if (larger(least_s, sum_s + rest_s) <= s->bound)
             add_label(s, &made);
     }
 }
@@ -329,9 +342,11 @@ bool sync_search(const struct sync_model *m, const struct sync_kinds *kinds, con
     const size_t states = (size_t)(places->count + 1) * lattice->nodes;
     s.mode_count = sync_modes(m->options, s.modes);
     for (uint32_t i = 0; i < kinds->count; i++)
-        s.fastest = fmax(s.fastest, kinds->kinds[i].speed);
+        s.fastest = larger(s.fastest, kinds->kinds[i].speed);
     if (!how->all_shapes && found->count) // what is a little worse is told as well
         s.bound = 1.02 * (found->choices[0].step_s - m->profile->commit_s);
+    if (m->options->longest_s > 0)
+        s.bound = fmin(s.bound, m->options->longest_s - m->profile->commit_s);
     if (m->options->replicas)
         s.wanted = bg_alloc_array(m->options->stages_max + 1u, sizeof *s.wanted);
     for (uint32_t r = 0; s.wanted && r < m->options->stages_max; r++)
