@@ -88,21 +88,50 @@ class Schedules(Runs):
             out.write("profile 1\nunit embed forward_s 1e-5 parameter_bytes 8192 cut_bytes 8320\n")
             out.write(f"unit block {block}\n" * 4)
             out.write(f"unit head {block.replace('50000', '260000')}\noverhead disk_byte_s 1e-12\n")
-        for memory, offload in (("1e9", [False, False]), ("1e6", [True, True]), ("5e5", [True, True])):
+        for memory, offload, key in (("1e9", [False, False], None), ("1e6", [False, True], "run.offload=1"),
+                                     ("5e5", [True, True], "run.offload=true")):
             with open(self.path("machines.txt"), "w") as out:
                 out.write("profile 1\n" + "".join(f"machine m{i} memory {memory} host 0\n" for i in range(2)))
             done = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *self.JOB, "run.plan=2x1", "run.schedule=gpipe",
                                    "run.group=1", "--profile", self.path("profile.txt"), "--machines",
-                                   self.path("machines.txt"), "--json"], capture_output=True, text=True, timeout=HANG_S)
+                                   self.path("machines.txt"), "--json", "--out", self.path("plan.txt")],
+                                  capture_output=True, text=True, timeout=HANG_S)
             self.assertEqual(done.returncode, 0, done.stderr)
             answer = json.loads(done.stdout)
             self.assertEqual([stage["offload"] for stage in answer["stages"]], offload)
-            self.assertEqual("run.offload=true" in answer["keys"], any(offload))
+            self.assertEqual([word for word in answer["keys"].split() if "offload" in word], [key] if key else [])
             peaks = [machine["memory_bytes"] for stage in answer["stages"] for machine in stage["machines"]]
             self.assertLessEqual(max(peaks), float(memory))
-        self.end(self.start("short", *SHORT, *answer["keys"].split()))
-        self.same("short", *SHORT)
-        self.assertIn(".o ", self.plan("short"))
+            again = subprocess.run([BRIGADE, "plan", self.path("corpus.txt"), *self.JOB, *answer["keys"].split(), "--profile",
+                                    self.path("profile.txt"), "--machines", self.path("machines.txt"), "--json"],
+                                   capture_output=True, text=True, timeout=HANG_S)
+            self.assertEqual(again.returncode, 0, again.stderr)
+            self.assertEqual(json.loads(again.stdout)["step_s"], answer["step_s"])
+            shape = ["run.plan=2x1", *(word for word in answer["keys"].split() if not word.startswith("run.plan="))]
+            for name, keys in ((f"keys-{memory}", shape), (f"file-{memory}", ["run.plan=" + self.path("plan.txt"), "run.schedule=gpipe"])):
+                self.end(self.start(name, *SHORT, *keys))
+                self.same(name, *SHORT)
+                for stage, saves in enumerate(offload):
+                    self.assertEqual(bool(re.search(rf" {stage}F\d+\.o ", self.plan(name))), saves)
+
+    def test_stages_that_save_memory(self):
+        """Some stages compute forwards again, others do not: the same bits, also where one dies."""
+        for schedule, shape, keys, wanted in (("1f1b", "3x1", "0,2", {0, 2}), ("zb-v", "2x1", "1", {1, 2}),
+                                              ("seq1f1b", "1+2", "1", {1}), ("1f1b", "2x1", "0-1", {0, 1})):
+            name = f"some-{schedule}-{shape}"
+            self.end(self.start(name, *SHORT, "run.plan=" + shape, "run.schedule=" + schedule, "run.recompute=" + keys))
+            self.same(name, *SHORT)
+            found = re.findall(r" (\d+)F\d+(?:/\d+)?\.r ", self.plan(name))
+            self.assertEqual(set(map(int, found)), wanted)
+        self.kill_in("1f1b", "run.recompute=1")
+        for keys, words in ((["run.plan=2x1", "run.recompute=2"], ("run.recompute", "stage 2", "0 to 1")),
+                            (["run.plan=2x1", "run.offload=1-"], ("run.offload", '"1-"', "0,2-4")),
+                            (["run.plan=2x1", "run.recompute=yes"], ("run.recompute", '"yes"', "true, false")),
+                            (["run.plan=2x1", "run.recompute=0", "run.offload=1"], ("expected one of them",)),
+                            (["run.recompute=0"], ("run.recompute", "run.plan=auto"))):
+            err = self.end(self.start("refused", *SHORT, *keys), 78)
+            for word in words:
+                self.assertIn(word, err)
 
     @unittest.skipUnless(is_release(), "a sanitizer's own memory is not in the plan")
     def test_memory_is_what_was_predicted(self):

@@ -142,8 +142,8 @@ static struct ctl_options controller_options(struct fleet *f)
         .range = f->spread.range,
         .group = choose_group(f),
         .split = job->run.split,
-        .recompute = job->run.recompute,
-        .offload = job->run.offload,
+        .saving = f->spread.saving,
+        .saving_count = f->spread.stages,
         .passes = f->spread.passes,
         .profile = f->profile.unit_count ? &f->profile : NULL,
         .workers = f->spread.seats,
@@ -220,8 +220,8 @@ static bg_status choose_shape(struct fleet *f, struct bg_error *err)
                                    .slices = s->slices,
                                    .range = s->range,
                                    .split = job->run.split,
-                                   .recompute = job->run.recompute,
-                                   .offload = job->run.offload};
+                                   .recompute = s->saving[0] & PLAN_RECOMPUTE,
+                                   .offload = s->saving[0] & PLAN_OFFLOAD};
     struct plan_sync_shape shape;
     uint32_t *rank_of = bg_alloc_array(s->seats, sizeof *rank_of);
     bg_status status = best_shape(f, &estimate, &options, err, &shape, rank_of);
@@ -281,8 +281,7 @@ static bg_status initial_plan(const struct fleet *f, const struct ctl_options *o
                                    .slices = o->slices,
                                    .range = o->range,
                                    .split = o->split,
-                                   .recompute = o->recompute,
-                                   .offload = o->offload,
+                                   .saving = o->saving,
                                    .followers = o->shadow,
                                    .shares = shares,
                                    .passes = o->passes};

@@ -200,6 +200,7 @@ static void choose_freely(struct plan_job *p, const struct plan_choose *given)
     struct bg_error why;
     options.replicas = NULL;
     options.cut = NULL;
+    options.saving = NULL;
     options.stages = 0;
     options.brief = true;
     (void)!plan_choose(&options, &why, &p->freely);
@@ -208,7 +209,9 @@ static void choose_freely(struct plan_job *p, const struct plan_choose *given)
 static bg_status choose(struct plan_job *p, struct bg_error *err)
 {
     const struct job *job = &p->job;
-    const bool automatic = job_is_auto(job);
+    const bool automatic = job_is_auto(job), picks = p->spread.picks,
+               again = !picks && p->spread.saving[0] & PLAN_RECOMPUTE,
+               apart = !picks && p->spread.saving[0] & PLAN_OFFLOAD;
     // A shadow takes time of the host that it shares with the workers; elsewhere nobody has said where it would run.
     const bool shadow = p->workers > 0 && strcmp(job->run.shadow, "false") != 0;
     const struct plan_machine shadow_machine = {.name = "shadow", .speed = 1, .cores = os_cpu_count(), .threads = 1};
@@ -221,14 +224,15 @@ static bg_status choose(struct plan_job *p, struct bg_error *err)
                                         .slices = p->spread.slices,
                                         .range = p->spread.range,
                                         .split = job->run.split,
-                                        .recompute = job->run.recompute ? PLAN_SYNC_ON : PLAN_SYNC_AUTO,
-                                        .offload = job->run.offload     ? PLAN_SYNC_ON
-                                                   : job->run.recompute ? PLAN_SYNC_OFF
-                                                                        : PLAN_SYNC_AUTO,
+                                        .recompute = again ? PLAN_SYNC_ON : PLAN_SYNC_AUTO,
+                                        .offload = apart   ? PLAN_SYNC_ON
+                                                   : again ? PLAN_SYNC_OFF
+                                                           : PLAN_SYNC_AUTO,
                                         .use_all = p->workers > 0,
                                         .replicas = automatic ? NULL : p->spread.replicas,
                                         .cut = automatic ? NULL : p->spread.cut,
                                         .stages = automatic ? 0 : p->spread.stages,
+                                        .saving = p->spread.picks ? p->spread.saving : NULL,
                                         .shadow = shadow ? &shadow_machine : NULL,
                                         .shadow_always = strcmp(job->run.shadow, "true") == 0,
                                         .passes = &p->wish,
@@ -266,6 +270,30 @@ static void add_word(struct bg_str *text, const char *word)
     bg_str_add(text, "'");
 }
 
+// The stages that save memory so, as a key names them: "true", or such as "0,2-4".
+static void add_stages(struct bg_str *text, const char *key, const struct plan_chosen *c, enum plan_sync_mode mode)
+{
+    const struct plan_sync_stage *stages = c->choice.stages;
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < c->choice.stage_count; s++)
+        count += (stages[s].mode & mode) != 0;
+    if (count == c->choice.stage_count)
+        bg_str_addf(text, " %s=true", key);
+    if (count == 0 || count == c->choice.stage_count)
+        return;
+    bg_str_addf(text, " %s", key);
+    for (uint32_t s = 0, named = 0; s < c->choice.stage_count; s++) {
+        const uint32_t first = s;
+        if (!(stages[s].mode & mode))
+            continue;
+        while (s + 1 < c->choice.stage_count && stages[s + 1].mode & mode)
+            s++;
+        bg_str_addf(text, "%c%u", named++ ? ',' : '=', first);
+        if (s > first)
+            bg_str_addf(text, "-%u", s);
+    }
+}
+
 char *plan_job_keys(const struct plan_job *p, const char *plan)
 {
     const struct plan_chosen *best = &p->list.items[0];
@@ -282,10 +310,8 @@ char *plan_job_keys(const struct plan_job *p, const char *plan)
     if (unequal(best))
         for (uint32_t i = 0; i < best->choice.seat_count; i++)
             bg_str_addf(&keys, "%s%g", i ? "," : " run.speeds=", best->profile.machines[i].speed);
-    if (plan_chosen_recomputes(best))
-        bg_str_add(&keys, " run.recompute=true");
-    if (plan_chosen_offloads(best))
-        bg_str_add(&keys, " run.offload=true");
+    add_stages(&keys, "run.recompute", best, PLAN_SYNC_RECOMPUTE);
+    add_stages(&keys, "run.offload", best, PLAN_SYNC_OFFLOAD);
     if (p->job.run.split)
         bg_str_add(&keys, " run.split=true");
     plan_passes_text(&best->passes, passes);

@@ -48,7 +48,10 @@ struct ctl_options { // what it points to must outlive the controller
     uint32_t stages;
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
-    bool split, recompute, offload;
+    bool split;
+    // How each of saving_count stages saves memory, as in plan_options. Where there are not so many: all, if one does.
+    const uint8_t *saving;
+    uint32_t saving_count;
     struct plan_passes passes;
     // run.plan=auto: the shape is chosen anew for as many workers as live, by what a step costs on the first of these
     // machines. NULL: replicas are what is wanted.

@@ -780,6 +780,7 @@ static void chaos(void **state)
 {
     (void)state;
     static const char *const shapes[] = {"2x2", "1x3", "3x1", "1+2", "4x1"};
+    static const uint8_t some[4] = {0, PLAN_OFFLOAD, PLAN_OFFLOAD};
     for (uint64_t seed = 1; seed <= 1000; seed++) {
         struct world *w = world_create(shapes[seed % 5], 12);
         w->random = seed;
@@ -790,7 +791,8 @@ static void chaos(void **state)
         w->o.schedule = (enum plan_schedule)draw(w, PLAN_SCHEDULES);
         w->o.chunks = plan_schedule_chunks(w->o.schedule, 2);
         w->o.range = (uint32_t)(seed % 4);
-        w->o.offload = seed % 5 == 1;
+        w->o.saving = some;
+        w->o.saving_count = seed % 5 == 1 ? w->o.stages : 0;
         w->o.group = 1u << draw(w, 2);
         w->o.split = draw(w, 2);
         if (draw(w, 3) == 0)

@@ -166,11 +166,23 @@ static double speed_of(const struct ctl_member *m)
     return m->speed > 0 ? m->speed : 1;
 }
 
+// How each of so many ranks saves memory. Another number of them than was wanted has other stages: all of them do.
+static void set_saving(const struct ctl *ctl, uint32_t ranks, uint8_t *saving)
+{
+    uint8_t any = 0;
+    for (uint32_t r = 0; r < ctl->o.saving_count; r++)
+        any = any ? any : ctl->o.saving[r];
+    for (uint32_t r = 0; r < ranks; r++)
+        saving[r] = ranks == ctl->o.saving_count ? ctl->o.saving[r] : any;
+}
+
 // The shape for so many workers of a role, and who of them sits where (members; NULL: all the same).
 static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32_t count, uint32_t *replicas,
                            uint32_t *ranks)
 {
     const struct plan_profile *given = ctl->o.profile;
+    uint8_t saving[1];
+    set_saving(ctl, 1, saving);
     const struct plan_options options = {.costs = ctl->o.costs,
                                          .micro_batches = ctl->o.micro_batches,
                                          .group = ctl->o.group,
@@ -179,8 +191,8 @@ static uint32_t *fit_shape(const struct ctl *ctl, enum message_role role, uint32
                                          .slices = ctl->o.slices,
                                          .range = ctl->o.range,
                                          .split = ctl->o.split,
-                                         .offload = ctl->o.offload,
-                                         .recompute = ctl->o.recompute};
+                                         .offload = saving[0] & PLAN_OFFLOAD,
+                                         .recompute = saving[0] & PLAN_RECOMPUTE};
     struct plan_sync_shape shape = {0};
     uint32_t *rank_of = bg_alloc_array(count + 1u, sizeof *rank_of), known = 0;
     bool alike = true;
@@ -449,6 +461,8 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
     for (uint32_t r = 0; r < d->seats.ranks; r++)
         computing += d->seats.replicas[r];
     uint32_t *shares = make_shares(ctl, d, computing);
+    uint8_t saving[PLAN_STAGES_MAX];
+    set_saving(ctl, d->seats.ranks, saving);
     const struct plan_options options = {.costs = ctl->o.costs,
                                          .units = ctl->o.units,
                                          .micro_batches = ctl->o.micro_batches,
@@ -460,8 +474,7 @@ static bg_status make_steady(const struct ctl *ctl, struct bg_error *err, struct
                                          .slices = ctl->o.slices,
                                          .range = ctl->o.range,
                                          .split = ctl->o.split,
-                                         .offload = ctl->o.offload,
-                                         .recompute = ctl->o.recompute,
+                                         .saving = saving,
                                          .followers = d->count - computing,
                                          .shares = shares,
                                          .passes = ctl->o.passes};

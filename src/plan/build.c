@@ -147,17 +147,13 @@ static double *stage_times(const struct plan_options *options, const struct plan
 }
 
 // The lists of a pipeline go to its workers, with its items' numbers. workers, items: what its own numbers stand for.
-static void take_lists(const struct plan_options *options, const struct plan_pipe *pipe, struct plan_list *lists,
-                       const uint32_t *workers, const uint32_t *items, struct plan *plan)
+static void take_lists(const struct plan_pipe *pipe, struct plan_list *lists, const uint32_t *workers,
+                       const uint32_t *items, struct plan *plan)
 {
     for (uint32_t w = 0; w < pipe->workers; w++) {
         for (size_t n = 0; n < lists[w].count; n++) {
             struct plan_op op = lists[w].ops[n];
             op.item = items[op.item];
-            if (op.kind != PLAN_W && options->recompute)
-                op.flags |= PLAN_RECOMPUTE;
-            if (op.kind != PLAN_W && options->offload)
-                op.flags |= PLAN_OFFLOAD;
             plan_list_add(&plan->lists[workers[w]], op);
         }
         bg_free(lists[w].ops);
@@ -182,7 +178,7 @@ static bg_status order_pipe(const struct plan_options *options, struct plan_pipe
     if (status)
         bg_free(lists);
     else
-        take_lists(options, pipe, lists, workers, items, plan);
+        take_lists(pipe, lists, workers, items, plan);
     bg_free(at);
     bg_free(number);
     return status;
@@ -248,7 +244,7 @@ static bg_status set_order(const struct plan_options *options, struct bg_error *
                                     .comm = options->comm,
                                     .memory = options->memory,
                                     .split = split};
-    const struct plan_work work = {bits, plan->route, rank, split, options->recompute, options->offload};
+    const struct plan_work work = {bits, plan->route, rank, split};
     for (size_t c = 0; c < plan_cells(plan); c++)
         bits[c] = PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W;
     plan_rank_items(plan, plan->route, rank);
@@ -265,6 +261,18 @@ static bg_status set_order(const struct plan_options *options, struct bg_error *
     bg_free(rank);
     bg_free(times);
     return status;
+}
+
+// Which stages keep nothing in memory from forward to backward.
+static void save_memory(const struct plan_options *options, struct plan *plan)
+{
+    const uint8_t all = (options->recompute ? PLAN_RECOMPUTE : 0) | (options->offload ? PLAN_OFFLOAD : 0);
+    for (uint32_t w = 0; w < plan->workers; w++)
+        for (size_t i = 0; i < plan->lists[w].count; i++) {
+            struct plan_op *op = &plan->lists[w].ops[i];
+            if (op->kind == PLAN_F || op->kind == PLAN_B)
+                op->flags |= options->saving ? options->saving[rank_of(options, op->stage)] : all;
+        }
 }
 
 bg_status plan_build(const struct plan_options *options, struct bg_error *err, struct plan *plan)
@@ -289,6 +297,7 @@ bg_status plan_build(const struct plan_options *options, struct bg_error *err, s
         set_seats(options, &made);
         set_routes(options, &made);
         status = set_order(options, err, &made);
+        save_memory(options, &made);
     }
     if (!status)
         status = plan_lower(&made, NULL, err);

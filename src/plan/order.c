@@ -15,10 +15,6 @@ void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage
         kind = bit == PLAN_WORK_B ? PLAN_B : PLAN_W;
     if (bit == PLAN_WORK_B && fused)
         flags |= PLAN_FUSED;
-    if (bit != PLAN_WORK_W && work->recompute)
-        flags |= PLAN_RECOMPUTE;
-    if (bit != PLAN_WORK_W && work->offload)
-        flags |= PLAN_OFFLOAD;
     plan_list_add(&plan->lists[work->at[cell]], (struct plan_op){kind, flags, (uint16_t)stage, item, 0, 0});
 }
 

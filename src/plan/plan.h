@@ -188,6 +188,7 @@ struct plan_options {
     bool split;     // B and W apart (W as late as the memory allows: before the next F of its slot; GPipe: at the end)
     bool recompute; // F without stash
     bool offload;   // stashes wait on disk
+    const uint8_t *saving;        // (stages) PLAN_RECOMPUTE or PLAN_OFFLOAD of each rank; NULL: these two say it of all
     uint32_t followers;           // workers after the computing ones that follow every unit (the shadow)
     const struct plan_stage *cut; // (stages of all ranks) in place of plan_cut; NULL: by costs
     const uint32_t *shares;       // items of each replica of rank 0, then of rank 1, ...; NULL: even

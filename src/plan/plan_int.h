@@ -65,7 +65,7 @@ struct plan_work {
     const uint8_t *bits;  // (stages, items) of enum plan_work_bit
     const uint32_t *at;   // (stages, items): the worker of all ops of it
     const uint32_t *rank; // (items): lower ones first, all different
-    bool split, recompute, offload;
+    bool split;
 };
 // Appends the F, B or W (`bit`) of a cell to its worker's list, if the cell needs it; a fused B is its W as well.
 void plan_add_op(struct plan *plan, const struct plan_work *work, uint32_t stage, uint32_t item, uint8_t bit);

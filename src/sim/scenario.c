@@ -59,6 +59,9 @@ void sim_scenario_make(uint64_t seed, struct sim_scenario *s, char *text, size_t
     s->fault_count = sim_random_chance(r, 100) ? 0 : sim_random_between(r, 1, SIM_FAULTS_MAX);
     s->range = sim_random_below(r, 4);
     s->offload = !s->recompute && sim_random_chance(r, 200);
+    for (uint32_t rank = 0; rank < s->ranks; rank++) // of all, or of every other one
+        if (s->steps % 2 == 0 || rank % 2 == 1)
+            s->saving[rank] = s->recompute ? PLAN_RECOMPUTE : s->offload ? PLAN_OFFLOAD : 0;
     s->passes.held = sim_random_chance(r, 250);
     s->passes.owner = sim_random_chance(r, 300) ? sim_random_between(r, 1, 3) : 0;
     s->passes.chunks = sim_random_chance(r, 300) ? sim_random_between(r, 1, 4) : 0;

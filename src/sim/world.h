@@ -16,6 +16,7 @@ enum { SIM_RANKS_MAX = 4, SIM_FAULTS_MAX = 6, SIM_PROCESSES_MAX = 256, SIM_TICKS
 struct sim_scenario {
     uint32_t job;
     uint32_t replicas[SIM_RANKS_MAX], ranks;
+    uint8_t saving[SIM_RANKS_MAX]; // as in plan_options
     enum plan_schedule schedule;
     uint32_t chunks, slices, range, group;
     bool split, recompute, offload, shadow, respawn, baseline, rents;

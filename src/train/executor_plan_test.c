@@ -450,7 +450,7 @@ static void opposite_pipelines(void **state)
         }
         memset(bits, PLAN_WORK_F | PLAN_WORK_B | PLAN_WORK_W, sizeof bits);
         plan_reset_lists(&plan);
-        plan_order_greedy(&plan, &(struct plan_work){bits, plan.route, rank, slices > 1, false, false});
+        plan_order_greedy(&plan, &(struct plan_work){bits, plan.route, rank, slices > 1});
         for (uint32_t w = 0; w < plan.workers; w++)
             plan_slice_list(&plan.lists[w], slices);
         struct bg_error err;

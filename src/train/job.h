@@ -47,7 +47,8 @@ struct job {
         char *speeds;              // of the workers, relative, "1,0.5"; NULL: all alike
         double memory_gb;          // of a worker; 0: this machine's, shared out
         char *plan, *schedule, *passes, *shadow, *recovery;
-        bool split, recompute, offload, respawn;
+        char *recompute, *offload; // "true", "false", or stages: "0,2-4"
+        bool split, respawn;
         char *scratch; // for offload; NULL: dir
         uint32_t heartbeat_ms, patience_ms, join_ms;
         uint32_t group; // micro-batches a group; 0: auto. Physical: never in the bits
@@ -83,7 +84,9 @@ struct job_spread {
     uint32_t chunks, slices, range;
     struct plan_passes passes;
     bool shadow;
-    struct plan_stage *cut; // (stages x chunks) of a plan file, else NULL: the controller cuts. bg_free it
+    uint8_t saving[PLAN_STAGES_MAX]; // (stages) PLAN_RECOMPUTE, PLAN_OFFLOAD or 0
+    bool picks;                      // some stages do and some do not
+    struct plan_stage *cut;          // (stages x chunks) of a plan file, else NULL: the controller cuts. bg_free it
 };
 // Errors name the key. A plan file is read through env; without env it is left aside (stages 0).
 BG_MUST_USE bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,

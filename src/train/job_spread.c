@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "plan/pass/pass.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,8 +56,8 @@ static bg_status check_seats(const char *path, const struct plan *plan, const ch
                           path, schedule, s->chunks, s->chunks == 1 ? "" : "s");
 }
 
-// Of a plan file counts which units form a stage and how many workers sit there; who does what when is the
-// controller's.
+// Of a plan file counts which units form a stage, how many workers sit there and how it saves memory; who does what
+// when is the controller's.
 static bg_status take_plan(const char *path, const struct plan *plan, uint32_t units, const char *schedule,
                            struct bg_error *err, struct job_spread *s)
 {
@@ -72,6 +73,13 @@ static bg_status take_plan(const char *path, const struct plan *plan, uint32_t u
     s->stages = plan->stage_count / s->chunks;
     for (uint32_t stage = 0; stage < s->stages; stage++)
         (void)seats_of(plan, stage, &s->replicas[stage]);
+    for (uint32_t w = 0; w < plan->workers; w++)
+        for (size_t i = 0; i < plan->lists[w].count; i++) {
+            const struct plan_op *op = &plan->lists[w].ops[i];
+            if (op->kind == PLAN_F)
+                s->saving[plan_schedule_rank(s->schedule, s->stages, op->stage)] |=
+                    op->flags & (PLAN_RECOMPUTE | PLAN_OFFLOAD);
+        }
     s->cut = bg_alloc_array(plan->stage_count, sizeof *s->cut);
     memcpy(s->cut, plan->stages, plan->stage_count * sizeof *s->cut);
     return BG_OK;
@@ -111,10 +119,6 @@ static bg_status check(const struct job *job, uint32_t units, const struct job_s
         return bg_fail(err, BG_INVALID,
                        "run.plan: %u stages, but the model has only %u units (%u layers, embedding, head)", stages,
                        units, units - 2);
-    if (job->run.recompute && job->run.offload)
-        return bg_fail(
-            err, BG_INVALID,
-            "run.recompute, run.offload: expected one of them; what is computed again need not wait on disk");
     for (uint32_t i = 0; i < s->stages && !job_is_auto(job); i++)
         if (s->replicas[i] > job->train.micro_batches)
             return bg_fail(err, BG_INVALID,
@@ -197,6 +201,57 @@ bg_status job_check_slices(const struct job *job, uint32_t length, struct bg_err
     return status;
 }
 
+// Stages that a key names, into `saving`.
+static bg_status take_stages(const struct job *job, const char *key, const char *text, uint8_t how,
+                             struct bg_error *err, struct job_spread *s)
+{
+    const bool all = text && strcmp(text, "true") == 0;
+    if (!text || all || strcmp(text, "false") == 0) {
+        for (uint32_t i = 0; i < PLAN_STAGES_MAX && all; i++)
+            s->saving[i] |= how;
+        return BG_OK;
+    }
+    if (job_is_auto(job))
+        return bg_fail(err, BG_INVALID,
+                       "%s: \"%.60s\" names stages, and with run.plan=auto they are not known: expected true or false, "
+                       "or a shape for run.plan",
+                       key, text);
+    for (const char *at = text;; at++) {
+        char *end = NULL;
+        const unsigned long first = *at >= '0' && *at <= '9' ? strtoul(at, &end, 10) : ULONG_MAX;
+        unsigned long last = first;
+        if (end && *end == '-' && end[1] >= '0' && end[1] <= '9')
+            last = strtoul(end + 1, &end, 10);
+        if (!end || (*end && *end != ',') || last < first)
+            return bg_fail(err, BG_INVALID, "%s: \"%.60s\": expected true, false, or stages such as 0,2-4", key, text);
+        if (last >= s->stages)
+            return bg_fail(err, BG_INVALID, "%s: names stage %lu, run.plan has stages 0 to %u", key, last,
+                           s->stages - 1);
+        for (unsigned long stage = first; stage <= last; stage++)
+            s->saving[stage] |= how;
+        if (!*end)
+            return BG_OK;
+        at = end;
+    }
+}
+
+static bg_status read_saving(const struct job *job, struct bg_error *err, struct job_spread *s)
+{
+    bg_status status = take_stages(job, "run.recompute", job->run.recompute, PLAN_RECOMPUTE, err, s);
+    if (!status)
+        status = take_stages(job, "run.offload", job->run.offload, PLAN_OFFLOAD, err, s);
+    uint8_t any = 0;
+    for (uint32_t i = 0; i < s->stages; i++) {
+        any |= s->saving[i];
+        s->picks |= s->saving[i] != s->saving[0];
+    }
+    if (!status && any & PLAN_RECOMPUTE && any & PLAN_OFFLOAD)
+        status =
+            bg_fail(err, BG_INVALID,
+                    "run.recompute, run.offload: expected one of them; what is computed again need not wait on disk");
+    return status;
+}
+
 bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, struct bg_error *err,
                      struct job_spread *out)
 {
@@ -218,6 +273,8 @@ bg_status job_spread(struct bg_env *env, const struct job *job, uint32_t units, 
         status = read_plan(env, job, units, err, &s);
     }
     job_spread_shape(job, s.replicas, s.stages, &s);
+    if (!status && s.stages)
+        status = read_saving(job, err, &s);
     if (!status && s.stages)
         status = check(job, units, &s, err);
     if (!status && s.stages)

@@ -234,7 +234,7 @@ static void check_every_key(void **state)
     assert_string_equal(job.run.order, "shuffle:9");
     assert_true(job.run.workers == 4 && job.run.heartbeat_ms == 400 && job.run.patience_ms == 700 &&
                 job.run.join_ms == 20);
-    assert_true(job.run.split && job.run.recompute && !job.run.respawn);
+    assert_true(job.run.split && strcmp(job.run.recompute, "true") == 0 && !job.run.respawn);
     assert_string_equal(job.run.recovery, "checkpoint");
     job_fini(&job);
 }

@@ -184,27 +184,24 @@ static void set_holds(struct worker *w)
     memcpy(w->holds, w->peer_holds + (size_t)w->self * units, units);
 }
 
-// How the job is run: B and W apart, forwards without a stash. Asked of the whole plan: who has nothing to compute in
-// it may have done so before, and what the step has made stays readable in one way only.
-static bool any_flag(const struct plan *plan, bool split)
+// How the job is run: B and W apart. Asked of the whole plan, as what follows: who has nothing to compute in it may
+// have done so before, and what the step has made stays readable in one way only.
+static bool splits(const struct plan *plan)
 {
-    for (uint32_t worker = 0; worker < plan->workers; worker++) {
-        const struct plan_list *list = &plan->lists[worker];
-        for (size_t i = 0; i < list->count; i++)
-            if (split ? list->ops[i].kind == PLAN_W
-                      : list->ops[i].kind == PLAN_F && list->ops[i].flags & PLAN_RECOMPUTE)
+    for (uint32_t worker = 0; worker < plan->workers; worker++)
+        for (size_t i = 0; i < plan->lists[worker].count; i++)
+            if (plan->lists[worker].ops[i].kind == PLAN_W)
                 return true;
-    }
     return false;
 }
 
-// Whether stashes of a stage wait on disk: where they wait does not show, so that a stage may say so for itself.
-static bool offloads(const struct plan *plan, uint32_t stage)
+// Whether a stage saves memory so: PLAN_RECOMPUTE, PLAN_OFFLOAD.
+static bool saves(const struct plan *plan, uint32_t stage, uint8_t how)
 {
     for (uint32_t worker = 0; worker < plan->workers; worker++)
         for (size_t i = 0; i < plan->lists[worker].count; i++) {
             const struct plan_op *op = &plan->lists[worker].ops[i];
-            if (op->kind == PLAN_F && op->stage == stage && op->flags & PLAN_OFFLOAD)
+            if (op->kind == PLAN_F && op->stage == stage && op->flags & how)
                 return true;
         }
     return false;
@@ -227,10 +224,10 @@ static bg_status seat(struct worker *w, bool has_now, struct bg_error *err, bool
         w->local[stage] = seating.stage_count;
         seating.stages[seating.stage_count++] =
             (struct executor_stage){plan->stages[stage].unit_first, plan->stages[stage].unit_end,
-                                    flights > flights_now ? flights : flights_now, offloads(plan, stage)};
+                                    flights > flights_now ? flights : flights_now, saves(plan, stage, PLAN_OFFLOAD)};
+        seating.recompute |= saves(plan, stage, PLAN_RECOMPUTE); // all that it hosts, or none
     }
-    seating.split = any_flag(plan, true);
-    seating.recompute = any_flag(plan, false);
+    seating.split = splits(plan);
     struct tree_node *items = bg_alloc_array(plan->item_count, sizeof *items);
     bg_status status = BG_OK;
     for (uint32_t i = 0; i < plan->item_count && !status; i++)

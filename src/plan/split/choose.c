@@ -13,7 +13,7 @@
 #define NEARLY 0.06 // likewise, where not all can be searched and some plan fits
 #define MUCH   1.1  // times the best step
 
-enum { PATIENCE = 2, ROUNDS = 8, PASSED_MAX = 3 };
+enum { PATIENCE = 2, ROUNDS = 8, LARGE = 1024 }; // LARGE: units x machines
 
 void plan_chosen_fini(struct plan_chosen *chosen)
 {
@@ -75,21 +75,6 @@ static struct plan_profile seated(const struct plan_choose *o, const struct plan
     return made;
 }
 
-// Stages that keep nothing in memory from forward to backward.
-static void set_modes(const struct plan_choose *o, const struct plan_sync_choice *choice, struct plan *plan)
-{
-    for (uint32_t w = 0; w < plan->workers; w++)
-        for (size_t i = 0; i < plan->lists[w].count; i++) {
-            struct plan_op *op = &plan->lists[w].ops[i];
-            const uint32_t rank = plan_schedule_rank(o->schedule, choice->stage_count, op->stage);
-            const uint8_t mode = choice->stages[rank].mode;
-            if (op->kind == PLAN_F || op->kind == PLAN_B)
-                op->flags |= (uint8_t)(mode & PLAN_SYNC_RECOMPUTE ? PLAN_RECOMPUTE
-                                       : mode & PLAN_SYNC_OFFLOAD ? PLAN_OFFLOAD
-                                                                  : 0);
-        }
-}
-
 static bg_status build(const struct plan_choose *o, struct bg_error *err, struct plan_chosen *c)
 {
     const struct plan_sync_choice *choice = &c->choice;
@@ -99,6 +84,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
     uint32_t *replicas = bg_alloc_array(stages, sizeof *replicas);
     uint32_t *shares = bg_alloc_array(choice->seat_count, sizeof *shares);
     struct plan_stage *cut = bg_alloc_array(stages, sizeof *cut);
+    uint8_t *saving = bg_alloc_array(stages, 1);
     for (uint32_t u = 0; u < units; u++) {
         const struct plan_unit *unit = &c->profile.units[u];
         times[u] = unit->forward_s;
@@ -109,6 +95,9 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
     for (uint32_t s = 0; s < stages; s++) {
         cut[s] = (struct plan_stage){choice->stages[s].unit_first, choice->stages[s].unit_end};
         replicas[s] = choice->stages[s].seat_end - choice->stages[s].seat_first;
+        saving[s] = choice->stages[s].mode & PLAN_SYNC_RECOMPUTE ? PLAN_RECOMPUTE
+                    : choice->stages[s].mode & PLAN_SYNC_OFFLOAD ? PLAN_OFFLOAD
+                                                                 : 0;
     }
     for (uint32_t i = 0; i < choice->seat_count; i++)
         shares[i] = choice->seats[i].share;
@@ -123,6 +112,7 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .slices = o->slices,
                                          .range = o->range,
                                          .split = o->split,
+                                         .saving = saving,
                                          .followers = is_followed(o, choice),
                                          .cut = whole ? cut : o->cut,
                                          .shares = shares,
@@ -132,39 +122,28 @@ static bg_status build(const struct plan_choose *o, struct bg_error *err, struct
                                          .passes = o->passes ? o->passes->passes : (struct plan_passes){0},
                                          .comm = stages > 1 ? choice->stages[0].wire_s / 2 / c->group : 0};
     bg_status status = plan_build(&options, err, &c->plan);
-    if (!status)
-        set_modes(o, choice, &c->plan);
     bg_free(times);
     bg_free(replicas);
     bg_free(shares);
     bg_free(cut);
+    bg_free(saving);
     return status;
 }
 
-static uint8_t mode_of(const struct plan_sync_choice *choice)
-{
-    uint8_t mode = 0;
-    for (uint32_t s = 0; s < choice->stage_count; s++)
-        mode |= choice->stages[s].mode;
-    return mode;
-}
-
-// As a job runs it: its keys know no stages, so that all of them save memory where one has to.
-static bg_status make_uniform(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
-                              struct bg_error *err, struct plan_sync_choice *choice)
+// The stages that save memory are given.
+static bg_status set_modes(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
+                           struct bg_error *err, struct plan_sync_choice *choice)
 {
     const struct plan_sync_options options = {.micro_batches = o->micro_batches,
                                               .group = group,
                                               .recompute = PLAN_SYNC_AUTO,
                                               .offload = PLAN_SYNC_AUTO,
                                               .gpipe = o->schedule == PLAN_GPIPE};
-    const uint8_t mode = mode_of(choice);
-    bool uniform = true;
-    for (uint32_t s = 0; s < choice->stage_count; s++) {
-        uniform &= choice->stages[s].mode == mode;
-        choice->stages[s].mode = mode;
-    }
-    return uniform ? BG_OK : plan_sync_cost(profile, &options, err, choice);
+    for (uint32_t s = 0; s < choice->stage_count; s++)
+        choice->stages[s].mode = o->saving[s] & PLAN_RECOMPUTE ? PLAN_SYNC_RECOMPUTE
+                                 : o->saving[s] & PLAN_OFFLOAD ? PLAN_SYNC_OFFLOAD
+                                                               : 0;
+    return plan_sync_cost(profile, &options, err, choice);
 }
 
 static bg_status make(const struct plan_choose *o, uint32_t group, const struct plan_profile *profile,
@@ -172,7 +151,7 @@ static bg_status make(const struct plan_choose *o, uint32_t group, const struct 
 {
     struct plan_chosen made = {.choice = plan_sync_choice_copy(choice), .group = group};
     made.profile = seated(o, profile, choice);
-    bg_status status = make_uniform(o, group, profile, err, &made.choice);
+    bg_status status = o->saving ? set_modes(o, group, profile, err, &made.choice) : BG_OK;
     if (!status)
         status = build(o, err, &made);
     if (!status)
@@ -271,7 +250,6 @@ struct verdict { // on proposals
     double fill; // of the one that comes nearest, of those that do not fit; INFINITY where a schedule refuses it
     bg_status status;
     struct bg_error *err; // why that one does not
-    bool saving;          // some proposal has stages that save memory
 };
 
 // The planner's proposals, built; those that fit are added.
@@ -283,7 +261,6 @@ static bg_status add_proposals(const struct plan_choose *o, uint32_t group, cons
         struct plan_chosen chosen;
         struct bg_error why;
         uint32_t worst = 0;
-        v->saving |= mode_of(&sync->choices[i]) != 0;
         bg_status one = make(o, group, profile, &sync->choices[i], &why, &chosen);
         const double fill = one ? INFINITY : fill_of(&chosen, &worst);
         if (i == 0)
@@ -359,8 +336,7 @@ static double closeness(const struct plan_chosen_list *list)
 // Where the best proposal has no room in the end, the planner is asked again with as much less memory; and where it
 // then finds nothing, with something between.
 static bg_status solve(const struct plan_choose *o, const struct plan_sync_options *options,
-                       const struct plan_profile *profile, struct bg_error *err, struct plan_chosen_list *list,
-                       bool *saving)
+                       const struct plan_profile *profile, struct bg_error *err, struct plan_chosen_list *list)
 {
     struct plan_sync_options asking = *options;
     struct plan_profile asked = *profile; // with less memory
@@ -385,7 +361,6 @@ static bg_status solve(const struct plan_choose *o, const struct plan_sync_optio
         } else {
             list->exact &= sync.exact;
             status = add_proposals(o, options->group, profile, &sync, &verdict, list);
-            *saving |= verdict.saving;
             add_row(o, options, profile, &sync, list);
             plan_sync_fini(&sync);
             loose = scale;
@@ -405,8 +380,7 @@ static double longest_s(const struct plan_chosen_list *list)
 }
 
 static bg_status try_group(const struct plan_choose *o, uint32_t group, enum plan_sync_choose recompute,
-                           enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list,
-                           bool *saving)
+                           enum plan_sync_choose offload, struct bg_error *err, struct plan_chosen_list *list)
 {
     const bool whole = plan_schedule_chunks(o->schedule, o->chunks) == 1;
     const struct plan_sync_options options = {.micro_batches = o->micro_batches,
@@ -429,27 +403,9 @@ static bg_status try_group(const struct plan_choose *o, uint32_t group, enum pla
     if (!status && offload == PLAN_SYNC_AUTO && !(profile.disk_byte_s > 0))
         status = bg_fail(err, BG_UNSUPPORTED, "the profile does not say what the disk costs");
     if (!status)
-        status = solve(o, &options, &profile, err, list, saving);
+        status = solve(o, &options, &profile, err, list);
     plan_profile_fini(&profile);
     return status;
-}
-
-// Stages are let to save memory one by one, which tells whether any plan is the better for it. Where one is, and all of
-// them were searched, those that do so nowhere and everywhere are searched as well: only they are what a job can run.
-static bg_status try_mode(const struct plan_choose *o, uint32_t group, uint8_t mode, enum plan_sync_choose choose,
-                          struct bg_error *err, struct plan_chosen_list *list, bool *saving)
-{
-    const bool disk = mode == PLAN_SYNC_OFFLOAD;
-    bool ignored = false;
-    struct bg_error why;
-    bg_status status =
-        try_group(o, group, disk ? PLAN_SYNC_OFF : choose, disk ? choose : PLAN_SYNC_OFF, err, list, saving);
-    if (!*saving || choose != PLAN_SYNC_AUTO || !list->exact)
-        return status;
-    const bg_status everywhere = try_group(o, group, disk ? PLAN_SYNC_OFF : PLAN_SYNC_ON,
-                                           disk ? PLAN_SYNC_ON : PLAN_SYNC_OFF, &why, list, &ignored),
-                    nowhere = try_group(o, group, PLAN_SYNC_OFF, PLAN_SYNC_OFF, &why, list, &ignored);
-    return nowhere && everywhere ? status : BG_OK;
 }
 
 // Stashes are computed again or wait on disk, not both in one plan: the second way is tried where memory is short.
@@ -457,21 +413,22 @@ static bg_status try_modes(const struct plan_choose *o, uint32_t group, struct b
                            struct plan_chosen_list *list)
 {
     const bool on = o->offload == PLAN_SYNC_ON;
-    bool saving = false, by_disk = false;
-    bg_status status = try_mode(o, group, on ? PLAN_SYNC_OFFLOAD : PLAN_SYNC_RECOMPUTE,
-                                on ? PLAN_SYNC_ON : o->recompute, err, list, &saving);
-    if (o->offload != PLAN_SYNC_AUTO || o->recompute != PLAN_SYNC_AUTO || (!status && !saving))
+    bg_status status =
+        try_group(o, group, on ? PLAN_SYNC_OFF : o->recompute, on ? PLAN_SYNC_ON : PLAN_SYNC_OFF, err, list);
+    if (o->offload != PLAN_SYNC_AUTO || o->recompute != PLAN_SYNC_AUTO ||
+        (!status && !plan_chosen_recomputes(&list->items[0])))
         return status;
     struct bg_error why; // one way less
-    return try_mode(o, group, PLAN_SYNC_OFFLOAD, PLAN_SYNC_AUTO, &why, list, &by_disk) ? status : BG_OK;
+    return try_group(o, group, PLAN_SYNC_OFF, PLAN_SYNC_AUTO, &why, list) ? status : BG_OK;
 }
 
 // ---- Passes ----
 
-static bg_status pass_over(const struct plan_choose *o, struct bg_error *err, struct plan_chosen *c)
+static bg_status pass_over(const struct plan_choose *o, const struct plan_pass_wish *wish, struct bg_error *err,
+                           struct plan_chosen *c)
 {
     struct plan_timeline timeline;
-    bg_status status = plan_passes_choose(&c->profile, o->passes, err, &c->plan, &c->passes, c->gains);
+    bg_status status = plan_passes_choose(&c->profile, wish, err, &c->plan, &c->passes, c->gains);
     if (!status)
         status = plan_timeline(&c->plan, &c->profile, err, &timeline);
     if (status)
@@ -485,14 +442,20 @@ static bg_status pass_over(const struct plan_choose *o, struct bg_error *err, st
     return BG_OK;
 }
 
-// The best of each shape, each with its own passes; the order may change. Where not all could be searched, only those
-// that are told of.
+static bool is_large(const struct plan_chosen *c)
+{
+    return c->profile.unit_count * c->profile.machine_count > LARGE;
+}
+
+// The best of each shape, each with its own passes, of large plans with those of the first; the order may change.
 static bg_status pass_over_all(const struct plan_choose *o, struct bg_error *err, struct plan_chosen_list *list)
 {
+    struct plan_pass_wish wish = o->passes ? *o->passes : (struct plan_pass_wish){0};
     bg_status status = BG_OK;
-    const uint32_t most = list->exact ? PLAN_CHOSEN_MAX : PASSED_MAX;
-    for (uint32_t i = 0; i < list->count && i < most && o->passes && !status; i++) {
-        status = pass_over(o, err, &list->items[i]);
+    for (uint32_t i = 0; i < list->count && o->passes && !status; i++) {
+        status = pass_over(o, &wish, err, &list->items[i]);
+        if (is_large(&list->items[i]))
+            wish = (struct plan_pass_wish){.passes = list->items[i].passes, .factors = o->passes->factors};
         for (uint32_t at = i; at > 0 && shorter(&list->items[at], &list->items[at - 1]); at--) {
             const struct plan_chosen before = list->items[at - 1];
             list->items[at - 1] = list->items[at];

@@ -1,7 +1,6 @@
 // From profiles to one plan: what the planner (sync.h) proposes for items of every size is built as a lowered plan and
-// run in the simulator of a step (timeline.h); the shortest step wins, after the passes that make it shorter. All
-// stages of a plan save memory or none, as in a job, whose keys know no stages (the planner's own proposals may differ
-// in that). Two plans are of one shape where as many machines sit at each of their stages.
+// run in the simulator of a step (timeline.h); the shortest step wins, after the passes that make it shorter. Two plans
+// are of one shape where as many machines sit at each of their stages.
 #ifndef PLAN_CHOOSE_H
 #define PLAN_CHOOSE_H
 
@@ -26,6 +25,7 @@ struct plan_choose {
     const uint32_t *replicas;                 // (stages): a shape that is given; NULL: chosen
     const struct plan_stage *cut;             // (stages x chunks), NULL: chosen. With replicas only
     uint32_t stages;                          // of the shape
+    const uint8_t *saving;                    // (stages) PLAN_RECOMPUTE, PLAN_OFFLOAD or 0, NULL: chosen. Likewise
     const struct plan_machine *shadow;        // runs a process that follows every unit; NULL: nobody does
     bool shadow_always;                       // else only where a stage of several machines' plan has one machine
     const struct plan_pass_wish *passes;      // NULL: as plan_build has them

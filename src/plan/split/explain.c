@@ -191,10 +191,11 @@ static void explain_memory(const struct plan_chosen *c, struct bg_str *text)
     else
         bg_str_addf(text, "Memory: worker %u (%s) is the fullest, with %.3g %% of its %.4g GB.\n", fullest,
                     p->machines[fullest].name, 100 * most, 1e-9 * p->machines[fullest].memory_bytes);
-    if (plan_chosen_recomputes(c))
-        bg_str_add(text, "All stages compute their forwards again to save memory.\n");
-    if (plan_chosen_offloads(c))
-        bg_str_add(text, "All stages keep their stashes on disk to save memory.\n");
+    for (uint32_t s = 0; s < c->choice.stage_count; s++)
+        if (c->choice.stages[s].mode & PLAN_SYNC_RECOMPUTE)
+            bg_str_addf(text, "Stage %u computes its forwards again to save memory.\n", s);
+        else if (c->choice.stages[s].mode & PLAN_SYNC_OFFLOAD)
+            bg_str_addf(text, "Stage %u keeps its stashes on disk to save memory.\n", s);
 }
 
 // What the other plan has more of, and less of, by the planner's terms.
