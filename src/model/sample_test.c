@@ -133,7 +133,7 @@ static void test_keys(void **state)
     assert_int_equal(os_env_create(NULL, &err, &env), BG_OK);
     const struct kern *tables[KERN_TABLES];
     size_t count = kern_tables(env->isa, tables);
-    struct sampler *s[3];
+    struct sampler *s[KERN_TABLES];
     for (size_t i = 0; i < count; i++)
         s[i] = sampler_create(tables[i], WIDE);
     size_t choices = 0, seeds = 0;
